@@ -1,0 +1,218 @@
+"""Record torch.distributed and deepspeed.comm calls, each once, at the outermost layer.
+
+Message sizes follow the convention of nccl-tests: the tensor for all_reduce, broadcast, reduce
+and point-to-point; the gathered output for all_gather; the scattered input for reduce_scatter;
+the whole input for all_to_all.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness_probe import api
+from harness_probe.recorder import Recorder
+from harness_probe.spans import communication, next_ordinal
+
+# op name -> (canonical op, how to find the message's tensors in the call's arguments)
+_TENSOR = ("tensor", 0)
+_COLLECTIVES: dict[str, tuple[str, tuple[str, int]]] = {
+    "all_reduce": ("all_reduce", _TENSOR),
+    "inference_all_reduce": ("all_reduce", _TENSOR),
+    "all_gather": ("all_gather", ("tensor_list", 0)),
+    "all_gather_into_tensor": ("all_gather", ("output_tensor", 0)),
+    "reduce_scatter": ("reduce_scatter", ("input_list", 1)),
+    "reduce_scatter_tensor": ("reduce_scatter", ("input", 1)),
+    "all_to_all": ("all_to_all", ("input_tensor_list", 1)),
+    "all_to_all_single": ("all_to_all", ("input", 1)),
+    "broadcast": ("broadcast", _TENSOR),
+    "reduce": ("reduce", _TENSOR),
+    "gather": ("gather", _TENSOR),
+    "scatter": ("scatter", _TENSOR),
+    "barrier": ("barrier", ("", -1)),
+}
+_POINT_TO_POINT: dict[str, tuple[str, str]] = {
+    "send": ("send", "dst"),
+    "isend": ("send", "dst"),
+    "recv": ("recv", "src"),
+    "irecv": ("recv", "src"),
+}
+# Position of `group` where a caller passes it positionally.
+_GROUP_POSITION = {
+    "all_reduce": 2,
+    "inference_all_reduce": 2,
+    "all_gather": 2,
+    "all_gather_into_tensor": 2,
+    "reduce_scatter": 3,
+    "reduce_scatter_tensor": 3,
+    "all_to_all": 2,
+    "all_to_all_single": 4,
+    "broadcast": 2,
+    "reduce": 3,
+    "gather": 3,
+    "scatter": 3,
+    "barrier": 0,
+    "send": 2,
+    "isend": 2,
+    "recv": 2,
+    "irecv": 2,
+}
+_MODULES = (
+    "torch.distributed",
+    "torch.distributed.distributed_c10d",
+    "deepspeed.comm",
+    "deepspeed.comm.comm",
+)
+_originals: list[tuple[Any, str, Any]] = []
+
+
+def trace_distributed() -> None:
+    """Wrap the collectives and point-to-point calls of the modules imported so far. Idempotent.
+
+    Call it again after importing deepspeed. Wrapped functions cost one global look-up while no
+    recorder runs.
+    """
+    for module_name in _MODULES:
+        module = sys.modules.get(module_name)
+        if module is None:
+            continue
+        for name in (*_COLLECTIVES, *_POINT_TO_POINT):
+            function = getattr(module, name, None)
+            if function is None or hasattr(function, "__harness_wrapped__"):
+                continue
+            _originals.append((module, name, function))
+            setattr(module, name, _wrap(name, function))
+
+
+def untrace_distributed() -> None:
+    """Put the original functions back."""
+    while _originals:
+        module, name, function = _originals.pop()
+        setattr(module, name, function)
+
+
+def _wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    collective = _COLLECTIVES.get(name)
+    if collective is not None:
+        op, (keyword, position) = collective
+
+        @functools.wraps(function)
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            rec = api.recorder()
+            if rec is None or rec.comm_depth:
+                return function(*args, **kwargs)
+            num_bytes, dtype = _message(_argument(args, kwargs, keyword, position))
+            group = _group_id(rec, _argument(args, kwargs, "group", _GROUP_POSITION[name]))
+            return _call(rec, function, args, kwargs, op, group, -1, num_bytes, dtype)
+
+    else:
+        op, peer_name = _POINT_TO_POINT[name]
+
+        @functools.wraps(function)
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            rec = api.recorder()
+            if rec is None or rec.comm_depth:
+                return function(*args, **kwargs)
+            num_bytes, dtype = _message(_argument(args, kwargs, "tensor", 0))
+            process_group = _argument(args, kwargs, "group", _GROUP_POSITION[name])
+            peer = _global_peer(args, kwargs, peer_name, process_group)
+            group = _group_id(rec, process_group)
+            return _call(rec, function, args, kwargs, op, group, peer, num_bytes, dtype)
+
+    traced.__harness_wrapped__ = True  # type: ignore[attr-defined]
+    return traced
+
+
+def _call(
+    rec: Recorder,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    op: str,
+    group: int,
+    peer: int,
+    num_bytes: int,
+    dtype: str,
+) -> Any:
+    asynchronous = kwargs.get("async_op") or function.__name__ in ("isend", "irecv")
+    if not asynchronous:
+        with communication(rec, op, group, peer, num_bytes, dtype):
+            return function(*args, **kwargs)
+    # A posted call is no interval: the interval is its wait(). Its place in the order of its
+    # group is fixed here, where it is issued.
+    enqueued = time.monotonic_ns()
+    ordinal = next_ordinal(rec, (op, peer) if peer >= 0 else group)
+    rec.comm_depth += 1
+    try:
+        work = function(*args, **kwargs)
+    finally:
+        rec.comm_depth -= 1
+    if work is None:  # this rank is not in the group
+        return None
+    return _TracedWork(work, lambda: communication(
+        rec, op, group, peer, num_bytes, dtype, enqueued, ordinal
+    ))
+
+
+class _TracedWork:
+    """A `Work` handle whose first `wait` is recorded; everything else is the handle's own."""
+
+    def __init__(self, work: Any, record: Callable[[], Any]) -> None:
+        self._work = work
+        self._record: Callable[[], Any] | None = record
+
+    def wait(self, *args: Any, **kwargs: Any) -> Any:
+        record, self._record = self._record, None
+        if record is None:
+            return self._work.wait(*args, **kwargs)
+        with record():
+            return self._work.wait(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._work, name)
+
+
+def _argument(args: Sequence[Any], kwargs: dict[str, Any], keyword: str, position: int) -> Any:
+    if keyword in kwargs:
+        return kwargs[keyword]
+    return args[position] if 0 <= position < len(args) else None
+
+
+def _message(value: Any) -> tuple[int, str]:
+    """(bytes, dtype) of a tensor or a list of tensors; (-1, "") where there is none."""
+    tensors = value if isinstance(value, (list, tuple)) else [value]
+    try:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return size, str(tensors[0].dtype).removeprefix("torch.")
+    except (AttributeError, IndexError):
+        return -1, ""
+
+
+_group_ids: dict[Any, int] = {}
+
+
+def _group_id(rec: Recorder, process_group: Any) -> int:
+    key = (id(rec), process_group)
+    found = _group_ids.get(key)
+    if found is None:
+        dist = sys.modules["torch.distributed"]
+        actual = process_group if process_group is not None else dist.group.WORLD
+        ranks = tuple(dist.get_process_group_ranks(actual))
+        name = str(getattr(actual, "group_desc", "") or "")
+        found = rec.define_group(ranks, id(actual), name)
+        _group_ids[key] = found
+    return found
+
+
+def _global_peer(args: Sequence[Any], kwargs: dict[str, Any], name: str, process_group: Any) -> int:
+    peer = _argument(args, kwargs, name, 1)
+    if peer is None:
+        local = kwargs.get(f"group_{name}")
+        if local is None:
+            return -1
+        dist = sys.modules["torch.distributed"]
+        return int(dist.get_global_rank(process_group or dist.group.WORLD, local))
+    return int(peer)

@@ -1,0 +1,180 @@
+"""The recorder of one rank: ids, clocks, the flusher thread and the three files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from harness_probe.spool import RECORD_MARKER, LiveFile, MetaFile, SpanFile
+
+FLUSH_SECONDS = 0.5
+ANCHOR_SECONDS = 10.0
+
+KIND_SPAN = 1
+KIND_UNIT = 2
+KIND_COLLECTIVE = 3
+KIND_P2P = 4
+KIND_IO = 5
+KIND_DEVICE = 6
+
+_now = time.monotonic_ns
+
+
+def head(kind: int, descriptor: int, thread: int = 0) -> int:
+    """First word of a record. A negative int64 is avoided: the marker's top bit is clear."""
+    return RECORD_MARKER << 48 | kind << 40 | thread << 32 | descriptor
+
+
+def boot_id() -> str:
+    """Identity of this host's clocks: processes with the same value share CLOCK_MONOTONIC."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+class Recorder:
+    """Everything that one rank records. One per process; see `harness_probe.start`.
+
+    Attributes used by the hot path (`harness_probe.spans`) are public on purpose: a property
+    would double the price of a span.
+    """
+
+    def __init__(self, folder: Path, rank: int, world_size: int, local_rank: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = f"rank-{rank:05d}"
+        self.folder = folder
+        self.rank = rank
+        self.meta = MetaFile(folder / f"{stem}.meta.jsonl")
+        self.file = SpanFile(folder / f"{stem}.spans")
+        self.live = LiveFile(folder / f"{stem}.live")
+        self.owner = threading.get_ident()
+        self.next_id = 0
+        self.parent = 0
+        self.unit_id = 0
+        self.comm_depth = 0
+        self.entered = 0
+        self.heads: dict[Any, int] = {}
+        self.ordinals: dict[Any, int] = {}
+        self.foreign_lock = threading.Lock()
+        self._descriptors = 0
+        self._units = 0
+        self._attrs = 0
+        self._groups: dict[tuple[tuple[int, ...], Any], int] = {}
+        self._group_count: dict[tuple[int, ...], int] = {}
+        self._stopping = threading.Event()
+        self._write_start(world_size, local_rank)
+        self._flusher = threading.Thread(target=self._flush_loop, name="harness-probe", daemon=True)
+        self._flusher.start()
+
+    def _write_start(self, world_size: int, local_rank: int) -> None:
+        self.meta.write(
+            "start",
+            version=1,
+            rank=self.rank,
+            world_size=world_size,
+            local_rank=local_rank,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            boot_id=boot_id(),
+            live=self.live.ok,
+        )
+        self.anchor()
+
+    # -- definitions ---------------------------------------------------------------------
+
+    def descriptor(self, kind: int, key: Any, **fields: Any) -> int:
+        """The head word for spans of this description, defined on first use."""
+        found = self.heads.get(key)
+        if found is None:
+            with self.foreign_lock:
+                self._descriptors += 1
+                found = head(kind, self._descriptors)
+                self.meta.write("desc", id=self._descriptors, **fields)
+                self.heads[key] = found
+        return found
+
+    def define_unit(self, **key: Any) -> int:
+        """Write a unit of work's key of work and return its id."""
+        self._units += 1
+        self.meta.write("unit", id=self._units, start_ns=_now(), **key)
+        return self._units
+
+    def define_attrs(self, fields: dict[str, Any]) -> int:
+        """Write a rare span's free attributes and return their id."""
+        self._attrs += 1
+        self.meta.write("attrs", id=self._attrs, attrs=fields)
+        return self._attrs
+
+    def define_group(self, ranks: tuple[int, ...], token: Any = None, name: str = "") -> int:
+        """Id of a communication group; `token` tells apart groups of the same ranks."""
+        found = self._groups.get((ranks, token))
+        if found is None:
+            ordinal = self._group_count.get(ranks, 0)
+            self._group_count[ranks] = ordinal + 1
+            found = len(self._groups) + 1
+            self._groups[(ranks, token)] = found
+            self.meta.write("group", id=found, ranks=list(ranks), ordinal=ordinal, name=name)
+        return found
+
+    # -- clocks and flushing ----------------------------------------------------------------
+
+    def anchor(self) -> None:
+        """Pair the monotonic with the wall clock: the tightest of five tries, with its width."""
+        best: tuple[int, int, int] | None = None
+        for _ in range(5):
+            before = _now()
+            wall = time.time_ns()
+            width = _now() - before
+            if best is None or width < best[0]:
+                best = (width, before + width // 2, wall)
+        assert best is not None
+        self.meta.write("anchor", mono_ns=best[1], wall_ns=best[2], width_ns=best[0])
+
+    def flush(self) -> None:
+        """Hand everything recorded so far to the operating system."""
+        self.file.flush()
+
+    def _flush_loop(self) -> None:
+        # Jitter: ranks that flush together would all hit the same step.
+        spread = random.Random(os.getpid())
+        next_anchor = time.monotonic() + ANCHOR_SECONDS
+        while not self._stopping.wait(FLUSH_SECONDS * spread.uniform(0.6, 1.0)):
+            with contextlib.suppress(Exception):  # the recorder never harms the workload
+                self.file.flush()
+                if time.monotonic() >= next_anchor:
+                    self.anchor()
+                    next_anchor = time.monotonic() + ANCHOR_SECONDS
+
+    def stop(self) -> None:
+        """Write the closing line and close the files; idempotent."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._flusher.join(timeout=5)
+        self.anchor()
+        self.file.close()
+        self.meta.write(
+            "end",
+            mono_ns=_now(),
+            records=self.file.written,
+            dropped=self.file.dropped,
+            dropped_meta=self.meta.dropped,
+        )
+        self.live.update(_now(), 0, entered=self.entered)
+        self.meta.close()
+        self.live.close()
+
+    def abandon(self) -> None:
+        """Forget the files without flushing: for a forked child, whose parent goes on."""
+        self._stopping.set()
+        for fd in (self.file.fd, self.meta.fd):
+            if fd >= 0:
+                os.close(fd)
+        self.file.fd = self.meta.fd = -1

@@ -1,0 +1,209 @@
+"""The files a rank appends to. Format: docs/spool.md."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import struct
+import threading
+from pathlib import Path
+from typing import Any
+
+MAGIC = b"HPSPAN01"
+RECORD = struct.Struct("<12q")
+RECORD_BYTES = RECORD.size
+RECORD_MARKER = 0x5A5A
+LIVE_BYTES = 4096
+LIVE_MAGIC = b"HPLIVE01"
+LIVE_HEAD = struct.Struct("<8s10q")
+LIVE_SLOT = struct.Struct("<3q")
+LIVE_GROUP_SLOTS = 64
+
+CHUNK_BYTES = RECORD_BYTES * 2048
+MAX_PENDING_BYTES = 64 << 20
+
+
+class SpanFile:
+    """Fixed-width records, buffered in chunks and appended by `flush`.
+
+    The recording thread packs a record at `chunk[offset]` and advances `offset`; nobody else
+    touches either. `flush` may run in any thread: it takes what is complete under `_lock` and
+    writes outside it, so that a slow file system never blocks the recording thread.
+    """
+
+    __slots__ = (
+        "_flushed",
+        "_lock",
+        "_pending",
+        "_pending_bytes",
+        "_write_lock",
+        "chunk",
+        "dropped",
+        "fd",
+        "offset",
+        "written",
+    )
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        os.write(self.fd, MAGIC + struct.pack("<II", RECORD_BYTES, 0))
+        self.chunk = bytearray(CHUNK_BYTES)
+        self.offset = 0
+        self.dropped = 0
+        self.written = 0
+        self._flushed = 0
+        self._pending: list[tuple[bytearray, int]] = []
+        self._pending_bytes = 0
+        self._lock = threading.Lock()
+        self._write_lock = threading.Lock()
+
+    def roll(self) -> None:
+        """Set the full chunk aside and go on in a fresh one (recording thread only)."""
+        with self._lock:
+            size = self.offset - self._flushed
+            if self._pending_bytes + size > MAX_PENDING_BYTES:
+                self.dropped += size // RECORD_BYTES
+            else:
+                self._pending.append((self.chunk, self._flushed))
+                self._pending_bytes += size
+            self.chunk = bytearray(CHUNK_BYTES)
+            self.offset = 0
+            self._flushed = 0
+
+    def flush(self) -> None:
+        """Append everything complete; what the file system refuses is counted as dropped."""
+        with self._write_lock:
+            with self._lock:
+                parts = [memoryview(chunk)[first:] for chunk, first in self._pending]
+                self._pending.clear()
+                self._pending_bytes = 0
+                end = self.offset
+                if end > self._flushed:
+                    parts.append(memoryview(self.chunk)[self._flushed : end])
+                    self._flushed = end
+            for part in parts:
+                self._append(part)
+
+    def _append(self, part: memoryview) -> None:
+        done = 0
+        try:
+            while done < len(part):
+                done += os.write(self.fd, part[done:])
+        except OSError:
+            # Cut back to whole records: a later flush that succeeds must stay aligned.
+            whole = done - done % RECORD_BYTES
+            if done != whole:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self.fd, os.fstat(self.fd).st_size - (done - whole))
+            self.dropped += (len(part) - whole) // RECORD_BYTES
+            done = whole
+        self.written += done // RECORD_BYTES
+
+    def close(self) -> None:
+        """Flush and close; idempotent."""
+        if self.fd >= 0:
+            self.flush()
+            os.close(self.fd)
+            self.fd = -1
+
+
+class MetaFile:
+    """JSON lines, each written at once: a record never refers to an id that is not on disk."""
+
+    __slots__ = ("_lock", "dropped", "fd")
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        self.dropped = 0
+        self._lock = threading.Lock()
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Append one line; on failure (disk full, closed) count it as dropped."""
+        line = json.dumps({"t": kind, **fields}, separators=(",", ":"), default=str).encode()
+        with self._lock:
+            try:
+                sent = os.write(self.fd, line + b"\n")
+                if sent <= len(line):  # cut by a full disk: the reader skips the torn line
+                    self.dropped += 1
+                    os.write(self.fd, b"\n")
+            except OSError:
+                self.dropped += 1
+
+    def close(self) -> None:
+        """Close; idempotent."""
+        with self._lock:
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1
+
+
+class LiveFile:
+    """What this rank is doing now, rewritten in place in a mapped page.
+
+    A mapped page outlives the process (the kernel keeps it), so the entry of a collective is
+    on record before the call at the price of two `pack_into`. Where the file system cannot
+    reserve or map the page the beacon is off: `map` is then an anonymous page nobody reads.
+    """
+
+    __slots__ = ("_slots", "map", "ok", "pid")
+
+    def __init__(self, path: Path) -> None:
+        self.pid = os.getpid()
+        self._slots: dict[int, int] = {}
+        self.ok = True
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                # Reserved, not sparse: a store to a page that the disk cannot hold is SIGBUS.
+                os.posix_fallocate(fd, 0, LIVE_BYTES)
+                self.map = mmap.mmap(fd, LIVE_BYTES)
+            finally:
+                os.close(fd)
+        except (OSError, ValueError):
+            self.ok = False
+            self.map = mmap.mmap(-1, LIVE_BYTES)
+        self.update(0, 0)
+
+    def update(
+        self,
+        now_ns: int,
+        unit_id: int,
+        descriptor: int = 0,
+        group_peer: int = 0,
+        ordinal: int = -1,
+        start_ns: int = 0,
+        num_bytes: int = -1,
+        entered: int = 0,
+    ) -> None:
+        """Rewrite the head; `descriptor` 0 says that nothing is pending."""
+        LIVE_HEAD.pack_into(
+            self.map,
+            0,
+            LIVE_MAGIC,
+            self.pid,
+            now_ns,
+            unit_id,
+            descriptor,
+            group_peer,
+            ordinal,
+            start_ns,
+            num_bytes,
+            entered,
+            len(self._slots),
+        )
+
+    def group(self, group_id: int, entered: int, left: int) -> None:
+        """Store the last ordinal entered and left of a group (the first 64 groups)."""
+        slot = self._slots.get(group_id)
+        if slot is None:
+            if len(self._slots) >= LIVE_GROUP_SLOTS:
+                return
+            slot = LIVE_HEAD.size + len(self._slots) * LIVE_SLOT.size
+            self._slots[group_id] = slot
+        LIVE_SLOT.pack_into(self.map, slot, group_id, entered, left)
+
+    def close(self) -> None:
+        """Unmap; idempotent."""
+        self.map.close()

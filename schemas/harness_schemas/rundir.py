@@ -1,0 +1,150 @@
+"""The run folder: who writes what where (design 4.2, docs/run-folder.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness_schemas.errors import HarnessError, UsageError
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths inside one run folder. Creating a `RunDir` touches nothing."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def run_json(self) -> Path:
+        """Resolved specification, provenance, verdict."""
+        return self.path / "run.json"
+
+    @property
+    def plan_json(self) -> Path:
+        """What the ranks are told (model, parallel plan, hooks)."""
+        return self.path / "plan.json"
+
+    @property
+    def spans(self) -> Path:
+        """Spools, one set a rank; ranks append, nobody else writes."""
+        return self.path / "spans"
+
+    @property
+    def logs(self) -> Path:
+        """stdout and stderr of ranks and launcher."""
+        return self.path / "logs"
+
+    @property
+    def artifacts(self) -> Path:
+        """Files of collectors: `artifacts/<collector>/<host>/...`."""
+        return self.path / "artifacts"
+
+    @property
+    def completions(self) -> Path:
+        """Generated text and tokens, JSON lines a rank."""
+        return self.path / "completions"
+
+    @property
+    def database(self) -> Path:
+        """The DuckDB file; appears whole or not at all."""
+        return self.path / "run.duckdb"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / "report.html"
+
+    @property
+    def log(self) -> Path:
+        """The harness's own log."""
+        return self.path / "harness.log"
+
+    def rank_log(self, rank: int, stream: str) -> Path:
+        """`logs/rank-00003.out` or `.err`."""
+        return self.logs / f"rank-{rank:05d}.{stream}"
+
+    def collector_dir(self, collector: str, host: str) -> Path:
+        """Where a collector puts its files of one host."""
+        return self.artifacts / collector / host
+
+    def read(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            HarnessError: there is none, or it is not JSON.
+        """
+        try:
+            data = json.loads(self.run_json.read_text())
+        except FileNotFoundError:
+            raise UsageError(
+                f"{self.path} is not a run folder: it holds no run.json",
+                "name a folder that `harness run` made, or list them with `harness list`",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise HarnessError(f"{self.run_json} cannot be read: {error}") from None
+        if not isinstance(data, dict):
+            raise HarnessError(f"{self.run_json} does not hold an object")
+        return data
+
+    def write(self, data: dict[str, Any]) -> None:
+        """Replace run.json in one step."""
+        write_json(self.run_json, data)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON under a temporary name and rename it: readers never see half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(data, indent=2, sort_keys=False, default=str) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise HarnessError(
+            f"cannot write {path}: {error.strerror or error}",
+            "free space or choose another place with --output",
+        ) from None
+
+
+def new_run_dir(root: Path, name: str) -> RunDir:
+    """Create `root/<time>-<name>-<id>` with its folders and point `root/latest` at it.
+
+    Raises:
+        HarnessError: the place cannot be written.
+    """
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") or "run"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    run = RunDir(root / f"{stamp}-{slug[:48]}-{secrets.token_hex(2)}")
+    try:
+        run.path.mkdir(parents=True)
+        for folder in (run.spans, run.logs, run.artifacts, run.completions):
+            folder.mkdir()
+        point_latest(run)
+    except OSError as error:
+        raise HarnessError(
+            f"cannot create a run folder in {root}: {error.strerror or error}",
+            "choose a place you can write with --output",
+        ) from None
+    return run
+
+
+def point_latest(run: RunDir) -> None:
+    """Make `latest` beside the run a link to it, where the file system has links."""
+    link = run.path.parent / "latest"
+    temporary = run.path.parent / f".latest-{os.getpid()}"
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(run.path.name)
+        temporary.replace(link)

@@ -1,0 +1,93 @@
+"""The words that evidence, tables, views and reports share (docs/glossary.md)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PHASES: Final = (
+    "startup",
+    "load",
+    "preprocess",
+    "warmup",
+    "prefill",
+    "decode",
+    "mixed",
+    "postprocess",
+)
+"""What a unit of work is for. `mixed` is continuous batching: prefill and decode in one step."""
+
+MEASURED_PHASES: Final = ("prefill", "decode", "mixed")
+"""The phases of which headline numbers are made."""
+
+CATEGORIES: Final = (
+    "unit",  # a unit of work: the span that windows are made of
+    "phase",  # a stretch that holds units or belongs to none
+    "compute",
+    "comm",
+    "comm_fused",  # a kernel that computes and communicates
+    "memcpy",
+    "memset",
+    "io",
+    "layer",
+    "request",
+    "runtime",  # host API calls: launches, synchronisations
+    "overhead",  # time spent by a profiler
+    "other",
+)
+
+PARTS: Final = (
+    "compute_ns",
+    "fused_ns",
+    "comm_transfer_ns",
+    "comm_wait_ns",
+    "comm_unsplit_ns",
+    "memcpy_ns",
+    "io_ns",
+    "idle_ns",
+    "unresolved_ns",
+)
+"""The nine parts into which a window is divided; their sum is the window."""
+
+PART_LABELS: Final = {
+    "compute_ns": "compute",
+    "fused_ns": "fused",
+    "comm_transfer_ns": "transfer",
+    "comm_wait_ns": "wait",
+    "comm_unsplit_ns": "comm (unsplit)",
+    "memcpy_ns": "memcpy",
+    "io_ns": "I/O",
+    "idle_ns": "idle",
+    "unresolved_ns": "unresolved",
+}
+
+SYNCHRONISING_OPS: Final = frozenset(
+    {
+        "all_reduce",
+        "all_gather",
+        "reduce_scatter",
+        "barrier",
+    }
+)
+"""No rank can leave before the last has entered. all_to_all joins only when sizes are equal."""
+
+P2P_OPS: Final = frozenset({"send", "recv"})
+ROOTED_OPS: Final = frozenset({"broadcast", "reduce", "gather", "scatter"})
+
+COLLECTION_STATES: Final = ("ok", "skipped", "degraded", "failed")
+
+WAIT_METHODS: Final = (
+    "end_anchored",
+    "end_anchored_unverified",
+    "start_anchored",
+    "floor",
+    "bounded",
+)
+
+EVIDENCE_RANK: Final = (
+    "nsys",
+    "torch_profiler",
+    "graph_events",
+    "nccl_inspector",
+    "app_timers",
+)
+"""Best first: which evidence `step_breakdown` takes where a unit has several."""
