@@ -118,9 +118,7 @@ def unit(
     rec = _active
     if rec is None:
         return NOOP
-    head = rec.descriptor(
-        KIND_UNIT, ("unit", phase), name=phase, category="unit", timeline="host"
-    )
+    head = rec.descriptor(KIND_UNIT, ("unit", phase), name=phase, category="unit", timeline="host")
     unit_id = rec.define_unit(
         phase=phase,
         step=step,
@@ -141,7 +139,9 @@ def collective(op: str, group: int, num_bytes: int, dtype: str = "") -> Communic
     return communication(rec, op, group, -1, num_bytes, dtype)
 
 
-def p2p(op: str, peer: int, num_bytes: int, dtype: str = "", group: int = 0) -> Communication | Noop:
+def p2p(
+    op: str, peer: int, num_bytes: int, dtype: str = "", group: int = 0
+) -> Communication | Noop:
     """A blocking `send` or `recv`; `peer` is the other side's global rank."""
     rec = _active
     if rec is None or rec.comm_depth:
@@ -241,7 +241,9 @@ def collection(collector: str, state: str, reason: str = "", **fields: Any) -> N
         _active.meta.write("collection", collector=collector, state=state, reason=reason, **fields)
 
 
-def clock_sample(peer: int, sent_ns: int, peer_received_ns: int, peer_sent_ns: int, received_ns: int) -> None:
+def clock_sample(
+    peer: int, sent_ns: int, peer_received_ns: int, peer_sent_ns: int, received_ns: int
+) -> None:
     """One ping-pong with `peer`: own clock, peer's clock twice, own clock (NTP's four times)."""
     if _active is not None:
         _active.meta.write(

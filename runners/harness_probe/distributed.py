@@ -152,9 +152,9 @@ def _call(
         rec.comm_depth -= 1
     if work is None:  # this rank is not in the group
         return None
-    return _TracedWork(work, lambda: communication(
-        rec, op, group, peer, num_bytes, dtype, enqueued, ordinal
-    ))
+    return _TracedWork(
+        work, lambda: communication(rec, op, group, peer, num_bytes, dtype, enqueued, ordinal)
+    )
 
 
 class _TracedWork:

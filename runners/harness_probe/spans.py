@@ -160,7 +160,10 @@ class Unit(TimedSpan):
         rec.live.update(self._start, self._unit, entered=rec.entered)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._leave(-1, 0, -1, 0)
         self._rec.unit_id = self._outer

@@ -296,6 +296,37 @@ TABLES: tuple[Table, ...] = (
         ),
     ),
     Table(
+        "clock_anchors",
+        "A moment read on a source's own clock and on the wall clock (input of the alignment).",
+        RUN
+        + _columns(
+            """
+            source VARCHAR evidence whose clock this is
+            rank INTEGER rank that took it
+            host VARCHAR host
+            clock_domain VARCHAR boot id, or the name of a device's or file's clock
+            raw_ns BIGINT the source's own clock
+            wall_ns BIGINT Unix time
+            width_ns BIGINT uncertainty of the pairing
+            """
+        ),
+    ),
+    Table(
+        "clock_pingpongs",
+        "A round trip between two ranks: own clock, peer's clock twice, own clock.",
+        RUN
+        + RANK
+        + _columns(
+            """
+            peer INTEGER rank on the other side
+            t0_ns BIGINT sent, own clock
+            t1_ns BIGINT received by the peer, peer's clock
+            t2_ns BIGINT sent back by the peer, peer's clock
+            t3_ns BIGINT received, own clock
+            """
+        ),
+    ),
+    Table(
         "nccl_comms",
         "An NCCL communicator on one rank, from NCCL's own log.",
         RUN

@@ -1,0 +1,56 @@
+"""Durations and sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|min|m|h)?\s*$")
+_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "min": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+
+
+def parse_duration_ns(text: str | int | float, default_unit: str = "s") -> int:
+    """`250us` -> 250000. A bare number is in `default_unit`.
+
+    Raises:
+        ValueError: not a duration.
+    """
+    match = _DURATION.match(str(text))
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration such as 250us, 10ms or 2s")
+    return round(float(match[1]) * _NS[match[2] or default_unit])
+
+
+def format_ns(value: float | None) -> str:
+    """A duration with the unit that suits its size; `-` for unknown."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    for limit, unit in ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")):
+        if size >= limit:
+            return (
+                f"{value / limit:.3g} {unit}"
+                if size < 100 * limit
+                else f"{value / limit:,.0f} {unit}"
+            )
+    return f"{value:.0f} ns"
+
+
+def format_bytes(value: float | None) -> str:
+    """A size in binary units; `-` for unknown."""
+    if value is None:
+        return "-"
+    size = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
