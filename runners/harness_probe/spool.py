@@ -119,9 +119,9 @@ class MetaFile:
         self.dropped = 0
         self._lock = threading.Lock()
 
-    def write(self, kind: str, **fields: Any) -> None:
+    def write(self, meta_kind: str, /, **fields: Any) -> None:
         """Append one line; on failure (disk full, closed) count it as dropped."""
-        line = json.dumps({"t": kind, **fields}, separators=(",", ":"), default=str).encode()
+        line = json.dumps({"t": meta_kind, **fields}, separators=(",", ":"), default=str).encode()
         with self._lock:
             try:
                 sent = os.write(self.fd, line + b"\n")
