@@ -1,0 +1,1 @@
+"""What ranks do: worker, engines, loading, parallel plan, prompts."""

@@ -1,0 +1,1 @@
+"""Data of the shipped prompts; harness_runners.shipped reads it."""
