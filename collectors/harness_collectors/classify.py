@@ -1,0 +1,191 @@
+"""What a kernel, a copy or an operator is: an ordered, user-editable table of rules.
+
+The shipped table is `classify_rules.toml` (its head explains the keys). The rule that matched is
+kept on every span, so that a number can be traced to the line that made it. The families of
+names were collected from traces and issue threads of NCCL, RCCL, vLLM, SGLang, TensorRT-LLM,
+FlashInfer, torch symmetric memory, DeepEP and NVSHMEM users; "nccl" as a substring is neither
+necessary nor sufficient.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from harness_schemas.errors import UsageError
+from harness_schemas.vocabulary import CATEGORIES
+
+RULES_ENV: Final = "HARNESS_CLASSIFY_RULES"
+UNKNOWN_KERNEL: Final = "unknown-kernel"
+"""Rule of kernels that no other rule knows: their share is the unclassified share."""
+UNCLASSIFIED: Final = ("other", "unclassified")
+
+KINDS: Final = frozenset(
+    {"kernel", "memcpy", "memset", "op", "host_op", "runtime", "overhead", "sync", "annotation"}
+)
+KINETO_KINDS: Final = {
+    "kernel": "kernel",
+    "Kernel": "kernel",
+    "concurrent_kernel": "kernel",
+    "gpu_memcpy": "memcpy",
+    "Memcpy": "memcpy",
+    "gpu_memset": "memset",
+    "Memset": "memset",
+    "cuda_runtime": "runtime",
+    "cuda_driver": "runtime",
+    "Runtime": "runtime",
+    "cuda_sync": "sync",
+    "overhead": "overhead",
+    "user_annotation": "annotation",
+    "gpu_user_annotation": "annotation",
+}
+"""Kineto's activity names to kinds. `cpu_op` and `Operator` are `op` or `host_op`, by device."""
+
+_MATCHED_KEYS: Final = ("function", "name", "full")
+_LONGEST_NAME: Final = 4096
+_ANONYMOUS = re.compile(r"\(anonymous namespace\)::|\[clone [^\]]*\]|\{lambda[^{}]*\}(?:::)?")
+_GROUP = re.compile(r"<[^<>()]*>|\([^<>()]*\)")
+_REST = re.compile(r"[<>()].*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of the table; `where` says which form of the name `pattern` is searched in."""
+
+    id: str
+    category: str
+    kinds: frozenset[str]
+    where: str = ""
+    pattern: re.Pattern[str] | None = None
+    note: str = ""
+
+    def matches(self, forms: dict[str, str]) -> bool:
+        """Whether the rule applies to a name in its three forms."""
+        return self.pattern is None or self.pattern.search(forms[self.where]) is not None
+
+
+class Classifier:
+    """Applies an ordered table; every answer is kept, since traces repeat few names."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.rules = tuple(rules)
+        self._by_kind = {
+            kind: tuple(rule for rule in self.rules if kind in rule.kinds) for kind in KINDS
+        }
+        self._known: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def classify(self, name: str, kind: str = "kernel") -> tuple[str, str]:
+        """(category, id of the rule that matched) of an activity of one of `KINDS`."""
+        key = (kind, name)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._search(name, kind)
+        return found
+
+    def _search(self, name: str, kind: str) -> tuple[str, str]:
+        forms = name_forms(name)
+        for rule in self._by_kind.get(kind, ()):
+            if rule.matches(forms):
+                return rule.category, rule.id
+        return UNCLASSIFIED
+
+
+def name_forms(text: str) -> dict[str, str]:
+    """The three forms that rules look at: `function`, `name` (qualified) and `full`.
+
+    `void a::b<c::d>(e*)` has the name `a::b` and the function `b`. Names longer than 4096
+    characters are looked at up to there.
+    """
+    full = text[:_LONGEST_NAME]
+    name = _ANONYMOUS.sub("", full)
+    while True:
+        shorter = _GROUP.sub("", name)
+        if shorter == name:
+            break
+        name = shorter
+    # What is left unbalanced was cut by whoever wrote the name: nothing after it is its own.
+    name = _REST.sub("", name).strip().rpartition(" ")[2]
+    return {"full": full, "name": name, "function": name.rpartition("::")[2]}
+
+
+def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
+    """The rules of a TOML file, in order; None: the shipped table.
+
+    Raises:
+        UsageError: the file cannot be read, or a rule is not well-formed.
+    """
+    source = str(path) if path else "classify_rules.toml"
+    try:
+        text = path.read_text() if path else _shipped_text()
+        entries = tomllib.loads(text).get("rule", [])
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{source}: cannot read the classification rules: {error}", f"see {RULES_ENV}"
+        ) from None
+    if not isinstance(entries, list):
+        raise UsageError(f"{source}: `rule` must be a list of tables", "write [[rule]]")
+    return tuple(_rule(entry, number, source) for number, entry in enumerate(entries, 1))
+
+
+def _shipped_text() -> str:
+    return resources.files("harness_collectors").joinpath("classify_rules.toml").read_text()
+
+
+def _rule(entry: Any, number: int, source: str) -> Rule:
+    where = f"{source}: rule {number}"
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where} is not a table", "write [[rule]]")
+    unknown = set(entry) - {"id", "category", "kinds", "note", *_MATCHED_KEYS}
+    if unknown:
+        raise UsageError(f"{where} has unknown keys: {', '.join(sorted(unknown))}")
+    missing = {"id", "category", "kinds"} - set(entry)
+    if missing:
+        raise UsageError(f"{where} lacks {', '.join(sorted(missing))}")
+    if entry["category"] not in CATEGORIES:
+        raise UsageError(f"{where}: no such category: {entry['category']!r}", ", ".join(CATEGORIES))
+    kinds = entry["kinds"]
+    if not isinstance(kinds, list) or not set(map(str, kinds)) <= KINDS:
+        raise UsageError(f"{where}: kinds must be a list of {', '.join(sorted(KINDS))}")
+    given = [key for key in _MATCHED_KEYS if key in entry]
+    if len(given) > 1:
+        raise UsageError(f"{where} has {' and '.join(given)}; give one")
+    pattern = (
+        _compile(str(entry[given[0]]), where, ignore_case=given[0] != "full") if given else None
+    )
+    return Rule(
+        id=str(entry["id"]),
+        category=str(entry["category"]),
+        kinds=frozenset(map(str, kinds)),
+        where=given[0] if given else "",
+        pattern=pattern,
+        note=str(entry.get("note", "")),
+    )
+
+
+def _compile(pattern: str, where: str, ignore_case: bool) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern, re.IGNORECASE if ignore_case else 0)
+    except re.error as error:
+        raise UsageError(f"{where}: not a regular expression: {error}") from None
+
+
+@lru_cache(maxsize=4)
+def _classifier(extra: str) -> Classifier:
+    own = load_rules(Path(extra)) if extra else ()
+    return Classifier((*own, *load_rules()))
+
+
+def classifier() -> Classifier:
+    """The classifier of this process: the user's rules (HARNESS_CLASSIFY_RULES), then ours.
+
+    Raises:
+        UsageError: the user's file is not well-formed.
+    """
+    return _classifier(os.environ.get(RULES_ENV, ""))
