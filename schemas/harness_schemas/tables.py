@@ -82,6 +82,8 @@ TABLES: tuple[Table, ...] = (
             device VARCHAR cpu or cuda
             tp INTEGER tensor-parallel degree
             pp INTEGER pipeline stages
+            batch_size INTEGER prompts decoded together
+            microbatches INTEGER micro-batches of a batch in the pipeline at once
             world_size INTEGER number of ranks
             sweep_id VARCHAR sweep that the run belongs to
             cell VARCHAR cell of the sweep
@@ -375,13 +377,17 @@ TABLES: tuple[Table, ...] = (
         RUN
         + _columns(
             """
-            job_id VARCHAR job
+            source VARCHAR who said it: sacct, sacct_json, sstat, scontrol or squeue_json
+            job_id VARCHAR job as Slurm shows it; an array task is 8_0
+            raw_job_id VARCHAR SLURM_JOB_ID of the job or array task; NULL: not said
             step_id VARCHAR batch, extern or a number; NULL: the job's own row
             attempt INTEGER restart count
             name VARCHAR job or step name
-            state VARCHAR final state
+            state VARCHAR final state, one of Slurm's words; NULL: not said or not such a word
+            reason VARCHAR why the job ended or waits, in Slurm's words
+            cancelled_by BIGINT user id of who cancelled it
             exit_code INTEGER exit code
-            signal INTEGER signal that ended it
+            signal INTEGER signal that ended it; 125 is Slurm's own for out of memory
             nodes VARCHAR node list
             ntasks INTEGER tasks
             started_ns BIGINT start
@@ -407,12 +413,65 @@ TABLES: tuple[Table, ...] = (
             host VARCHAR host
             pid INTEGER process; NULL: system-wide
             event VARCHAR event name
-            ts_ns BIGINT end of the interval, aligned; NULL: whole run
+            scope VARCHAR CPU, core, socket or thread that was counted; NULL: all of the target
+            ts_ns BIGINT end of the interval, aligned; NULL: whole run, or when perf began is unknown
+            offset_ns BIGINT end of the interval since perf began; NULL: whole run
             interval_ns BIGINT length of the interval
             value DOUBLE count; NULL: not supported or not counted
             unit VARCHAR unit
             running_share DOUBLE share of the time the counter ran; below 1 the value is an estimate
             state VARCHAR ok, estimated, not_supported or not_counted
+            """
+        ),
+    ),
+    Table(
+        "collective_instances",
+        "One synchronising or rooted collective over all its ranks (view collective_waits).",
+        RUN
+        + KEYS
+        + _columns(
+            """
+            source VARCHAR evidence
+            timeline VARCHAR host or device
+            comm_group VARCHAR ordered global ranks and creation ordinal
+            seq BIGINT ordinal in the group
+            op VARCHAR operation
+            bytes BIGINT message size
+            group_size INTEGER ranks in the group
+            ranks_present INTEGER ranks that the evidence shows; fewer than group_size: unsplit
+            start_ns BIGINT earliest start
+            end_ns BIGINT latest end
+            transfer_ns BIGINT longest transfer of a rank; NULL: unsplit
+            sum_wait_ns BIGINT waiting, summed over ranks
+            max_wait_ns BIGINT longest wait of a rank
+            last_arriver INTEGER rank that the others waited for; NULL: a coin toss, or unknown
+            arrival_margin_ns BIGINT how much later than the next to last it came
+            end_spread_ns BIGINT latest end minus earliest end
+            wait_method VARCHAR how wait and transfer were told apart
+            wait_error_ns BIGINT error of the split
+            """
+        ),
+    ),
+    Table(
+        "straggler_causes",
+        "Per group, phase and rank: how often it came last, what that cost, and why (view stragglers).",
+        RUN
+        + RANK
+        + _columns(
+            """
+            source VARCHAR evidence
+            comm_group VARCHAR group
+            phase VARCHAR phase
+            collectives BIGINT collectives of the group in this phase whose last arriver is known
+            undecided BIGINT collectives in which nobody can be named
+            times_last BIGINT of these, how often this rank was last
+            wait_caused_ns BIGINT waiting of the other ranks in those
+            own_wait_ns BIGINT waiting of this rank in the group's collectives
+            late_ns BIGINT its time since the group's last synchronisation beyond its peers' mean
+            late_compute_ns BIGINT of late_ns: computing longer
+            late_inherited_ns BIGINT of late_ns: other communication in between (an earlier wait passed on)
+            late_io_ns BIGINT of late_ns: files
+            late_preempted_ns BIGINT of late_ns: neither on a CPU nor communicating (host evidence)
             """
         ),
     ),
