@@ -211,6 +211,7 @@ TABLES: tuple[Table, ...] = (
         "step_tokens",
         "Tokens one request received in one step.",
         RUN
+        + _columns("rank INTEGER rank that recorded it")
         + KEYS
         + _columns(
             """
@@ -228,6 +229,7 @@ TABLES: tuple[Table, ...] = (
         + _columns(
             """
             request_id VARCHAR request
+            rank INTEGER rank that recorded it
             batch INTEGER batch it ran in
             repeat INTEGER repetition
             warmup BOOLEAN belongs to the warm-up
@@ -388,6 +390,7 @@ TABLES: tuple[Table, ...] = (
             cancelled_by BIGINT user id of who cancelled it
             exit_code INTEGER exit code
             signal INTEGER signal that ended it; 125 is Slurm's own for out of memory
+            derived_exit VARCHAR highest exit of the job's steps, as code:signal; on the job's own row
             nodes VARCHAR node list
             ntasks INTEGER tasks
             started_ns BIGINT start
