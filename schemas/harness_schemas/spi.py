@@ -62,6 +62,8 @@ class CapturePlan:
     samplers: tuple[SamplerSpec, ...] = ()
     exclusive: frozenset[str] = frozenset()
     """Resources held alone, as in `cupti`: two collectors that name the same one are refused."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user: settings of theirs that were kept, and what that costs."""
 
 
 @dataclass(frozen=True)

@@ -342,7 +342,7 @@ TABLES: tuple[Table, ...] = (
             comm VARCHAR pointer that names the communicator in that process
             comm_id VARCHAR commId; NULL where the version does not print it
             comm_rank INTEGER rank within the communicator
-            nranks INTEGER size; NULL: no init line was seen
+            nranks INTEGER size; NULL: no line says it
             cuda_dev INTEGER CUDA device index
             bus_id VARCHAR PCI address
             nccl_version VARCHAR version
@@ -352,6 +352,26 @@ TABLES: tuple[Table, ...] = (
             transports VARCHAR edges by transport, deduplicated (JSON)
             parent VARCHAR communicator it was split from
             init_ns BIGINT duration of the initialisation
+            state VARCHAR started, complete, destroyed or aborted; NULL: no line says so
+            attrs VARCHAR CUDA version, library, network, parts of the initialisation, ... (JSON)
+            """
+        ),
+    ),
+    Table(
+        "nccl_events",
+        "A warning of NCCL, a message of PyTorch's NCCL watchdog, or a collective left pending.",
+        RUN
+        + RANK
+        + _columns(
+            """
+            host VARCHAR host
+            pid INTEGER process
+            ts_ns BIGINT when it was printed; NULL: no time, or one without a zone
+            severity VARCHAR info, notice or problem
+            kind VARCHAR nccl_warn, watchdog_timeout, watchdog_state, process_group or pending
+            text VARCHAR the message
+            attrs VARCHAR what it names: pg, group_rank, seq, op, timeout_ms, ran_ms, ... (JSON)
+            source VARCHAR collector
             """
         ),
     ),
