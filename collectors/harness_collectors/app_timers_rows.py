@@ -17,6 +17,7 @@ from harness_schemas import spool
 from harness_schemas.spi import Batch
 
 KEY_FIELDS = ("batch", "microbatch", "repeat", "phase", "step", "warmup", "perturbed_by")
+_I64, _I32, _STR, _BOOL, _F64 = pa.int64(), pa.int32(), pa.string(), pa.bool_(), pa.float64()
 _COMMUNICATION = (spool.KIND_COLLECTIVE, spool.KIND_P2P)
 
 
@@ -74,7 +75,7 @@ def _spans(meta: RankMeta, records: np.ndarray, kinds: np.ndarray) -> pa.Table:
     size = len(records)
     describe = _Lookup(records[:, 0] & 0xFFFFFFFF)
 
-    def described(name: str, kind: pa.DataType = pa.string()) -> pa.Array:
+    def described(name: str, kind: pa.DataType = _STR) -> pa.Array:
         return describe.column(lambda key: meta.descriptors.get(key, {}).get(name), kind)
 
     # `extra` names attributes only where it is not the time a communication was issued.
@@ -158,7 +159,6 @@ def _table(rows: list[dict[str, Any]], schema: list[tuple[str, pa.DataType]]) ->
     return pa.Table.from_pylist(rows, schema=pa.schema(schema))
 
 
-_I64, _I32, _STR, _BOOL, _F64 = pa.int64(), pa.int32(), pa.string(), pa.bool_(), pa.float64()
 _KEY_SCHEMA = [
     ("batch", _I32),
     ("microbatch", _I32),
@@ -239,10 +239,11 @@ def _step_tokens(meta: RankMeta) -> pa.Table:
         for index, count in enumerate(row.get("n", []), start=first):
             name = names[index] if index < len(names) else str(index)
             times = {"device_ns": row.get("device_ns"), "host_ns": row.get("host_ns")}
-            rows.append({**key, "request_id": name, "n_tokens": count, **times})
+            rows.append({"rank": meta.rank, **key, "request_id": name, "n_tokens": count, **times})
     return _table(
         rows,
         [
+            ("rank", _I32),
             *_KEY_SCHEMA,
             ("request_id", _STR),
             ("n_tokens", _I32),
@@ -265,6 +266,7 @@ def _requests(meta: RankMeta) -> pa.Table:
         rows.append(
             {
                 "request_id": row.get("id"),
+                "rank": meta.rank,
                 **{n: row.get(n) for n in ("batch", "repeat", "warmup", "perturbed_by")},
                 "prompt_tokens": row.get("prompt_tokens"),
                 "output_tokens": count,
@@ -275,7 +277,13 @@ def _requests(meta: RankMeta) -> pa.Table:
                 "e2e_ns": e2e,
             }
         )
-    head = [("request_id", _STR), ("batch", _I32), ("repeat", _I32), ("warmup", _BOOL)]
+    head = [
+        ("request_id", _STR),
+        ("rank", _I32),
+        ("batch", _I32),
+        ("repeat", _I32),
+        ("warmup", _BOOL),
+    ]
     counts = [("perturbed_by", _STR), ("prompt_tokens", _I32), ("output_tokens", _I32)]
     times = [(f"{n}_ns", _I64) for n in ("arrival", "start", "ttft", "tpot", "e2e")]
     return _table(rows, [*head, *counts, *times])
@@ -381,7 +389,7 @@ def _open_units(meta: RankMeta, units: list[int], last_ns: int) -> pa.Table:
 
 def _pending(meta: RankMeta, pending: Pending) -> pa.Table:
     described = meta.descriptors[pending.descriptor]
-    op = described.get("op")
+    op = str(described.get("op"))
     row = {
         "rank": meta.rank,
         **_key_of(meta, pending.unit),

@@ -1,0 +1,147 @@
+"""One time axis for all clocks (design, section 3 "Clocks"; method in docs/clocks.md).
+
+Every source of times has a clock domain. Processes of one host share CLOCK_MONOTONIC, so their
+domain is the boot id and no correction among them is needed. The axis is Unix time as the
+reference domain (that of the lowest rank) saw it; other domains are mapped through ping-pongs,
+or, failing that, through their own wall clock with an unknown residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+SAME_HOST_RESIDUAL_NS = 100
+"""Disagreement of CLOCK_MONOTONIC between cores of one Linux host (TSC-backed)."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A moment read on a domain's clock and on its host's wall clock."""
+
+    domain: str
+    raw_ns: int
+    wall_ns: int
+    width_ns: int
+
+
+@dataclass(frozen=True)
+class PingPong:
+    """A round trip: sent and received on `domain`'s clock, turned around on `peer`'s."""
+
+    domain: str
+    peer: str
+    t0_ns: int
+    t1_ns: int
+    t2_ns: int
+    t3_ns: int
+
+    @property
+    def offset_ns(self) -> float:
+        """peer clock minus own clock, if both directions took equally long."""
+        return ((self.t1_ns - self.t0_ns) + (self.t2_ns - self.t3_ns)) / 2
+
+    @property
+    def round_trip_ns(self) -> int:
+        """Time on the network, both ways; half of it bounds the error of the offset."""
+        return (self.t3_ns - self.t0_ns) - (self.t2_ns - self.t1_ns)
+
+    def reversed(self) -> PingPong:
+        """The same round trip as an offset of the other domain."""
+        return PingPong(self.peer, self.domain, self.t1_ns, self.t0_ns, self.t3_ns, self.t2_ns)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """aligned = raw + offset + drift_ppb * (raw - ref) / 1e9, in integers."""
+
+    domain: str
+    offset_ns: int
+    drift_ppb: int
+    ref_ns: int
+    residual_ns: int | None
+    method: str
+    samples: int
+
+    def apply(self, raw_ns: int) -> int:
+        """Aligned time of a raw time."""
+        return raw_ns + self.offset_ns + (raw_ns - self.ref_ns) * self.drift_ppb // 1_000_000_000
+
+
+def align_domains(
+    domains: Iterable[str],
+    reference: str,
+    anchors: Iterable[Anchor],
+    pingpongs: Iterable[PingPong],
+) -> dict[str, Mapping]:
+    """A mapping for every domain, `reference` first. Complexity: linear in the measurements."""
+    by_domain: dict[str, list[Anchor]] = {}
+    for anchor in anchors:
+        by_domain.setdefault(anchor.domain, []).append(anchor)
+    base = _wall_mapping(reference, by_domain.get(reference, []), "reference")
+    found = {reference: base}
+    trips = [trip for trip in pingpongs if trip.round_trip_ns >= 0]
+    for domain in domains:
+        if domain in found:
+            continue
+        direct = [t for t in trips if t.domain == domain and t.peer == reference]
+        direct += [t.reversed() for t in trips if t.domain == reference and t.peer == domain]
+        if direct:
+            found[domain] = _pingpong_mapping(domain, direct, base)
+        else:
+            found[domain] = _wall_mapping(domain, by_domain.get(domain, []), "wall_clock")
+    return found
+
+
+def _wall_mapping(domain: str, anchors: list[Anchor], method: str) -> Mapping:
+    if not anchors:
+        return Mapping(domain, 0, 0, 0, None, "none", 0)
+    # One constant: a wall clock that is being slewed must not stretch measured durations.
+    tight = sorted(anchors, key=lambda anchor: anchor.width_ns)[: max(1, len(anchors) // 2)]
+    offset = int(np.median([anchor.wall_ns - anchor.raw_ns for anchor in tight]))
+    residual = SAME_HOST_RESIDUAL_NS if method == "reference" else None
+    return Mapping(domain, offset, 0, anchors[0].raw_ns, residual, method, len(anchors))
+
+
+def _pingpong_mapping(domain: str, trips: list[PingPong], base: Mapping) -> Mapping:
+    """Offset and drift against the reference from the quickest round trips of each cluster.
+
+    Least squares over the quickest tenth of the trips, taken in clusters of 2 s so that the
+    start and the end of the run both count. The residual is half the slowest round trip used
+    (the bound of an asymmetric path) plus the largest distance from the line.
+    """
+    best = _quickest(trips)
+    raw = np.array([(trip.t0_ns + trip.t3_ns) // 2 for trip in best], dtype=np.int64)
+    offset = np.array([trip.offset_ns for trip in best])
+    ref = int(raw[0])
+    slope = 0.0
+    span = int(raw.max() - raw.min())
+    if span > 1_000_000_000:
+        slope, intercept = np.polyfit((raw - ref).astype(float), offset, 1)
+    else:
+        intercept = float(np.median(offset))
+    fit = intercept + slope * (raw - ref)
+    spread = float(np.abs(offset - fit).max())
+    bound = max(trip.round_trip_ns for trip in best) / 2
+    return Mapping(
+        domain,
+        base.offset_ns + round(intercept),
+        round(slope * 1e9),
+        ref,
+        int(spread + bound) + SAME_HOST_RESIDUAL_NS,
+        "ping_pong",
+        len(trips),
+    )
+
+
+def _quickest(trips: list[PingPong]) -> list[PingPong]:
+    clusters: dict[int, list[PingPong]] = {}
+    for trip in sorted(trips, key=lambda trip: trip.t0_ns):
+        clusters.setdefault(trip.t0_ns // 2_000_000_000, []).append(trip)
+    chosen = []
+    for members in clusters.values():
+        members.sort(key=lambda trip: trip.round_trip_ns)
+        chosen += members[: max(1, len(members) // 10)]
+    return sorted(chosen, key=lambda trip: trip.t0_ns)

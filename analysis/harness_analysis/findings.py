@@ -1,0 +1,284 @@
+"""What a run shows, in sentences, most important first.
+
+A culprit is named only when it is late in most units (sign test) and when that costs a material
+share of the phase: a rank that happens to be last in 55 % of collectives is noise, and a tool
+that names somebody in every run is not believed when it matters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness_schemas.units import format_ns
+
+if TYPE_CHECKING:
+    import duckdb
+
+MATERIAL_SHARE = 0.02
+"""A culprit must cost its peers at least this share of the phase."""
+SIGNIFICANCE = 1e-3
+MIN_UNITS = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the table `findings`, without its position."""
+
+    severity: str
+    kind: str
+    text: str
+    rank: int | None = None
+    phase: str | None = None
+    value_ns: int | None = None
+    share: float | None = None
+    floor_share: float | None = None
+    evidence: str | None = None
+
+
+def find(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Rows for `findings`. Reads the views; changes nothing."""
+    found = [*_stuck(con), *_culprits(con), *_bubbles(con), *_unresolved(con), *_cut(con)]
+    order = {"problem": 0, "notice": 1, "info": 2}
+    found.sort(key=lambda finding: (order[finding.severity], -(finding.share or 0)))
+    return [{"position": k, **asdict(finding)} for k, finding in enumerate(found)]
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "an unknown share"
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
+
+
+# -- who makes the others wait ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """How much each unit's peers waited for one rank, beyond what they waited for any other."""
+
+    group: str
+    phase: str
+    rank: int
+    net_ns: np.ndarray
+    caused_ns: int
+
+
+def _culprits(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+    windows = dict(
+        con.execute(
+            """
+            SELECT phase, sum(window_ns) / count(DISTINCT rank) FROM rank_breakdown
+            WHERE phase <> 'all' GROUP BY phase
+            """
+        ).fetchall()
+    )
+    found = []
+    for lateness in _latenesses(con):
+        window = windows.get(lateness.phase)
+        if window and is_culprit(lateness.net_ns, lateness.caused_ns / float(window)):
+            found.append(_culprit_finding(con, lateness, float(window)))
+    return found
+
+
+def is_culprit(net_ns: np.ndarray, share: float) -> bool:
+    """Whether a rank is late in most units, and at a material cost.
+
+    `net_ns`: a value a unit, waiting for this rank minus waiting for the worst other rank.
+    Sign test (one-sided, binomial) at `SIGNIFICANCE`, and the median must be positive.
+    """
+    decided = net_ns[net_ns != 0]
+    if len(decided) < MIN_UNITS or share < MATERIAL_SHARE or np.median(decided) <= 0:
+        return False
+    return sign_test(int((decided > 0).sum()), len(decided)) < SIGNIFICANCE
+
+
+def sign_test(successes: int, trials: int) -> float:
+    """P(X >= successes) for X binomial(trials, 1/2), exact, in logarithms."""
+    if trials == 0:
+        return 1.0
+    base = math.lgamma(trials + 1) - trials * math.log(2)
+    terms = [
+        base - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+        for k in range(successes, trials + 1)
+    ]
+    top = max(terms)
+    return min(1.0, math.exp(top) * sum(math.exp(term - top) for term in terms))
+
+
+def _latenesses(con: duckdb.DuckDBPyConnection) -> list[Lateness]:
+    rows = con.execute(
+        """
+        SELECT comm_group, phase, hash(batch, microbatch, repeat, step) AS unit, last_arriver,
+          sum(sum_wait_ns / (group_size - 1)) AS caused
+        FROM collective_waits
+        WHERE group_size > 1 AND wait_method IS NOT NULL AND phase IS NOT NULL
+          AND NOT coalesce(warmup, false) AND perturbed_by IS NULL AND last_arriver IS NOT NULL
+        GROUP BY ALL ORDER BY ALL
+        """
+    ).fetchall()
+    groups: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
+    for group, phase, unit, rank, caused in rows:
+        groups.setdefault((group, phase), {}).setdefault(unit, {})[rank] = float(caused)
+    found = []
+    for (group, phase), units in groups.items():
+        for rank in sorted({rank for ranks in units.values() for rank in ranks}):
+            net = [_net(ranks, rank) for ranks in units.values()]
+            caused = sum(ranks.get(rank, 0.0) for ranks in units.values())
+            found.append(Lateness(group, phase, rank, np.array(net), int(caused)))
+    return found
+
+
+def _net(ranks: dict[int, float], rank: int) -> float:
+    others = [value for other, value in ranks.items() if other != rank]
+    return ranks.get(rank, 0.0) - max(others, default=0.0)
+
+
+def _culprit_finding(
+    con: duckdb.DuckDBPyConnection, lateness: Lateness, window_ns: float
+) -> Finding:
+    row = con.execute(
+        """
+        SELECT times_last, collectives, main_cause, source FROM stragglers
+        WHERE comm_group = ? AND phase = ? AND rank = ?
+        """,
+        [lateness.group, lateness.phase, lateness.rank],
+    ).fetchone()
+    times, total, cause, source = row or (0, 0, None, None)
+    units = len(lateness.net_ns)
+    share = lateness.caused_ns / window_ns
+    text = (
+        f"rank {lateness.rank} makes group {lateness.group} wait: last in {times} of {total} "
+        f"collectives of {lateness.phase}, {format_ns(lateness.caused_ns / max(units, 1))} a unit "
+        f"for each peer, {_percent(share)} of {lateness.phase}"
+    )
+    if cause:
+        text += f"; {cause}"
+    return Finding(
+        "problem",
+        "straggler",
+        text,
+        rank=lateness.rank,
+        phase=lateness.phase,
+        value_ns=lateness.caused_ns,
+        share=share,
+        evidence=source,
+    )
+
+
+# -- pipeline --------------------------------------------------------------------------------
+
+
+def _bubbles(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+    rows = con.execute(
+        """
+        SELECT stage, phase, avg(wait_share), any_value(floor_share), avg(p2p_wait_ns),
+          any_value(r.pp), any_value(r.microbatches)
+        FROM pipeline_bubbles b JOIN runs r USING (run_id)
+        WHERE phase = 'decode' AND stage IS NOT NULL AND wait_share IS NOT NULL
+        GROUP BY stage, phase ORDER BY avg(wait_share) DESC LIMIT 1
+        """
+    ).fetchall()
+    found = []
+    for stage, phase, share, floor, wait_ns, stages, microbatches in rows:
+        others = _for_whom(int(stage), int(stages))
+        in_flight = "one batch" if (microbatches or 1) == 1 else f"{microbatches} micro-batches"
+        text = f"stage {stage} waits {_percent(share)} of {phase} for {others}"
+        if floor is not None:
+            text += (
+                f"; {_percent(floor)} is the floor of {stages} stages with {in_flight} in flight"
+            )
+        high = floor is not None and share > floor + 0.1
+        found.append(
+            Finding(
+                "notice" if high else "info",
+                "pipeline",
+                text,
+                phase=phase,
+                value_ns=int(wait_ns),
+                share=share,
+                floor_share=floor,
+            )
+        )
+    return found
+
+
+def _for_whom(stage: int, stages: int) -> str:
+    if stages == 2:
+        return f"stage {1 - stage}"
+    return "the other stages"
+
+
+# -- what the numbers do not say ----------------------------------------------------------------
+
+
+def _unresolved(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+    row = con.execute(
+        """
+        SELECT sum(unresolved_ns) / sum(window_ns), sum(unresolved_ns), any_value(timeline)
+        FROM rank_breakdown WHERE phase = 'decode'
+        """
+    ).fetchone()
+    if row is None or row[0] is None or row[0] < 0.05:
+        return []
+    why = (
+        "the ranks were neither on a CPU nor communicating (more ranks than free cores?)"
+        if row[2] == "host"
+        else "no evidence covers it; record kernels with `torch_profiler`"
+    )
+    text = f"{_percent(row[0])} of decode is unresolved: {why}"
+    return [Finding("info", "unresolved", text, phase="decode", value_ns=int(row[1]), share=row[0])]
+
+
+def _cut(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+    rows = con.execute("SELECT rank FROM ranks WHERE NOT complete ORDER BY rank").fetchall()
+    if not rows:
+        return []
+    ranks = ", ".join(str(rank) for (rank,) in rows)
+    text = f"the evidence of rank {ranks} is cut: it ended without closing its spool"
+    return [Finding("notice", "cut", text, rank=rows[0][0])]
+
+
+def _stuck(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+    """Collectives that some ranks entered and never left: whom were they waiting for?"""
+    rows = con.execute(
+        """
+        SELECT comm_group, seq, op, list(DISTINCT rank ORDER BY rank), any_value(group_size)
+        FROM collectives WHERE end_ns IS NULL AND op NOT IN ('send', 'recv')
+        GROUP BY comm_group, seq, op ORDER BY seq
+        """
+    ).fetchall()
+    found = []
+    for group, seq, op, inside, _ in rows:
+        members = _members(group)
+        missing = [rank for rank in members if rank not in inside]
+        if missing:
+            names = _ranks(missing)
+            where = f"{op} {seq} of group {group}"
+            text = f"{_ranks(inside)} waited in {where} for {names}, which never came"
+            found.append(Finding("problem", "stuck", text, rank=missing[0]))
+    pairs = con.execute(
+        """
+        SELECT op, rank, src_rank, dst_rank, seq FROM collectives
+        WHERE end_ns IS NULL AND op IN ('send', 'recv') ORDER BY rank
+        """
+    ).fetchall()
+    for op, rank, source, target, seq in pairs:
+        peer = target if op == "send" else source
+        text = f"rank {rank} was inside {op} {seq} with rank {peer} when it ended"
+        found.append(Finding("notice", "stuck", text, rank=peer))
+    return found
+
+
+def _members(group: str | None) -> list[int]:
+    inside = (group or "").partition("[")[2].partition("]")[0]
+    return [int(text) for text in inside.split(",") if text.strip().isdigit()]
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    noun = "rank" if len(ranks) == 1 else "ranks"
+    return f"{noun} {', '.join(map(str, ranks))}"

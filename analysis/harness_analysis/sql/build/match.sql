@@ -1,0 +1,147 @@
+-- Match collectives and point-to-point calls over ranks and split wait from transfer
+-- (design, section 3). Input: stage.collectives aligned; temp tables rank_clock and
+-- evidence_exact (source: its device intervals are those of kernels).
+
+-- One row a collective: what its ranks agree on, who came when.
+CREATE TEMP TABLE joined AS
+  SELECT c.source, c.timeline, c.comm_group, c.seq,
+    any_value(c.op) AS op, any_value(c.bytes) AS bytes, any_value(c.group_size) AS group_size,
+    count(DISTINCT c.rank) AS ranks_present, count(*) AS rows_present,
+    count(DISTINCT c.op) AS ops, count(DISTINCT c.bytes) AS sizes,
+    count(DISTINCT hash(c.batch, c.microbatch, c.repeat, c.phase, c.step)) AS units,
+    any_value(c.batch) AS batch, any_value(c.microbatch) AS microbatch,
+    any_value(c.repeat) AS repeat, any_value(c.phase) AS phase, any_value(c.step) AS step,
+    bool_or(c.warmup) AS warmup, any_value(c.perturbed_by) AS perturbed_by,
+    min(c.start_ns) AS first_start, max(c.start_ns) AS last_start,
+    max(c.end_ns) AS last_end, max(c.end_ns) - min(c.end_ns) AS end_spread_ns,
+    min(c.duration_ns) AS min_duration,
+    max(c.start_ns, 2) AS two_latest, min(c.duration_ns, 2) AS two_shortest,
+    arg_max(c.rank, c.start_ns) AS latest_rank, arg_min(c.rank, c.duration_ns) AS shortest_rank,
+    max(c.start_ns) FILTER (c.rank = coalesce(c.src_rank, c.dst_rank)) AS root_start,
+    count(*) FILTER (c.end_ns IS NULL) AS open,
+    count(DISTINCT k.clock_domain) AS domains, max(k.residual_ns) AS residual_ns,
+    count(*) FILTER (k.residual_ns IS NULL) AS unknown_clocks
+  FROM stage.collectives c
+  LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank
+  WHERE c.op NOT IN ('send', 'recv') AND c.seq IS NOT NULL AND c.comm_group IS NOT NULL
+  GROUP BY c.source, c.timeline, c.comm_group, c.seq;
+
+-- One method for a whole group: kernels and in-graph events end together whatever their clocks;
+-- blocking host calls are compared by their starts, where the clocks can be compared.
+CREATE TEMP TABLE methods AS
+  SELECT source, timeline, comm_group,
+    CASE WHEN timeline = 'device' AND source IN (FROM evidence_exact) THEN 'end_anchored'
+         WHEN timeline = 'host' AND sum(unknown_clocks) = 0 THEN 'start_anchored' END AS wait_method,
+    CASE WHEN timeline = 'device' THEN 'event pairs enclose the launch'
+         ELSE 'no common clock' END AS no_method
+  FROM joined GROUP BY source, timeline, comm_group;
+
+CREATE TEMP TABLE judged AS
+  SELECT j.*,
+    CASE WHEN open > 0 THEN 'never ended on every rank'
+         WHEN group_size IS NULL THEN 'size of the group unknown'
+         WHEN ranks_present < group_size THEN 'seen on ' || ranks_present || ' of ' || group_size || ' ranks'
+         WHEN rows_present > ranks_present THEN 'seen twice on a rank'
+         WHEN ops > 1 THEN 'ranks disagree on the operation'
+         WHEN sizes > 1 THEN 'ranks disagree on the size'
+         WHEN units > 1 THEN 'ranks disagree on the step'
+         WHEN op = 'all_to_all' AND m.wait_method <> 'end_anchored' THEN 'sizes of all_to_all unknown'
+         WHEN op IN ('gather', 'scatter') THEN 'rooted operation without pairwise evidence'
+         WHEN m.wait_method IS NULL THEN no_method
+    END AS unsplit_reason,
+    CASE WHEN op = 'all_to_all' THEN 'end_anchored_unverified' ELSE m.wait_method END AS wait_method,
+    CASE WHEN m.wait_method = 'end_anchored' THEN end_spread_ns ELSE residual_ns END AS wait_error_ns
+  FROM joined j JOIN methods m USING (source, timeline, comm_group);
+
+CREATE TEMP TABLE split AS
+  SELECT c.* EXCLUDE (transfer_ns, wait_ns, wait_method, wait_error_ns, unsplit_reason),
+    CASE WHEN c.end_ns IS NULL OR j.unsplit_reason IS NOT NULL OR j.op IS NULL THEN NULL
+         WHEN j.group_size = 1 THEN 0
+         WHEN j.op IN ('broadcast', 'reduce') THEN
+           -- The pairwise rule with the root: the others wait for it; it waits for the last of
+           -- them only if it was still inside when that one came.
+           CASE WHEN j.root_start IS NULL THEN NULL
+                WHEN c.rank = coalesce(c.src_rank, c.dst_rank) THEN
+                  CASE WHEN c.end_ns > j.last_start THEN j.last_start - c.start_ns ELSE 0 END
+                ELSE greatest(0, least(j.root_start, c.end_ns) - c.start_ns) END
+         WHEN j.wait_method = 'start_anchored'
+           THEN greatest(0, least(j.last_start, c.end_ns) - c.start_ns)
+         ELSE c.duration_ns - j.min_duration END AS wait_ns,
+    j.wait_method, j.wait_error_ns,
+    coalesce(c.unsplit_reason, j.unsplit_reason,
+             CASE WHEN j.op IS NULL THEN 'no group or ordinal' END) AS unsplit_reason
+  FROM stage.collectives c
+  LEFT JOIN judged j ON j.source = c.source AND j.timeline = c.timeline
+    AND j.comm_group = c.comm_group AND j.seq = c.seq
+  WHERE c.op NOT IN ('send', 'recv');
+
+INSERT INTO run.collectives BY NAME
+  SELECT * EXCLUDE (wait_method, wait_error_ns),
+    duration_ns - wait_ns AS transfer_ns,
+    CASE WHEN wait_ns IS NOT NULL THEN wait_method END AS wait_method,
+    CASE WHEN wait_ns IS NOT NULL THEN wait_error_ns END AS wait_error_ns
+  FROM split;
+
+-- Point-to-point: sender and receiver of the same ordered pair and ordinal.
+CREATE TEMP TABLE sides AS
+  SELECT c.*, k.clock_domain, k.residual_ns
+  FROM stage.collectives c
+  LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank
+  WHERE c.op IN ('send', 'recv');
+
+INSERT INTO run.collectives BY NAME
+  WITH paired AS (
+    SELECT a.*, b.start_ns AS peer_start, b.end_ns AS peer_end, b.duration_ns AS peer_duration,
+      b.rank AS peer, b.bytes IS DISTINCT FROM a.bytes AS other_size,
+      a.residual_ns IS NOT NULL AND b.residual_ns IS NOT NULL AND a.timeline = 'host' AS comparable,
+      greatest(a.residual_ns, b.residual_ns) AS pair_residual
+    FROM sides a LEFT JOIN sides b ON a.source = b.source AND a.timeline = b.timeline
+      AND a.src_rank = b.src_rank AND a.dst_rank = b.dst_rank AND a.seq = b.seq AND a.op <> b.op
+  ), reasoned AS (
+    SELECT *, CASE WHEN end_ns IS NULL OR (peer IS NOT NULL AND peer_end IS NULL) THEN 'never ended on both sides'
+                   WHEN peer IS NULL THEN 'the other side is not in the evidence'
+                   WHEN other_size THEN 'the sides disagree on the size' END AS reason
+    FROM paired
+  ), waited AS (
+    SELECT *, CASE WHEN reason IS NOT NULL THEN NULL
+                   -- Without a common clock the shorter side is the later one.
+                   WHEN NOT comparable THEN duration_ns - least(duration_ns, peer_duration)
+                   -- It had left before the other came: the message was buffered, nobody waited.
+                   WHEN end_ns <= peer_start THEN 0
+                   ELSE greatest(0, peer_start - start_ns) END AS w
+    FROM reasoned
+  )
+  SELECT * EXCLUDE (peer_start, peer_end, peer_duration, peer, other_size, comparable,
+                    pair_residual, reason, w, clock_domain, residual_ns, transfer_ns, wait_ns,
+                    wait_method, wait_error_ns, unsplit_reason),
+    w AS wait_ns, duration_ns - w AS transfer_ns,
+    CASE WHEN w IS NULL THEN NULL WHEN comparable THEN 'start_anchored' ELSE 'end_anchored' END AS wait_method,
+    CASE WHEN w IS NULL THEN NULL WHEN comparable THEN pair_residual END AS wait_error_ns,
+    coalesce(unsplit_reason, reason) AS unsplit_reason
+  FROM waited;
+
+-- Who came last. Nobody is named when the margin is within what the evidence can resolve.
+INSERT INTO run.collective_instances BY NAME
+  SELECT s.run_id, j.* EXCLUDE (rows_present, ops, sizes, units, first_start, last_start, last_end,
+      min_duration, two_latest, two_shortest, latest_rank, shortest_rank, root_start, open,
+      domains, residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns),
+    first_start AS start_ns, last_end AS end_ns,
+    s.transfer_ns, s.sum_wait_ns, s.max_wait_ns,
+    CASE WHEN split THEN j.wait_method END AS wait_method,
+    CASE WHEN split THEN j.wait_error_ns END AS wait_error_ns,
+    CASE WHEN split AND group_size > 1 THEN margin END AS arrival_margin_ns,
+    CASE WHEN split AND group_size > 1 AND j.op IN ('all_reduce', 'all_gather', 'reduce_scatter', 'barrier', 'all_to_all')
+              AND margin >= greatest(coalesce(j.wait_error_ns, 0), 1)
+         THEN CASE WHEN j.wait_method = 'start_anchored' THEN latest_rank ELSE shortest_rank END
+    END AS last_arriver
+  FROM (
+    SELECT *, unsplit_reason IS NULL AS split,
+      CASE WHEN wait_method = 'start_anchored' THEN two_latest[1] - two_latest[2]
+           ELSE two_shortest[2] - two_shortest[1] END AS margin
+    FROM judged
+  ) j
+  JOIN (
+    SELECT run_id, source, timeline, comm_group, seq, max(transfer_ns) AS transfer_ns,
+      sum(wait_ns)::BIGINT AS sum_wait_ns, max(wait_ns) AS max_wait_ns
+    FROM run.collectives WHERE op NOT IN ('send', 'recv') GROUP BY ALL
+  ) s USING (source, timeline, comm_group, seq);

@@ -1,0 +1,179 @@
+"""The DuckDB file: written whole or not at all, opened read-only by everybody else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness_schemas.errors import EvidenceError, HarnessError, UsageError
+from harness_schemas.tables import BY_NAME, TABLES, Table, arrow_schema, ddl
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow
+
+SQL = Path(__file__).with_name("sql")
+STORAGE_VERSION = "v1.4.0"
+"""Files are written so that DuckDB 1.4 and later can read them."""
+BUILD_MEMORY = "640MB"
+"""DuckDB's share of the ingest; beyond it DuckDB spills to `<file>.tmp.spill`."""
+
+
+class Writer:
+    """Builds one database under a temporary name; `finish` gives it its own.
+
+    Usage: `with Writer(path, run_id) as writer: writer.add(...); ...; writer.finish()`.
+    Leaving without `finish` removes what was built.
+    """
+
+    def __init__(self, path: Path, run_id: str) -> None:
+        self.path = path
+        self.run_id = run_id
+        self._temporary = path.with_name(path.name + ".tmp")
+        self._stage = path.with_name(path.name + ".tmp.stage")
+        self._spill = path.with_name(path.name + ".tmp.spill")
+        self.con = self._connect()
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        self._remove()
+        con = duckdb.connect()
+        try:
+            con.execute(f"SET memory_limit = '{os.environ.get('HARNESS_MEMORY', BUILD_MEMORY)}'")
+            con.execute(f"SET threads = {min(os.cpu_count() or 1, 4)}")
+            con.execute("SET preserve_insertion_order = false")
+            con.execute(f"SET temp_directory = {_quote(self._spill)}")
+            con.execute(
+                f"ATTACH {_quote(self._temporary)} AS run (STORAGE_VERSION '{STORAGE_VERSION}')"
+            )
+            # Rows land in `stage` on their own clocks and move to `run` once clocks and
+            # partners are known: rewriting them in place would leave holes in the file.
+            con.execute(f"ATTACH {_quote(self._stage)} AS stage")
+        except duckdb.Error as error:
+            con.close()
+            self._remove()
+            raise HarnessError(
+                f"cannot write {self.path}: {_first_line(error)}",
+                "choose another place with --output",
+            ) from None
+        for database in ("stage", "run"):
+            con.execute(f"USE {database}")
+            for table in TABLES:
+                con.execute(ddl(table))
+        return con
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.con.close()
+        self._remove()
+
+    def add(self, table_name: str, data: pyarrow.Table) -> None:
+        """Append rows to the stage; columns that `data` lacks become NULL, `run_id` is filled in.
+
+        Raises:
+            ValueError: a column that the table does not have.
+        """
+        table = BY_NAME[table_name]
+        if data.num_rows == 0:
+            return
+        unknown = set(data.column_names) - set(table.column_names())
+        if unknown:
+            raise ValueError(f"{table_name} has no column {sorted(unknown)}")
+        batch = _cast(table, data)  # noqa: F841 - DuckDB finds it by its name
+        names = ", ".join(name for name in data.column_names if name != "run_id")
+        run_id = _quote(self.run_id)
+        self.con.execute(
+            f"INSERT INTO stage.{table_name} (run_id, {names}) SELECT {run_id}, {names} FROM batch"
+        )
+
+    def add_rows(self, table_name: str, rows: list[dict[str, Any]]) -> None:
+        """Append a few rows given as dictionaries."""
+        import pyarrow as pa
+
+        if rows:
+            schema = arrow_schema(BY_NAME[table_name])
+            present = [field for field in schema if any(field.name in row for row in rows)]
+            self.add(table_name, pa.Table.from_pylist(rows, schema=pa.schema(present)))
+
+    def script(self, name: str) -> None:
+        """Run the statements of `sql/build/<name>.sql`."""
+        self.con.execute((SQL / "build" / f"{name}.sql").read_text())
+
+    def finish(self) -> None:
+        """Close the file and give it its final name."""
+        self.con.execute("USE memory")
+        self.con.execute("DETACH stage")
+        self.con.execute("DETACH run")
+        self.con.close()
+        try:
+            self._temporary.replace(self.path)
+        except OSError as error:
+            raise HarnessError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def _remove(self) -> None:
+        for path in (self._temporary, self._stage):
+            for name in (path.name, path.name + ".wal"):
+                with contextlib.suppress(OSError):
+                    path.with_name(name).unlink()
+        shutil.rmtree(self._spill, ignore_errors=True)
+
+
+def _cast(table: Table, data: pyarrow.Table) -> pyarrow.Table:
+    import pyarrow as pa
+
+    wanted = arrow_schema(table)
+    return data.cast(pa.schema([wanted.field(name) for name in data.column_names]))
+
+
+@contextlib.contextmanager
+def open_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A read-only connection, with extensions that would be downloaded switched off.
+
+    Where the file system refuses locks (some NFS and Lustre mounts) a copy in TMPDIR is read.
+
+    Raises:
+        UsageError: no such file.
+        EvidenceError: not a DuckDB database.
+    """
+    import duckdb
+
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist", "make it with `harness ingest`")
+    with contextlib.ExitStack() as stack:
+        try:
+            con = duckdb.connect(str(path), read_only=True)
+        except duckdb.IOException as error:
+            if "lock" not in str(error).lower():
+                raise _not_a_database(path, error) from None
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-"))
+            copy = Path(shutil.copy2(path, folder))
+            con = duckdb.connect(str(copy), read_only=True)
+        except duckdb.Error as error:
+            raise _not_a_database(path, error) from None
+        stack.callback(con.close)
+        con.execute("SET autoinstall_known_extensions = false")
+        con.execute("SET autoload_known_extensions = false")
+        yield con
+
+
+def _not_a_database(path: Path, error: Exception) -> EvidenceError:
+    return EvidenceError(
+        f"{path} cannot be read as a DuckDB database: {_first_line(error)}",
+        "make it anew with `harness ingest`",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _quote(text: object) -> str:
+    return "'" + str(text).replace("'", "''") + "'"
