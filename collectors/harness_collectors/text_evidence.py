@@ -1,0 +1,118 @@
+"""What collectors of text files share: bounded reading, batches, the state of a collection."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness_schemas.spi import Batch
+from harness_schemas.tables import BY_NAME, arrow_schema
+
+GZIP_MAGIC: Final = b"\x1f\x8b"
+MAX_TEXT_BYTES: Final = 256 << 20
+"""Nobody's accounting is larger; a gzip bomb is."""
+_READ_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file's text. `size` is in bytes as stored; `cut`: it went on, or its gzip was torn."""
+
+    text: str
+    size: int
+    cut: bool
+
+
+def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> Text:
+    """Read a file, gzipped or not, up to `limit` decoded bytes; what is no UTF-8 becomes U+FFFD.
+
+    A torn gzip gives the part before the tear.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        if stream.read(2) == GZIP_MAGIC:
+            data, cut = _inflate(path, limit + 1)
+        else:
+            stream.seek(0)
+            data, cut = stream.read(limit + 1), False
+    return Text(data[:limit].decode("utf-8", "replace"), size, cut or len(data) > limit)
+
+
+def _inflate(path: Path, limit: int) -> tuple[bytes, bool]:
+    """Up to `limit` decoded bytes, and whether the stream was torn."""
+    data = bytearray()
+    with gzip.open(path) as stream:
+        try:
+            while len(data) < limit and (part := stream.read1(_READ_BYTES)):
+                data += part
+        except (EOFError, OSError, zlib.error):
+            return bytes(data), True
+    return bytes(data), False
+
+
+def batch(table: str, rows: Iterable[Mapping[str, Any]]) -> Batch:
+    """Rows as a batch with the types of `harness_schemas.tables`; unnamed columns are left out."""
+    import pyarrow as pa
+
+    listed = list(rows)
+    used = {name for row in listed for name in row}
+    schema = arrow_schema(BY_NAME[table])
+    fields = [item for item in schema if item.name in used]
+    columns = [pa.array([row.get(item.name) for row in listed], item.type) for item in fields]
+    return Batch(table, pa.Table.from_arrays(columns, schema=pa.schema(fields)))
+
+
+@dataclass
+class Tally:
+    """How one host's evidence of a collector fared; becomes a row of `collection`."""
+
+    collector: str
+    host: str | None = None
+    bytes: int = 0
+    records: int = 0
+    unreadable: int = 0
+    state: str = ""
+    reason: str = ""
+
+    def row(self, detail: Mapping[str, Any]) -> dict[str, Any]:
+        """The row; without a state of its own it is ok, degraded (part unreadable) or failed."""
+        state, reason = self.state, self.reason
+        if not state and not self.records:
+            state, reason = "failed", reason or "nothing readable in the evidence"
+        elif not state and self.unreadable:
+            state = "degraded"
+            reason = reason or f"{self.unreadable} lines or records could not be read"
+        return {
+            "collector": self.collector,
+            "host": self.host,
+            "state": state or "ok",
+            "reason": reason or None,
+            "bytes": self.bytes,
+            "records": self.records,
+            "unreadable": self.unreadable,
+            "detail": json.dumps(detail, sort_keys=True),
+        }
+
+
+def host_of(path: Path, collector: str) -> str | None:
+    """The host of a file in `artifacts/<collector>/<host>/`; None elsewhere."""
+    parts = path.parts
+    for index in range(len(parts) - 3):
+        if parts[index] == "artifacts" and parts[index + 1] == collector:
+            return parts[index + 2]
+    return None
+
+
+def number_in_name(path: Path, label: str) -> int | None:
+    """The number after `label-` in a file's name, as in `rank-00003` or `pid-812`."""
+    match = re.search(rf"(?:^|[._-]){label}-(\d{{1,9}})(?!\d)", path.name)
+    return int(match[1]) if match else None
