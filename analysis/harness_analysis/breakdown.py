@@ -245,7 +245,7 @@ def _spans(con: duckdb.DuckDBPyConnection, evidence: Evidence, where: str) -> In
 
 
 def _arrow(con: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any]) -> pa.Table:
-    return con.execute(sql, parameters).to_arrow_table()
+    return con.sql(sql, params=parameters).to_arrow_table()
 
 
 def _plain(column: Any) -> Times:

@@ -38,19 +38,23 @@ class PingPong:
     t2_ns: int
     t3_ns: int
 
-    @property
-    def offset_ns(self) -> float:
-        """peer clock minus own clock, if both directions took equally long."""
-        return ((self.t1_ns - self.t0_ns) + (self.t2_ns - self.t3_ns)) / 2
+    def seen_from(self, domain: str) -> OffsetSample:
+        """What this round trip says about `domain`'s clock (either side's)."""
+        offset = ((self.t1_ns - self.t0_ns) + (self.t2_ns - self.t3_ns)) / 2
+        round_trip = (self.t3_ns - self.t0_ns) - (self.t2_ns - self.t1_ns)
+        if domain == self.domain:
+            return OffsetSample((self.t0_ns + self.t3_ns) // 2, offset, round_trip)
+        return OffsetSample((self.t1_ns + self.t2_ns) // 2, -offset, round_trip)
 
-    @property
-    def round_trip_ns(self) -> int:
-        """Time on the network, both ways; half of it bounds the error of the offset."""
-        return (self.t3_ns - self.t0_ns) - (self.t2_ns - self.t1_ns)
 
-    def reversed(self) -> PingPong:
-        """The same round trip as an offset of the other domain."""
-        return PingPong(self.peer, self.domain, self.t1_ns, self.t0_ns, self.t3_ns, self.t2_ns)
+@dataclass(frozen=True)
+class OffsetSample:
+    """The other clock minus this one, at a moment of this one, if both ways took equally long."""
+
+    at_ns: int
+    offset_ns: float
+    round_trip_ns: int
+    """Time on the network, both ways; half of it bounds the error of the offset."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,14 @@ def align_domains(
         by_domain.setdefault(anchor.domain, []).append(anchor)
     base = _wall_mapping(reference, by_domain.get(reference, []), "reference")
     found = {reference: base}
-    trips = [trip for trip in pingpongs if trip.round_trip_ns >= 0]
+    trips = list(pingpongs)
     for domain in domains:
         if domain in found:
             continue
-        direct = [t for t in trips if t.domain == domain and t.peer == reference]
-        direct += [t.reversed() for t in trips if t.domain == reference and t.peer == domain]
-        if direct:
-            found[domain] = _pingpong_mapping(domain, direct, base)
+        seen = [t.seen_from(domain) for t in trips if {t.domain, t.peer} == {domain, reference}]
+        sound = [sample for sample in seen if sample.round_trip_ns >= 0]
+        if sound:
+            found[domain] = _pingpong_mapping(domain, sound, base)
         else:
             found[domain] = _wall_mapping(domain, by_domain.get(domain, []), "wall_clock")
     return found
@@ -105,7 +109,7 @@ def _wall_mapping(domain: str, anchors: list[Anchor], method: str) -> Mapping:
     return Mapping(domain, offset, 0, anchors[0].raw_ns, residual, method, len(anchors))
 
 
-def _pingpong_mapping(domain: str, trips: list[PingPong], base: Mapping) -> Mapping:
+def _pingpong_mapping(domain: str, trips: list[OffsetSample], base: Mapping) -> Mapping:
     """Offset and drift against the reference from the quickest round trips of each cluster.
 
     Least squares over the quickest tenth of the trips, taken in clusters of 2 s so that the
@@ -113,7 +117,7 @@ def _pingpong_mapping(domain: str, trips: list[PingPong], base: Mapping) -> Mapp
     (the bound of an asymmetric path) plus the largest distance from the line.
     """
     best = _quickest(trips)
-    raw = np.array([(trip.t0_ns + trip.t3_ns) // 2 for trip in best], dtype=np.int64)
+    raw = np.array([trip.at_ns for trip in best], dtype=np.int64)
     offset = np.array([trip.offset_ns for trip in best])
     ref = int(raw[0])
     slope = 0.0
@@ -136,12 +140,12 @@ def _pingpong_mapping(domain: str, trips: list[PingPong], base: Mapping) -> Mapp
     )
 
 
-def _quickest(trips: list[PingPong]) -> list[PingPong]:
-    clusters: dict[int, list[PingPong]] = {}
-    for trip in sorted(trips, key=lambda trip: trip.t0_ns):
-        clusters.setdefault(trip.t0_ns // 2_000_000_000, []).append(trip)
+def _quickest(trips: list[OffsetSample]) -> list[OffsetSample]:
+    clusters: dict[int, list[OffsetSample]] = {}
+    for trip in sorted(trips, key=lambda trip: trip.at_ns):
+        clusters.setdefault(trip.at_ns // 2_000_000_000, []).append(trip)
     chosen = []
     for members in clusters.values():
         members.sort(key=lambda trip: trip.round_trip_ns)
         chosen += members[: max(1, len(members) // 10)]
-    return sorted(chosen, key=lambda trip: trip.t0_ns)
+    return sorted(chosen, key=lambda trip: trip.at_ns)

@@ -60,12 +60,14 @@ INSERT INTO run.perf_counters BY NAME
   LEFT JOIN host_clock h ON h.source = 'perf' AND h.host = p.host;
 
 -- A rank may be described by several sources: what one leaves open another may know.
-INSERT INTO run.ranks BY NAME
-  SELECT run_id, rank, any_value(COLUMNS(* EXCLUDE (run_id, rank, last_record_ns))),
-         max(aligned(last_record_ns, c.offset_ns, c.drift_ppb, c.ref_ns)) AS last_record_ns
-  FROM stage.ranks LEFT JOIN (SELECT rank AS r, offset_ns, drift_ppb, ref_ns FROM rank_clock
-                              WHERE source = 'app_timers') c ON c.r = ranks.rank
-  GROUP BY run_id, rank ORDER BY rank;
+INSERT INTO run.ranks
+  WITH mapped AS (
+    SELECT k.* REPLACE (
+      aligned(k.last_record_ns, c.offset_ns, c.drift_ppb, c.ref_ns) AS last_record_ns)
+    FROM stage.ranks k LEFT JOIN rank_clock c ON c.source = 'app_timers' AND c.rank = k.rank
+  )
+  SELECT run_id, rank, any_value(COLUMNS(* EXCLUDE (run_id, rank)))
+  FROM mapped GROUP BY run_id, rank ORDER BY rank;
 
 INSERT INTO run.runs SELECT * FROM stage.runs;
 INSERT INTO run.steps SELECT * FROM stage.steps;

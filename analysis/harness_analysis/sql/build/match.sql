@@ -124,7 +124,8 @@ INSERT INTO run.collectives BY NAME
 INSERT INTO run.collective_instances BY NAME
   SELECT s.run_id, j.* EXCLUDE (rows_present, ops, sizes, units, first_start, last_start, last_end,
       min_duration, two_latest, two_shortest, latest_rank, shortest_rank, root_start, open,
-      domains, residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns),
+      domains, residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns, split,
+      margin),
     first_start AS start_ns, last_end AS end_ns,
     s.transfer_ns, s.sum_wait_ns, s.max_wait_ns,
     CASE WHEN split THEN j.wait_method END AS wait_method,
