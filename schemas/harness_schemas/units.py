@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|min|m|h)?\s*$")
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ns|us|\u00b5s|ms|s|min|m|h)?\s*$")
 _NS = {
     "ns": 1,
     "us": 1_000,
-    "µs": 1_000,
+    "\u00b5s": 1_000,
     "ms": 1_000_000,
     "s": 1_000_000_000,
     "m": 60_000_000_000,
