@@ -1,0 +1,296 @@
+"""Output of `perf stat` in its three forms: JSON lines (-j), separated values (-x), and for people.
+
+Traps met in real files: a comma before the closing brace; values as numbers or as text; rows that
+hold a metric only; commas inside event names; decimal commas; and a false zero: restricted to user
+mode (`:u`, which perf adds by itself where perf_event_paranoid forbids more), events that happen in
+the kernel always count 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+NOT_COUNTED: Final = "not_counted"
+NOT_SUPPORTED: Final = "not_supported"
+METRIC_UNIT: Final = "metric"
+"""Unit of rows that hold a derived metric without the count it came from."""
+_ABSENT: Final = {"<not counted>": NOT_COUNTED, "<not supported>": NOT_SUPPORTED}
+_KERNEL_ONLY = re.compile(r"(?:context-switches|cs|cpu-migrations|migrations):[upG]*u[upG]*")
+_SCOPES: Final = ("core", "die", "socket", "node", "cluster", "cache", "thread", "cgroup")
+_LONGEST_LINE: Final = 8192
+
+_TRAILING_COMMA = re.compile(r",\s*}\s*$")
+_DECIMAL_COMMA = re.compile(r"(:\s*-?\d+),(\d+)(?=\s*[,}])")
+_STARTED = re.compile(r"# started on (.{10,40})")
+_VALUE = r"[\d.]+|<not counted>|<not supported>"
+_DELIMITER = re.compile(rf"(?:{_VALUE})([^\w\s.<>]|\t)[A-Za-z/]*\1")
+_PEOPLE = re.compile(
+    r"\s*(?:(?P<time>\d+[.,]\d{9})\s+)?(?:(?P<scope>CPU\d+|[SND]\d+(?:-[A-Z]+\d+)*)\s+(?:\d+\s+(?=[\d<]))?)?"
+    r"(?P<value>\d[\d.,'\u00a0\u202f]*|<not counted>|<not supported>)\s+"
+    r"(?:(?P<unit>msec|sec|nsec|Joules|Watts|MiB|Bytes|C)\s+)?"
+    r"(?P<event>[A-Za-z_][^\s#]*)(?P<rest>.*)"
+)
+_SHARE = re.compile(r"\(\s*(\d+(?:[.,]\d+)?)%\s*\)\s*$")
+_ELAPSED = re.compile(r"\s*(\d+[.,]\d+)\s+(?:\+-\s+\S+\s+)?seconds time elapsed")
+_USER_SYS = re.compile(r"\s*\d+[.,]\d+\s+(?:\+-\s+\S+\s+)?seconds (?:user|sys)\b")
+_TITLE = re.compile(r"\s*(?:Performance counter stats for|#\s+time\b)")
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A count: the columns of `perf_counters` that perf itself knows. None: not known.
+
+    `offset_ns` is the end of the interval since perf began; None where the count is of the whole
+    run. `value` is None unless `state` is ok or estimated.
+    """
+
+    event: str
+    value: float | None
+    unit: str
+    state: str
+    running_share: float | None = None
+    scope: str | None = None
+    offset_ns: int | None = None
+    interval_ns: int | None = None
+
+
+@dataclass
+class StatReading:
+    """What one file says. `started` is perf's own remark, in local time of an unknown zone."""
+
+    form: str
+    counters: list[Counter] = field(default_factory=list)
+    unreadable: int = 0
+    started: str | None = None
+
+
+def stat_form(head: str) -> str | None:
+    """`json`, `csv` or `people`, by content; None if it is no output of perf stat."""
+    for line in head.splitlines()[:200]:
+        if '"counter-value"' in line and '"event"' in line:
+            return "json"
+        if '"metric-value"' in line and '"metric-unit"' in line:
+            return "json"
+        if _TITLE.match(line) and ("Performance counter" in line or "events" in line):
+            return "people"
+        delimiter = _csv_delimiter(line)
+        if delimiter and _csv_pattern(delimiter).fullmatch(line):
+            return "csv"
+    return None
+
+
+def read_stat(text: str) -> StatReading:
+    """Counters of any of the forms; lines that are none are counted."""
+    form = stat_form(text)
+    reading = StatReading(form or "unknown")
+    started = _STARTED.search(text[:4096])
+    reading.started = started[1].strip() if started else None
+    lines = text.split("\n")
+    if form == "json":
+        _read_json(lines, reading)
+    elif form == "csv":
+        _read_csv(lines, reading)
+    elif form == "people":
+        _read_people(lines, reading)
+    reading.counters = _with_intervals(reading.counters)
+    return reading
+
+
+def _read_json(lines: list[str], reading: StatReading) -> None:
+    for line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        counter = _json_counter(_json_object(line))
+        if counter is None:
+            reading.unreadable += 1
+        else:
+            reading.counters.append(counter)
+
+
+def _json_object(line: str) -> Mapping[str, Any]:
+    """The object in a line, which application output may precede; empty if there is none."""
+    start = line.find('{"')
+    if start < 0 or len(line) > _LONGEST_LINE:
+        return {}
+    text = _TRAILING_COMMA.sub("}", line[start:])
+    for attempt in (text, _DECIMAL_COMMA.sub(r"\1.\2", text)):
+        try:
+            found = json.loads(attempt)
+        except (ValueError, RecursionError):
+            continue
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _json_counter(row: Mapping[str, Any]) -> Counter | None:
+    event, metric = row.get("event"), row.get("metric-unit")
+    offset = row.get("interval")
+    place: dict[str, Any] = {"scope": _json_scope(row), "offset_ns": _offset(offset)}
+    if offset is not None and place["offset_ns"] is None:
+        return None
+    if isinstance(event, str) and event and "counter-value" in row:
+        runtime, share = _number(row.get("event-runtime")), _number(row.get("pcnt-running"))
+        return _counter(event, str(row["counter-value"]), row.get("unit"), runtime, share, place)
+    value = _number(row.get("metric-value"))
+    if "counter-value" in row or "event" in row or not isinstance(metric, str) or value is None:
+        return None
+    return Counter(metric, value, METRIC_UNIT, "ok", **place)
+
+
+def _json_scope(row: Mapping[str, Any]) -> str | None:
+    if row.get("cpu") is not None:
+        return f"CPU{row['cpu']}"
+    return next((str(row[name]) for name in _SCOPES if row.get(name) is not None), None)
+
+
+def _csv_delimiter(line: str) -> str | None:
+    match = _DELIMITER.search(line[:_LONGEST_LINE])
+    return match[1] if match else None
+
+
+def _csv_pattern(delimiter: str) -> re.Pattern[str]:
+    """A line of `-x`, whose event may hold the delimiter: what follows it has a fixed shape."""
+    d = re.escape(delimiter)
+    return re.compile(
+        rf"\s*(?:(?P<time>\d+\.\d{{9}}){d})?"
+        rf"(?:(?P<scope>CPU\d+|[SND]\d+(?:-[A-Z]+\d+)*(?={d}\d+{d})|[^{d}]+-\d+(?={d}[\d<])){d}"
+        rf"(?:\d+{d}(?=[\d<]))?)?"
+        rf"(?:(?P<value>{_VALUE}){d}(?P<unit>[A-Za-z%/ ]*){d}(?P<event>[A-Za-z_].*?){d}"
+        rf"(?:\d+\.\d+%{d})?(?P<runtime>\d+){d}(?P<share>\d+\.\d\d)"
+        rf"(?:{d}[^{d}]*){{0,2}}|{d}{{3,}}(?P<metric>[\d.]+){d}(?P<name>[^{d}]+))"
+    )
+
+
+def _read_csv(lines: list[str], reading: StatReading) -> None:
+    delimiter = next(filter(None, map(_csv_delimiter, lines)), ",")
+    pattern = _csv_pattern(delimiter)
+    for line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = pattern.fullmatch(line) if len(line) <= _LONGEST_LINE else None
+        counter = _csv_counter(match) if match else None
+        if counter is None:
+            reading.unreadable += 1
+        else:
+            reading.counters.append(counter)
+
+
+def _csv_counter(match: re.Match[str]) -> Counter | None:
+    place: dict[str, Any] = {"scope": match["scope"], "offset_ns": _offset(match["time"])}
+    if match["name"]:
+        value = _number(match["metric"])
+        return None if value is None else Counter(match["name"], value, METRIC_UNIT, "ok", **place)
+    runtime, share = _number(match["runtime"]), _number(match["share"])
+    return _counter(match["event"], match["value"], match["unit"], runtime, share, place)
+
+
+def _read_people(lines: list[str], reading: StatReading) -> None:
+    """The form for people; its last line counts only if it is whole."""
+    torn = lines[-1]
+    reading.unreadable += bool(torn.strip())
+    elapsed: int | None = None
+    for line in lines[:-1]:
+        found = _ELAPSED.match(line)
+        if found:
+            elapsed = _offset(found[1].replace(",", "."))
+        if not line.strip() or line.startswith("#") or found or _USER_SYS.match(line):
+            continue
+        if _TITLE.match(line):
+            continue
+        match = _PEOPLE.fullmatch(line) if len(line) <= _LONGEST_LINE else None
+        counter = _people_counter(match) if match else None
+        if counter is None:
+            reading.unreadable += 1
+        else:
+            reading.counters.append(counter)
+    reading.counters = [_whole_run(counter, elapsed) for counter in reading.counters]
+
+
+def _people_counter(match: re.Match[str]) -> Counter | None:
+    share = _SHARE.search(match["rest"])
+    time = match["time"]
+    place = {
+        "scope": match["scope"],
+        "offset_ns": _offset(time.replace(",", ".") if time else None),
+    }
+    value = match["value"]
+    if value not in _ABSENT:
+        value = _plain_number(value, whole=match["unit"] is None)
+    running = _number(share[1].replace(",", ".")) if share else 100.0
+    return _counter(match["event"], value, match["unit"], None, running, place)
+
+
+def _plain_number(text: str, whole: bool) -> str:
+    """A number without thousands separators; counts are whole, whatever separates their digits."""
+    digits = re.sub(r"['\u00a0\u202f]", "", text)
+    if whole:
+        return re.sub(r"[.,]", "", digits)
+    head, _, tail = digits.replace(",", ".").rpartition(".")
+    return f"{head.replace('.', '')}.{tail}" if head else tail
+
+
+def _whole_run(counter: Counter, elapsed_ns: int | None) -> Counter:
+    if counter.offset_ns is not None or elapsed_ns is None:
+        return counter
+    return replace(counter, interval_ns=elapsed_ns)
+
+
+def _counter(
+    event: str,
+    text: str,
+    unit: Any,
+    runtime: float | None,
+    percent: float | None,
+    place: Mapping[str, Any],
+) -> Counter | None:
+    """A counter with its state; None if the text is neither a number nor a known absence."""
+    named = unit if isinstance(unit, str) and unit else "count"
+    state = _ABSENT.get(text)
+    if state is not None:
+        return Counter(event, None, named, state, **place)
+    value = _number(text)
+    if value is None or value < 0:
+        return None
+    share = None if percent is None or not 0 <= percent <= 100 else percent / 100
+    never_ran = share == 0 or (runtime == 0 and value == 0)
+    if never_ran or (value == 0 and _KERNEL_ONLY.fullmatch(event)):
+        return Counter(event, None, named, NOT_COUNTED, **place)
+    state = "estimated" if share is not None and share < 1 else "ok"
+    return Counter(event, value, named, state, share, **place)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str) and "," in value and "." not in value:
+        value = value.replace(",", ".", 1)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _offset(value: Any) -> int | None:
+    """Seconds to nanoseconds, without float's error where the digits are at hand."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}\.\d{9}", value.strip()):
+        return int(value.strip().replace(".", ""))
+    seconds = _number(value)
+    return round(seconds * 1e9) if seconds is not None and 0 <= seconds < 1e9 else None
+
+
+def _with_intervals(counters: list[Counter]) -> list[Counter]:
+    """Give each count the length of its interval: from the end of the one before it."""
+    ends = sorted({counter.offset_ns for counter in counters if counter.offset_ns is not None})
+    before = dict(zip(ends, [0, *ends], strict=False))
+    return [
+        counter
+        if counter.offset_ns is None
+        else replace(counter, interval_ns=counter.offset_ns - before[counter.offset_ns])
+        for counter in counters
+    ]
