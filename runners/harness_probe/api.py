@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from harness_probe.recorder import KIND_IO, KIND_SPAN, KIND_UNIT, Recorder
-from harness_probe.spans import NOOP, Communication, File, Noop, Span, Unit, communication
+from harness_probe.spans import (
+    NOOP,
+    NOOP_FILE,
+    Communication,
+    File,
+    Noop,
+    NoopFile,
+    Span,
+    Unit,
+    communication,
+)
 
 _active: Recorder | None = None
 
@@ -113,7 +123,8 @@ def unit(
     """One unit of work: what is recorded inside belongs to it, and a breakdown divides it.
 
     `phase` is one of startup, load, preprocess, warmup, prefill, decode, mixed, postprocess.
-    Prefill emits token 0 and decode step k >= 1 emits token k.
+    Prefill emits token 0 and decode step k >= 1 emits token k. Entering yields the unit's id
+    (0 while nothing is recorded), by which `tokens` and `step_info` may name it later.
     """
     rec = _active
     if rec is None:
@@ -149,11 +160,11 @@ def p2p(
     return communication(rec, op, group, peer, num_bytes, dtype)
 
 
-def io(op: str, path: str | os.PathLike[str], num_bytes: int = -1) -> File | Noop:
+def io(op: str, path: str | os.PathLike[str], num_bytes: int = -1) -> File | NoopFile:
     """A file read or write: `with probe.io("read", path) as file: file.add(len(data))`."""
     rec = _active
     if rec is None:
-        return NOOP
+        return NOOP_FILE
     head = rec.descriptor(KIND_IO, ("io", op), name=op, category="io", op=op, timeline="host")
     return File(rec, head, {"path": os.fspath(path)}, num_bytes)
 
@@ -184,12 +195,13 @@ def step_info(
     prefill_tokens: int,
     decode_tokens: int,
     kv_tokens: int,
+    unit: int | None = None,
 ) -> None:
-    """The engine's view of the current unit (table `steps`)."""
+    """The engine's view of a unit, by default of the current one (table `steps`)."""
     if _active is not None:
         _active.meta.write(
             "step",
-            unit=_active.unit_id,
+            unit=_active.unit_id if unit is None else unit,
             batch_size=batch_size,
             padded_batch=padded_batch,
             prefill_tokens=prefill_tokens,
@@ -198,15 +210,27 @@ def step_info(
         )
 
 
-def tokens(counts: list[int], *, device_ns: int | None = None, host_ns: int | None = None) -> None:
-    """Tokens that the current unit emitted, one count a row of the batch (table `step_tokens`).
+def tokens(
+    counts: list[int],
+    *,
+    first_row: int = 0,
+    device_ns: int | None = None,
+    host_ns: int | None = None,
+    unit: int | None = None,
+) -> None:
+    """Tokens that a unit emitted, by default the current one (table `step_tokens`).
 
-    `device_ns`: when sampling ended on the device; `host_ns`: when the host had the tokens.
-    Both on CLOCK_MONOTONIC.
+    `counts`: one number a row of the batch, from `first_row` on. `device_ns`: when sampling
+    ended on the device; `host_ns`: when the host had the tokens. Both on CLOCK_MONOTONIC.
     """
     if _active is not None:
         _active.meta.write(
-            "tokens", unit=_active.unit_id, n=counts, device_ns=device_ns, host_ns=host_ns
+            "tokens",
+            unit=_active.unit_id if unit is None else unit,
+            first_row=first_row,
+            n=counts,
+            device_ns=device_ns,
+            host_ns=host_ns,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import get_ident
 from time import monotonic_ns, thread_time_ns
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness_probe.recorder import KIND_COLLECTIVE, KIND_P2P, Recorder
 from harness_probe.spool import CHUNK_BYTES, RECORD, RECORD_BYTES
@@ -24,17 +24,37 @@ class Noop:
     """
 
     __slots__ = ()
-    __enter__ = int
-    __exit__ = "".format
+    if TYPE_CHECKING:
 
-    def add(self, num_bytes: int) -> None:
-        """Count bytes (files only)."""
-
-    def note(self, **fields: Any) -> None:
-        """Attach attributes (files only)."""
+        def __enter__(self) -> int: ...
+        def __exit__(self, *_: Any) -> None: ...
+    else:
+        __enter__ = int
+        __exit__ = "".format
 
 
 NOOP = Noop()
+
+
+class NoopFile:
+    """What `io` returns while nothing is recorded: its user calls `add` and `note` on it."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> NoopFile:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        return None
+
+    def add(self, num_bytes: int) -> None:
+        """Count bytes."""
+
+    def note(self, **fields: Any) -> None:
+        """Attach attributes."""
+
+
+NOOP_FILE = NoopFile()
 
 
 def write(rec: Recorder, *words: int) -> None:
@@ -152,12 +172,13 @@ class Unit(TimedSpan):
         super().__init__(rec, head)
         self._unit = unit
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> int:
         rec = self._rec
         self._outer = rec.unit_id
         rec.unit_id = self._unit
         self._enter()
         rec.live.update(self._start, self._unit, entered=rec.entered)
+        return self._unit
 
     def __exit__(
         self,

@@ -1,0 +1,150 @@
+"""DeepSpeed AutoTP inside a stage, our own pipeline between the stages.
+
+DeepSpeed's inference engine knows no pipeline, and takes its tensor-parallel group from two
+places that must agree (an `mpu` object and `tensor_parallel.tp_group`, deepspeed 0.19
+inference/engine.py): with only one of them the ranks silently keep whole layers or build a group
+of the wrong ranks. The stage is on the meta device then, so only shapes are cut; each parameter
+later reads its own slice of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import harness_probe as probe
+from harness_runners.checkpoint import read_checkpoint
+from harness_runners.engines import BatchJob, Generated, OpenUnit, weights
+from harness_runners.engines.kv_cache import StageCache
+from harness_runners.engines.pipeline import MicroBatch, Pipeline, divide, pad_left
+from harness_runners.engines.sampling import Sampler
+from harness_runners.engines.stage import Stage, build_stage, layer_windows
+from harness_runners.groups import Groups, Place, layers_of
+from harness_runners.inject import make_injector
+from harness_runners.model_shape import eos_tokens
+from harness_runners.plan import RunPlan
+
+
+@dataclass(frozen=True)
+class _StageGroup:
+    """What DeepSpeed calls an mpu: it asks for the group that shares every layer."""
+
+    group: Any
+    rank: int
+    size: int
+
+    def get_model_parallel_group(self) -> Any:
+        return self.group
+
+    def get_model_parallel_rank(self) -> int:
+        return self.rank
+
+    def get_model_parallel_world_size(self) -> int:
+        return self.size
+
+
+class DeepSpeedEngine:
+    """One rank of a tensor- and pipeline-parallel model (harness_runners.engines.Engine)."""
+
+    def __init__(self, plan: RunPlan, place: Place, groups: Groups, device: torch.device) -> None:
+        self._plan = plan
+        self._place = place
+        self._groups = groups
+        self._device = device
+        self._dtype: torch.dtype = getattr(torch, plan.dtype)
+        self._folder = Path(plan.model.folder)
+        self._eos = eos_tokens(self._folder)
+        self._caches: list[StageCache] = []
+        self._pipeline: Pipeline | None = None
+
+    def load(self) -> None:
+        """Build the stage, let AutoTP cut it, and read this rank's slices."""
+        place, layers = self._place, layers_of(self._plan, self._place)
+        model = build_stage(self._folder, self._dtype, layers, place.is_first, place.is_last)
+        model = self._cut_layers(model)
+        used = weights.load_weights(model, self._folder, self._groups.tensor)
+        if model.config.tie_word_embeddings and place.tp == place.pp == 1:
+            model.lm_head.weight = model.model.embed_tokens.weight
+        weights.fresh_rotary(model, self._device)
+        weights.check_loaded(model)
+        skipped = weights.skipped_by_owner(read_checkpoint(self._folder), used, self._plan.layers)
+        probe.fact(weights_bytes=weights.weights_bytes(model), skipped_tensors=skipped)
+        windows = layer_windows(model.config, sum(self._plan.layers))
+        stage = Stage(model, layers, windows, place.is_first, place.is_last)
+        injector = make_injector(self._plan.inject, place.rank)
+        new_tokens = self._plan.generation.new_tokens
+        self._pipeline = Pipeline(stage, place, self._groups, new_tokens, injector)
+
+    def _cut_layers(self, model: Any) -> Any:
+        import deepspeed
+
+        size = self._place.tp
+        unit = _StageGroup(self._groups.tensor, self._place.tp_rank, size)
+        engine = deepspeed.init_inference(
+            model,
+            config={
+                "dtype": self._dtype,
+                "replace_with_kernel_inject": False,
+                "tensor_parallel": {"tp_size": size, "mpu": unit, "tp_group": unit.group},
+            },
+        )
+        return engine.module
+
+    def reserve(self, jobs: Sequence[BatchJob]) -> None:
+        """Allocate the caches of all micro-batches for the largest of the jobs."""
+        generation = self._plan.generation
+        rows = max(len(job.requests) for job in jobs)
+        longest = max(len(request.tokens) for job in jobs for request in job.requests)
+        slots = longest + generation.new_tokens
+        shape = self._cache_shape()
+        parts = divide(rows, generation.microbatches)
+        self._caches = [
+            StageCache(
+                layers_of(self._plan, self._place),
+                max(len(part) for part in parts),
+                shape[0],
+                slots,
+                shape[1],
+                self._dtype,
+                self._device,
+            )
+            for _ in parts
+        ]
+
+    def _cache_shape(self) -> tuple[int, int]:
+        """KV heads of this rank and their size, from the layers as they were cut."""
+        assert self._pipeline is not None
+        layer = self._pipeline.stage.model.model.layers[layers_of(self._plan, self._place)[0]]
+        head_dim = int(layer.self_attn.head_dim)
+        return layer.self_attn.k_proj.weight.shape[0] // head_dim, head_dim
+
+    def generate(self, job: BatchJob, open_unit: OpenUnit) -> Generated:
+        """Decode a batch; every rank returns the same tokens."""
+        assert self._pipeline is not None
+        generation = self._plan.generation
+        fill = self._eos[0] if self._eos else 0
+        rows, pads = pad_left([request.tokens for request in job.requests], fill)
+        stop_at = self._eos if generation.stop_at_eos else ()
+        microbatches = []
+        for index, part in enumerate(divide(len(rows), generation.microbatches)):
+            tokens = torch.tensor([rows[row] for row in part], device=self._device)
+            pad = torch.tensor([pads[row] for row in part], device=self._device)
+            sampler = Sampler(len(part), generation.new_tokens, stop_at, fill, self._device)
+            microbatch = MicroBatch(index, part, tokens, pad, sampler)
+            self._caches[index].resize(len(part), microbatch.num_slots)
+            microbatches.append(microbatch)
+        caches = self._caches[: len(microbatches)]
+        generated: Generated = self._pipeline.run(
+            job, microbatches, caches, open_unit, bool(stop_at)
+        )
+        generated.tokens = torch.cat([microbatch.sampler.tokens for microbatch in microbatches])
+        return generated
+
+    def close(self) -> None:
+        """Free the model and the caches."""
+        self._pipeline = None
+        self._caches = []

@@ -1,0 +1,45 @@
+"""Greedy sampling and the end of sequences, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+class Sampler:
+    """Tokens of one micro-batch. On the last stage it samples, on the first it is told.
+
+    A row that has ended emits `fill` (an end-of-sequence id) until all rows of the micro-batch
+    have ended. Shapes: `tokens` [b, new_tokens] int64, filled up with `fill`.
+    """
+
+    def __init__(
+        self, rows: int, new_tokens: int, eos: Sequence[int], fill: int, device: torch.device
+    ) -> None:
+        self.new_tokens = new_tokens
+        self.tokens = torch.full((rows, new_tokens), fill, dtype=torch.long, device=device)
+        self._eos = torch.tensor(list(eos), dtype=torch.long, device=device)
+        self._fill = fill
+        self._ended = torch.zeros(rows, dtype=torch.bool, device=device)
+        self._last = torch.full((rows,), fill, dtype=torch.long, device=device)
+
+    def sample(self, logits: torch.Tensor, step: int) -> torch.Tensor:
+        """The next token of every row [b], from logits [b, vocabulary]."""
+        token = torch.where(self._ended, self._fill, logits.argmax(dim=-1))
+        self.tokens[:, step] = token
+        self.told(token)
+        return token
+
+    def told(self, token: torch.Tensor) -> None:
+        """Take note of tokens [b] that were sampled elsewhere."""
+        self._last = token
+        self._ended |= (token[:, None] == self._eos[None, :]).any(dim=-1)
+
+    def last_token(self) -> torch.Tensor:
+        """The latest tokens as the next step's input [b, 1]."""
+        return self._last[:, None]
+
+    def all_ended(self) -> torch.Tensor:
+        """Whether every row has ended, as one int64 on the device."""
+        return self._ended.all().long().reshape(1)

@@ -1,0 +1,169 @@
+"""Fill a stage from safetensors: every parameter reads its own slice and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import harness_probe as probe
+from harness_runners.checkpoint import TensorEntry, read_checkpoint
+from harness_runners.storage import storage_bytes_read, storage_bytes_since
+from harness_schemas.errors import HarnessError, UsageError
+
+TIED = {"lm_head.weight": "model.embed_tokens.weight"}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of a checkpoint tensor that a parameter holds; `dim` None: all of it."""
+
+    key: str
+    entry: TensorEntry
+    dim: int | None = None
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the part."""
+        count = 1
+        for dim, size in enumerate(self.entry.shape):
+            count *= self.stop - self.start if dim == self.dim else size
+        return count * self.entry.element_bytes
+
+
+def load_weights(model: nn.Module, folder: Path, tensor_group: Any) -> set[str]:
+    """Read every parameter of a stage; returns the checkpoint's names that were used.
+
+    A tensor-parallel layer's parameter is smaller than its tensor along one dimension. Shards
+    may be uneven, so where ours begins follows from the sizes that the other ranks hold.
+
+    Raises:
+        UsageError: the checkpoint lacks a tensor or its shape does not fit the model.
+    """
+    entries = read_checkpoint(folder)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    peers, own = _gather_shapes(shapes, tensor_group)
+    cuts = {name: _cut(name, entries, peers, own) for name in parameters}
+    by_file: dict[Path, list[str]] = {}
+    for name, cut in cuts.items():
+        by_file.setdefault(cut.entry.file, []).append(name)
+    for file, names in sorted(by_file.items()):
+        _read_file(file, [(parameters[name], cuts[name]) for name in names])
+    return {cut.key for cut in cuts.values()}
+
+
+def _gather_shapes(
+    shapes: dict[str, tuple[int, ...]], group: Any
+) -> tuple[list[dict[str, tuple[int, ...]]], int]:
+    """The shapes on every TP rank, and which of them is this one."""
+    import torch.distributed as dist
+
+    size = dist.get_world_size(group)
+    if size == 1:
+        return [shapes], 0
+    gathered: list[Any] = [None] * size
+    dist.all_gather_object(gathered, shapes, group=group)
+    return gathered, dist.get_rank(group)
+
+
+def _cut(
+    name: str,
+    entries: Mapping[str, TensorEntry],
+    peers: list[dict[str, tuple[int, ...]]],
+    own: int,
+) -> Cut:
+    key = name if name in entries else TIED.get(name, name)
+    entry = entries.get(key)
+    if entry is None:
+        raise UsageError(f"the checkpoint has no tensor {name}")
+    shape = peers[own][name]
+    differing = [
+        dim for dim in range(len(entry.shape)) if shape[dim : dim + 1] != entry.shape[dim : dim + 1]
+    ]
+    if not differing and len(shape) == len(entry.shape):
+        return Cut(key, entry)
+    sizes = [peer[name][differing[0]] for peer in peers] if len(differing) == 1 else []
+    if not sizes or sum(sizes) != entry.shape[differing[0]]:
+        raise UsageError(
+            f"{key} has the shape {list(entry.shape)} in {entry.file.name}; "
+            f"the model's config gives this rank {list(shape)}"
+        )
+    start = sum(sizes[:own])
+    return Cut(key, entry, differing[0], start, start + sizes[own])
+
+
+def _read_file(path: Path, wanted: Iterable[tuple[nn.Parameter, Cut]]) -> None:
+    from safetensors import safe_open
+
+    before = storage_bytes_read()
+    with probe.io("read", path) as file, safe_open(str(path), framework="pt") as tensors:
+        for parameter, cut in wanted:
+            view = tensors.get_slice(cut.key)
+            part = view[:] if cut.dim is None else view[_index(cut)]
+            # The slice is a view of the mapped file: this copy is what reads it.
+            parameter.data.copy_(part)
+            file.add(cut.num_bytes)
+        file.note(storage_bytes=storage_bytes_since(before))
+
+
+def _index(cut: Cut) -> tuple[slice, ...]:
+    part = slice(cut.start, cut.stop)
+    return (part,) if cut.dim == 0 else (slice(None), part)
+
+
+def check_loaded(model: nn.Module) -> None:
+    """Every parameter and buffer is real.
+
+    Raises:
+        HarnessError: something is still on the meta device.
+    """
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    left = [name for name, tensor in tensors if tensor.is_meta]
+    if left:
+        raise HarnessError(f"{len(left)} tensors were never loaded, the first is {left[0]}")
+
+
+def weights_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters, shared ones once."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def skipped_by_owner(
+    entries: Iterable[str], used: set[str], layers: tuple[int, ...]
+) -> dict[str, int]:
+    """How many tensors this rank left to whom: `stage 1`, or `nobody` for unknown names."""
+    counts: dict[str, int] = {}
+    for key in entries:
+        if key not in used:
+            owner = _owner(key, layers)
+            counts[owner] = counts.get(owner, 0) + 1
+    return counts
+
+
+def _owner(key: str, layers: tuple[int, ...]) -> str:
+    if key.startswith("model.layers."):
+        index, stage = int(key.split(".")[2]), 0
+        while stage < len(layers) and index >= layers[stage]:
+            index -= layers[stage]
+            stage += 1
+        return f"stage {stage}" if stage < len(layers) else "nobody"
+    if key == "model.embed_tokens.weight":
+        return "stage 0"
+    if key in ("model.norm.weight", "lm_head.weight"):
+        return f"stage {len(layers) - 1}"
+    return "nobody"
+
+
+def fresh_rotary(model: nn.Module, device: torch.device) -> None:
+    """Replace the rotary embedding: its buffers are computed, not stored, and stay float32."""
+    body: Any = model.model
+    with torch.device("cpu"):
+        rotary = type(body.rotary_emb)(config=model.config)
+    body.rotary_emb = rotary.to(device)

@@ -1,0 +1,152 @@
+"""Prompts: read, chosen, tokenised once, and cut into batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness_runners import cache
+from harness_runners.plan import PromptPlan
+from harness_schemas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as text."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt as tokens."""
+
+    id: str
+    tokens: tuple[int, ...]
+
+
+class PromptErrors(UsageError):
+    """Every bad line of a prompt file at once; `problems` holds one sentence each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def read_prompts(plan: PromptPlan) -> list[Prompt]:
+    """The prompts that a run uses, in file order.
+
+    Raises:
+        PromptErrors: bad lines, each named by its number.
+        UsageError: no such file, or no prompt is left.
+    """
+    if plan.source == "shipped":
+        from harness_runners.shipped import load_shipped
+
+        prompts = [Prompt(item.id, item.prompt) for item in load_shipped(plan.variant)]
+    else:
+        rows = _rows(Path(plan.source))
+        prompts = [
+            Prompt(str(row.get("id") or f"prompt-{number}"), row["prompt"])
+            for number, row in rows
+            if plan.variant is None or row.get("variant") in (None, plan.variant)
+        ]
+    if not prompts:
+        raise UsageError(f"{plan.source} holds no prompt of the variant {plan.variant!r}")
+    repeated = {p.id for p in prompts} if len({p.id for p in prompts}) < len(prompts) else set()
+    if repeated:
+        seen: set[str] = set()
+        twice = next(p.id for p in prompts if p.id in seen or seen.add(p.id))  # type: ignore[func-returns-value]
+        raise UsageError(f"{plan.source}: two prompts have the id {twice!r}")
+    return prompts[: plan.limit]
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(number from 1, row) of a JSONL or Parquet file."""
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            return list(enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1))
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    rows, problems = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        row = _parse_line(line)
+        if isinstance(row, str):
+            problems.append(f"{path.name} line {number}: {row}")
+        else:
+            rows.append((number, row))
+    if problems:
+        raise PromptErrors(problems)
+    return rows
+
+
+def _parse_line(line: str) -> dict[str, Any] | str:
+    """The row, or what is wrong with the line."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return f"not JSON ({error})"
+    if not isinstance(row, dict):
+        return "not an object"
+    if not isinstance(row.get("prompt"), str) or not row["prompt"]:
+        return "needs a text `prompt`"
+    return row
+
+
+def token_file(cache_dir: Path, model_folder: Path, prompts: Sequence[Prompt]) -> Path:
+    """Where the tokens of these prompts under this model's tokenizer are cached."""
+    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+    files = [model_folder / name for name in names]
+    tokenizer = [(file.name, cache.file_key(file)) for file in files if file.exists()]
+    key = cache.content_key(tokenizer, [(prompt.id, prompt.text) for prompt in prompts])
+    return cache_dir / "tokens" / f"{key}.parquet"
+
+
+def read_tokens(path: Path) -> list[Request]:
+    """Requests from a cached Parquet file."""
+    import pyarrow.parquet
+
+    rows = pyarrow.parquet.read_table(path).to_pylist()
+    return [Request(row["id"], tuple(row["tokens"])) for row in rows]
+
+
+def write_tokens(path: Path, requests: Sequence[Request]) -> None:
+    """Cache requests; the file appears whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(
+        {
+            "id": pa.array([request.id for request in requests], pa.string()),
+            "tokens": pa.array([list(r.tokens) for r in requests], pa.list_(pa.int32())),
+        }
+    )
+    temporary = path.with_name(f".{path.name}.tmp")
+    pyarrow.parquet.write_table(table, temporary)
+    temporary.replace(path)
+
+
+def too_long(requests: Sequence[Request], context: int, new_tokens: int) -> list[str]:
+    """A sentence for every prompt that does not fit the model's context."""
+    return [
+        f"prompt {request.id!r} has {len(request.tokens)} tokens; with {new_tokens} new ones it "
+        f"needs {len(request.tokens) + new_tokens} of the model's {context} positions"
+        for request in requests
+        if len(request.tokens) + new_tokens > context
+    ]
+
+
+def batches(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
+    """Consecutive batches of `size`; the last one may be smaller."""
+    for first in range(0, len(requests), size):
+        yield list(requests[first : first + size])

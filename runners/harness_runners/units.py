@@ -1,0 +1,110 @@
+"""Units of work of a rank: opened here, recorded, and announced to the rank hooks."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import harness_probe as probe
+from harness_runners.engines import BatchJob
+from harness_runners.plan import HookPlan, RunPlan
+from harness_schemas.errors import HarnessError
+from harness_schemas.spi import UnitKey
+
+
+class Hooks:
+    """The rank hooks of the collectors. One that raises is switched off and recorded as failed;
+    with `strict` its error ends the run."""
+
+    def __init__(self, plan: RunPlan, rank: int) -> None:
+        self._strict = plan.strict
+        self._hooks: list[Any] = []
+        for planned in plan.hooks:
+            with self._guard(planned.target, None):
+                self._start(planned, plan, rank)
+
+    def _start(self, planned: HookPlan, plan: RunPlan, rank: int) -> None:
+        module, _, attribute = planned.target.partition(":")
+        hook = getattr(importlib.import_module(module), attribute)(**planned.options)
+        folder = Path(plan.run_dir) / "artifacts" / hook.name / socket.gethostname()
+        folder.mkdir(parents=True, exist_ok=True)
+        hook.start(rank, plan.world_size, folder)
+        self._hooks.append(hook)
+
+    @contextlib.contextmanager
+    def _guard(self, name: str, hook: Any) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a collector never harms the workload
+            if hook in self._hooks:
+                self._hooks.remove(hook)
+            reason = f"{type(error).__name__}: {error}"
+            probe.collection(name, "failed", reason)
+            if self._strict:
+                raise HarnessError(f"collector {name} failed: {reason}") from error
+
+    def before(self, key: UnitKey) -> str | None:
+        """Tell all hooks what comes; returns the name of one that will perturb it."""
+        perturbed_by = None
+        for hook in list(self._hooks):
+            with self._guard(hook.name, hook):
+                perturbed_by = hook.before_unit(key) or perturbed_by
+        return perturbed_by
+
+    def after(self, key: UnitKey) -> None:
+        """Tell all hooks what has run."""
+        for hook in list(self._hooks):
+            with self._guard(hook.name, hook):
+                hook.after_unit(key)
+
+    def stop(self) -> None:
+        """End all hooks."""
+        for hook in list(self._hooks):
+            with self._guard(hook.name, hook):
+                hook.stop()
+        self._hooks.clear()
+
+
+class Units:
+    """Opens units: the hooks are asked first, the recorder is told."""
+
+    def __init__(self) -> None:
+        self.hooks: Hooks | None = None
+
+    @contextlib.contextmanager
+    def phase(self, phase: str, job: BatchJob | None = None) -> Iterator[int]:
+        """A unit that is no step: startup, load, preprocess, warmup, postprocess."""
+        key = UnitKey(phase)
+        if job is not None:
+            key = UnitKey(phase, batch=job.index, repeat=job.repeat, warmup=job.warmup)
+        with self._open(key, job.perturbed_by if job else None) as unit_id:
+            yield unit_id
+
+    @contextlib.contextmanager
+    def step(self, phase: str, job: BatchJob, microbatch: int, step: int) -> Iterator[int]:
+        """Prefill (step 0) or a decode step of a micro-batch."""
+        key = UnitKey(phase, job.index, microbatch, job.repeat, step, job.warmup)
+        with self._open(key, job.perturbed_by) as unit_id:
+            yield unit_id
+
+    @contextlib.contextmanager
+    def _open(self, key: UnitKey, perturbed_by: str | None) -> Iterator[int]:
+        hooks = self.hooks
+        if hooks is not None:
+            perturbed_by = hooks.before(key) or perturbed_by
+        with probe.unit(
+            key.phase,
+            step=key.step,
+            batch=key.batch,
+            microbatch=key.microbatch,
+            repeat=key.repeat,
+            warmup=key.warmup,
+            perturbed_by=perturbed_by,
+        ) as unit_id:
+            yield int(unit_id or 0)
+        if hooks is not None:
+            hooks.after(key)
