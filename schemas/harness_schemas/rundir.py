@@ -118,15 +118,19 @@ def write_json(path: Path, data: Any) -> None:
         ) from None
 
 
-def new_run_dir(root: Path, name: str) -> RunDir:
-    """Create `root/<time>-<name>-<id>` with its folders and point `root/latest` at it.
+def name_run(root: Path, name: str) -> RunDir:
+    """`root/<time>-<name>-<id>`, a name nobody else has. Touches nothing."""
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") or "run"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return RunDir(root / f"{stamp}-{slug[:48]}-{secrets.token_hex(2)}")
+
+
+def create_run(run: RunDir) -> None:
+    """Create the folder with its parts and point `latest` beside it at it.
 
     Raises:
         HarnessError: the place cannot be written.
     """
-    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") or "run"
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    run = RunDir(root / f"{stamp}-{slug[:48]}-{secrets.token_hex(2)}")
     try:
         run.path.mkdir(parents=True)
         for folder in (run.spans, run.logs, run.artifacts, run.completions):
@@ -134,10 +138,9 @@ def new_run_dir(root: Path, name: str) -> RunDir:
         point_latest(run)
     except OSError as error:
         raise HarnessError(
-            f"cannot create a run folder in {root}: {error.strerror or error}",
+            f"cannot create a run folder in {run.path.parent}: {error.strerror or error}",
             "choose a place you can write with --output",
         ) from None
-    return run
 
 
 def point_latest(run: RunDir) -> None:

@@ -1,0 +1,57 @@
+"""`harness list`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.cli.output import emit_rows, format_options
+
+COLUMNS = ("run", "started", "status", "verdict", "tp", "pp", "device", "database")
+
+
+@click.command("list", epilog="Example: `harness list runs/ --json`")
+@click.argument("root", required=False, type=click.Path(path_type=Path))
+@click.option("--collectors", is_flag=True, help="List the collectors instead.")
+@format_options
+def command(root: Path | None, collectors: bool, style: str) -> int:
+    """List the runs under ROOT (default: runs/), oldest first."""
+    if collectors:
+        from harness.registry import all_collectors
+
+        rows: list[tuple[Any, ...]] = []
+        for collector in all_collectors():
+            answer = collector.check("cpu")
+            state = "available" if answer.available else "unavailable"
+            rows.append((collector.name, collector.title, state, answer.reason or None))
+        emit_rows(("collector", "evidence", "state", "reason"), rows, style)
+        return 0
+    from harness.runs import list_runs, runs_root
+
+    found = []
+    for run, data in list_runs(root or runs_root()):
+        parallel = (data.get("spec") or {}).get("parallel") or {}
+        started = data.get("started_ns")
+        found.append(
+            (
+                run.run_id,
+                _when(started),
+                data.get("status"),
+                data.get("verdict"),
+                parallel.get("tp"),
+                parallel.get("pp"),
+                data.get("device"),
+                run.database.is_file(),
+            )
+        )
+    emit_rows(COLUMNS, found, style)
+    return 0
+
+
+def _when(started_ns: Any) -> str | None:
+    if not isinstance(started_ns, int):
+        return None
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started_ns / 1e9))

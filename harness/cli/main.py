@@ -1,0 +1,86 @@
+"""The group `harness`, its verbs by name, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from harness import __version__
+
+VERBS = {
+    "run": "Run a specification, or wrap any command, and say where every step went.",
+    "ingest": "Turn evidence, whoever recorded it, into a DuckDB file.",
+    "query": "Ask a run's database in SQL.",
+    "report": "Print a run's answer, and write it as one HTML page.",
+    "list": "List the runs in a folder.",
+    "schema": "Show tables, views and columns, or the JSON Schema of a specification.",
+    "doctor": "Check this machine: what can be recorded, and how to mend what cannot.",
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its verbs' names and one-line helps; imports a verb when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Verbs in the order of use."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command, imported now."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"harness.cli.{cmd_name}_verb")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "HARNESS"},
+    epilog="A run is named by its folder, id, Slurm job id, or `latest`.",
+)
+@click.version_option(__version__, prog_name="harness")
+def cli() -> None:
+    """Where did every microsecond of every decode step go, on every rank?"""
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run the command line and exit the process."""
+    sys.exit(invoke(argv))
+
+
+def invoke(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code. No foreseeable mistake ends in a traceback."""
+    from harness_schemas.errors import ExitCode, HarnessError
+
+    try:
+        result: Any = cli.main(args=argv, prog_name="harness", standalone_mode=False)
+        return int(result) if isinstance(result, int) else ExitCode.OK
+    except HarnessError as error:
+        _complain(error.message, error.hint)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted", "")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`| head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+
+
+def _complain(message: str, hint: str) -> None:
+    click.echo(f"harness: {message}", err=True)
+    if hint:
+        click.echo(f"  {hint}", err=True)

@@ -1,0 +1,307 @@
+"""The main path: a specification in, a run folder with a database out.
+
+    plan -> prepare the model -> start samplers -> launch ranks -> compare with the reference ->
+    judge -> ingest
+
+`plan_run` is pure apart from looking at the machine; `--dry-run` prints what it returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.capture import Capture, plan_capture
+from harness.ingest import ingest_run
+from harness.outcome import Outcome, judge_run
+from harness.progress import Narrator, follow
+from harness.provenance import provenance
+from harness_runners.plan import RunPlan, make_plan, resolve_device
+from harness_runners.preflight import preflight
+from harness_schemas.errors import ExitCode, HarnessError, SpecError
+from harness_schemas.rundir import RunDir, create_run, name_run
+from harness_schemas.spi import LaunchPlan, LaunchResult
+from harness_schemas.units import parse_duration_ns
+from harness_slurm.local import LocalLauncher
+
+if TYPE_CHECKING:
+    from harness_schemas.spec import RunSpec
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "DS_ACCELERATOR": "",
+}
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """Everything that will be done: argv, environment and files."""
+
+    spec: RunSpec
+    run: RunDir
+    device: str
+    ranks: RunPlan
+    launch: LaunchPlan
+    capture: Capture
+
+    def describe(self) -> str:
+        """What `--dry-run` prints."""
+        launcher = LocalLauncher().command(self.launch)
+        lines = ["# commands"]
+        lines.append(shlex.join(prepare_command(self.run)))
+        if self.capture.samplers:
+            lines.append(shlex.join(agent_command(self.run, self.capture)))
+        lines.append(shlex.join(launcher))
+        lines.append(f"  each of {self.launch.world_size} ranks: {shlex.join(self.launch.argv)}")
+        if self.spec.check.reference:
+            lines.append(shlex.join(reference_command(self.run)))
+        lines.append("# environment")
+        lines += [f"{key}={value}" for key, value in sorted(self.launch.env.items())]
+        lines.append("# files")
+        names = ("run.json", "plan.json", "spans/", "logs/", "artifacts/", "completions/")
+        lines += [str(self.run.path / name) for name in (*names, "run.duckdb")]
+        lines.append(f"{self.ranks.model.folder} (model)")
+        lines.append("# collectors")
+        lines += [f"{name}: {dict(self.capture.options[name])}" for name in self.capture.plans]
+        lines += [
+            f"{row['collector']}: {row['state']}: {row['reason']}" for row in self.capture.skipped
+        ]
+        lines.append("# plan.json")
+        lines.append(json.dumps(self.ranks.to_json(), indent=2))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `run_spec` returns: where the run is, how it ended, what the process should return."""
+
+    run: RunDir
+    exit_code: int
+    outcome: Outcome
+    problems: tuple[str, ...] = field(default_factory=tuple)
+
+
+def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
+    """Check a specification against this machine and plan its run.
+
+    Raises:
+        SpecError: all mistakes, with their paths.
+        UsageError: cuda without a GPU, collectors that exclude each other.
+    """
+    problems = preflight(spec)
+    if problems:
+        raise SpecError(spec.name, problems)
+    device = resolve_device(spec.device)
+    capture = plan_capture(spec, device, run.path.absolute(), strict)
+    ranks = make_plan(spec, run, capture.hooks, strict)
+    timeout = spec.launcher.timeout
+    worker = (
+        sys.executable,
+        "-m",
+        "harness_runners.worker",
+        "--plan",
+        str(run.plan_json.absolute()),
+    )
+    launch = LaunchPlan(
+        argv=(*capture.argv_prefix, *worker),
+        env={**rank_environment(spec, device), **capture.env},
+        world_size=spec.world_size,
+        run_dir=run.path.absolute(),
+        port=spec.launcher.port,
+        timeout_s=parse_duration_ns(timeout) / 1e9 if timeout else None,
+    )
+    return SessionPlan(spec, run, device, ranks, launch, capture)
+
+
+def rank_environment(spec: RunSpec, device: str) -> dict[str, str]:
+    """Environment of the ranks: offline, one device kind, threads that do not fight."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    threads = spec.launcher.threads or max(1, cores // spec.world_size)
+    environment = {**OFFLINE, "DS_ACCELERATOR": device, "OMP_NUM_THREADS": str(threads)}
+    if device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
+
+
+def run_spec(spec: RunSpec, narrator: Narrator, strict: bool = False) -> RunResult:
+    """Run a specification and build its database. Ends with a database whatever happens.
+
+    Raises:
+        HarnessError: before anything was started (a folder may then exist, marked failed).
+    """
+    run = name_run(Path(spec.output.dir), spec.name)
+    plan = plan_run(spec, run, strict)
+    create_run(run)
+    narrator.say(f"run {run.path}")
+    data = _initial_record(plan)
+    run.write(data)
+    plan.ranks.write()
+    try:
+        with _traced(run, data) as trace:
+            plan = replace(plan, launch=replace(plan.launch, env={**plan.launch.env, **trace}))
+            result = _execute(plan, narrator)
+    except HarnessError as error:
+        _finish(run, data, Outcome("failed", "unknown", error.message, error.exit_code))
+        raise
+    outcome = judge_run(run, result)
+    correctness = read_correctness(run)
+    if correctness is not None:
+        data["correctness"] = correctness
+    _finish(run, data, outcome)
+    narrator.say("ingest")
+    problems = _ingest(run)
+    return RunResult(run, outcome.exit_code, outcome, problems)
+
+
+def _initial_record(plan: SessionPlan) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "run_id": plan.run.run_id,
+        "name": plan.spec.name,
+        "status": "running",
+        "verdict": None,
+        "device": plan.device,
+        "started_ns": time.time_ns(),
+        "spec": plan.spec.model_dump(mode="json"),
+        "provenance": provenance(),
+        "collection": list(plan.capture.skipped),
+    }
+
+
+def _execute(plan: SessionPlan, narrator: Narrator) -> LaunchResult:
+    prepare_model(plan, narrator)
+    tp, pp = plan.spec.parallel.tp, plan.spec.parallel.pp
+    narrator.say(f"launch {plan.launch.world_size} ranks (TP {tp} x PP {pp}) on {plan.device}")
+    meta = plan.run.spans / "rank-00000.meta.jsonl"
+    with samplers(plan.run, plan.capture):
+        result = LocalLauncher().launch(plan.launch, follow(meta, narrator))
+    if result.exit_code == 0 and plan.spec.check.reference:
+        narrator.say("compare with the reference")
+        run_helper(reference_command(plan.run), plan.run, plan.launch.env, check=False)
+    return result
+
+
+def prepare_command(run: RunDir) -> tuple[str, ...]:
+    """Makes or converts the model, once."""
+    return (sys.executable, "-m", "harness_runners.prepare", "--plan", str(run.plan_json))
+
+
+def reference_command(run: RunDir) -> tuple[str, ...]:
+    """Compares tokens and logits with plain transformers."""
+    return (sys.executable, "-m", "harness_runners.reference", "--plan", str(run.plan_json))
+
+
+def agent_command(run: RunDir, capture: Capture) -> tuple[str, ...]:
+    """Runs the samplers of this node."""
+    samplers = [{"target": s.target, "options": dict(s.options)} for s in capture.samplers]
+    module = (sys.executable, "-m", "harness_collectors.agent")
+    return (*module, "--run-dir", str(run.path), "--samplers", json.dumps(samplers))
+
+
+def prepare_model(plan: SessionPlan, narrator: Narrator) -> None:
+    """Make the model where it is not there yet.
+
+    Raises:
+        HarnessError: it could not be made.
+    """
+    if Path(plan.ranks.model.folder).is_dir():
+        return
+    narrator.say(f"prepare the model in {plan.ranks.model.folder}")
+    run_helper(prepare_command(plan.run), plan.run, plan.launch.env, check=True)
+
+
+def run_helper(command: Sequence[str], run: RunDir, env: Mapping[str, str], check: bool) -> None:
+    """Run one of our own single-process helpers, its output in the logs.
+
+    Raises:
+        HarnessError: it failed and `check` is set; the message is its last line.
+    """
+    name = command[2].rpartition(".")[2] if len(command) > 2 else "helper"
+    log = run.logs / f"{name}.log"
+    with log.open("wb") as stream:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **env},
+            check=False,
+        )
+    if check and done.returncode != 0:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        said = [line.removeprefix("harness: ") for line in lines if line.startswith("harness: ")]
+        message = said[-1] if said else lines[-1] if lines else f"{name} failed"
+        code = done.returncode if done.returncode == ExitCode.USAGE else ExitCode.HARNESS_FAILED
+        raise HarnessError(message, f"see {log}", code)
+
+
+@contextlib.contextmanager
+def samplers(run: RunDir, capture: Capture) -> Iterator[None]:
+    """Run this node's samplers beside the ranks; they end when their stdin closes."""
+    if not capture.samplers:
+        yield
+        return
+    log = (run.logs / "agent.log").open("wb")
+    agent = subprocess.Popen(
+        agent_command(run, capture), stdin=subprocess.PIPE, stdout=log, stderr=log
+    )
+    try:
+        yield
+    finally:
+        if agent.stdin is not None:
+            agent.stdin.close()
+        try:
+            agent.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            agent.kill()
+            agent.wait()
+        log.close()
+
+
+@contextlib.contextmanager
+def _traced(run: RunDir, data: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The run's OpenTelemetry span around the launch; yields the ranks' TRACEPARENT."""
+    from harness_runners.telemetry import run_span
+
+    with run_span(run.spans / "session.otel.jsonl", str(data["name"]), run.run_id) as traceparent:
+        yield {"TRACEPARENT": traceparent}
+
+
+def read_correctness(run: RunDir) -> dict[str, Any] | None:
+    """The comparison with the reference; None where it was not made."""
+    try:
+        data = json.loads((run.artifacts / "correctness" / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _finish(run: RunDir, data: dict[str, Any], outcome: Outcome) -> None:
+    data.update(
+        status=outcome.status,
+        verdict=outcome.verdict,
+        verdict_detail=outcome.detail,
+        exit_code=outcome.exit_code,
+        ended_ns=time.time_ns(),
+    )
+    run.write(data)
+
+
+def _ingest(run: RunDir) -> tuple[str, ...]:
+    """Build the database; what was recorded stays if that fails."""
+    try:
+        ingest_run(run)
+    except HarnessError as error:
+        return (error.message,)
+    return ()

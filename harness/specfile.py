@@ -1,0 +1,103 @@
+"""Read a specification: TOML first, YAML and JSON accepted; every mistake at once."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness_schemas.errors import SpecError, UsageError
+from harness_schemas.spec import RunSpec
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> RunSpec:
+    """The specification in `path`, with `key.path=value` overrides applied.
+
+    Relative model and prompt paths are taken from the specification's own folder.
+
+    Raises:
+        UsageError: unreadable, or not TOML, YAML or JSON.
+        SpecError: mistakes in it, all of them.
+    """
+    data = _parse(path)
+    for text in overrides:
+        _override(data, text)
+    try:
+        spec = RunSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(str(path), _problems(error)) from None
+    return _resolve_paths(spec, path.resolve().parent)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise UsageError(f"no specification {path}", "see examples/quickstart.toml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    try:
+        data = _PARSERS.get(path.suffix.lower(), tomllib.loads)(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is not valid {path.suffix.lstrip('.') or 'toml'}: {error}"
+        ) from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} does not hold a table of keys")
+    return data
+
+
+def _yaml(text: str) -> Any:
+    try:
+        import yaml  # type: ignore[import-untyped]
+    except ImportError:
+        raise ValueError("PyYAML is not installed; use TOML or JSON") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".yaml": _yaml, ".yml": _yaml}
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, sign, raw = text.partition("=")
+    if not sign or not key:
+        raise UsageError(f"--set {text!r} is not key.path=value")
+    try:
+        value = tomllib.loads(f"v = {raw}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    *parents, last = key.strip().split(".")
+    place = data
+    for name in parents:
+        child = place.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"--set {text!r}: {name} is not a table")
+        place = child
+    place[last] = value
+
+
+def _problems(error: ValidationError) -> list[tuple[str, str]]:
+    return [
+        (
+            ".".join(str(part) for part in problem["loc"]),
+            "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"],
+        )
+        for problem in error.errors()
+    ]
+
+
+def _resolve_paths(spec: RunSpec, folder: Path) -> RunSpec:
+    model, prompts = spec.model, spec.prompts
+    if model.path is not None:
+        model = model.model_copy(update={"path": str(folder / Path(model.path).expanduser())})
+    if prompts.source != "shipped":
+        source = str(folder / Path(prompts.source).expanduser())
+        prompts = prompts.model_copy(update={"source": source})
+    return spec.model_copy(update={"model": model, "prompts": prompts})
