@@ -6,6 +6,7 @@ import atexit
 import os
 import time
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from harness_probe.recorder import KIND_IO, KIND_SPAN, KIND_UNIT, Recorder
@@ -22,6 +23,7 @@ from harness_probe.spans import (
 )
 
 _active: Recorder | None = None
+_hooked = False
 
 
 def start(
@@ -37,7 +39,7 @@ def start(
     then to SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID. A folder that cannot be written is
     one line on stderr, never an exception.
     """
-    global _active
+    global _active, _hooked
     if _active is not None:
         return True
     target = folder or os.environ.get("HARNESS_SPOOL_DIR")
@@ -53,8 +55,10 @@ def start(
     except OSError as error:
         os.write(2, f"harness.probe: not recording: {error}\n".encode())
         return False
-    atexit.register(stop)
-    os.register_at_fork(after_in_child=_after_fork)
+    if not _hooked:
+        atexit.register(stop)
+        os.register_at_fork(after_in_child=_after_fork)
+        _hooked = True
     return True
 
 
@@ -145,7 +149,7 @@ def unit(
 def collective(op: str, group: int, num_bytes: int, dtype: str = "") -> Communication | Noop:
     """A blocking collective of a registered group (see `group`)."""
     rec = _active
-    if rec is None or rec.comm_depth:
+    if rec is None or get_ident() in rec.communicating:
         return NOOP
     return communication(rec, op, group, -1, num_bytes, dtype)
 
@@ -155,7 +159,7 @@ def p2p(
 ) -> Communication | Noop:
     """A blocking `send` or `recv`; `peer` is the other side's global rank."""
     rec = _active
-    if rec is None or rec.comm_depth:
+    if rec is None or get_ident() in rec.communicating:
         return NOOP
     return communication(rec, op, group, peer, num_bytes, dtype)
 

@@ -11,6 +11,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any
 
 from harness_probe import api
@@ -67,6 +68,8 @@ _MODULES = (
     "deepspeed.comm.comm",
 )
 _originals: list[tuple[Any, str, Any]] = []
+_wrappers: dict[int, Any] = {}
+"""By the original's id: torch compares functions (P2POp's `op`), so each has one wrapper."""
 
 
 def trace_distributed() -> None:
@@ -84,7 +87,10 @@ def trace_distributed() -> None:
             if function is None or hasattr(function, "__harness_wrapped__"):
                 continue
             _originals.append((module, name, function))
-            setattr(module, name, _wrap(name, function))
+            wrapper = _wrappers.get(id(function))
+            if wrapper is None:
+                wrapper = _wrappers[id(function)] = _wrap(name, function)
+            setattr(module, name, wrapper)
 
 
 def untrace_distributed() -> None:
@@ -92,6 +98,7 @@ def untrace_distributed() -> None:
     while _originals:
         module, name, function = _originals.pop()
         setattr(module, name, function)
+    _wrappers.clear()
 
 
 def _wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,10 +109,14 @@ def _wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def traced(*args: Any, **kwargs: Any) -> Any:
             rec = api.recorder()
-            if rec is None or rec.comm_depth:
+            if rec is None or get_ident() in rec.communicating:
+                return function(*args, **kwargs)
+            group = _group_id(rec, _argument(args, kwargs, "group", _GROUP_POSITION[name]))
+            if group is None:
                 return function(*args, **kwargs)
             num_bytes, dtype = _message(_argument(args, kwargs, keyword, position))
-            group = _group_id(rec, _argument(args, kwargs, "group", _GROUP_POSITION[name]))
+            if _argument(args, kwargs, "async_op", _GROUP_POSITION[name] + 1):
+                return _post(rec, function, args, kwargs, op, group, -1, num_bytes, dtype)
             return _call(rec, function, args, kwargs, op, group, -1, num_bytes, dtype)
 
     else:
@@ -114,13 +125,16 @@ def _wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def traced(*args: Any, **kwargs: Any) -> Any:
             rec = api.recorder()
-            if rec is None or rec.comm_depth:
+            if rec is None or get_ident() in rec.communicating:
+                return function(*args, **kwargs)
+            process_group = _argument(args, kwargs, "group", _GROUP_POSITION[name])
+            group = _group_id(rec, process_group)
+            if group is None:
                 return function(*args, **kwargs)
             num_bytes, dtype = _message(_argument(args, kwargs, "tensor", 0))
-            process_group = _argument(args, kwargs, "group", _GROUP_POSITION[name])
             peer = _global_peer(args, kwargs, peer_name, process_group)
-            group = _group_id(rec, process_group)
-            return _call(rec, function, args, kwargs, op, group, peer, num_bytes, dtype)
+            record = _post if name in ("isend", "irecv") else _call
+            return record(rec, function, args, kwargs, op, group, peer, num_bytes, dtype)
 
     traced.__harness_wrapped__ = True  # type: ignore[attr-defined]
     return traced
@@ -137,19 +151,29 @@ def _call(
     num_bytes: int,
     dtype: str,
 ) -> Any:
-    asynchronous = kwargs.get("async_op") or function.__name__ in ("isend", "irecv")
-    if not asynchronous:
-        with communication(rec, op, group, peer, num_bytes, dtype):
-            return function(*args, **kwargs)
-    # A posted call is no interval: the interval is its wait(). Its place in the order of its
-    # group is fixed here, where it is issued.
+    with communication(rec, op, group, peer, num_bytes, dtype):
+        return function(*args, **kwargs)
+
+
+def _post(
+    rec: Recorder,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    op: str,
+    group: int,
+    peer: int,
+    num_bytes: int,
+    dtype: str,
+) -> Any:
+    """A posted call is no interval: its `wait` is. Its ordinal is fixed where it is issued."""
     enqueued = time.monotonic_ns()
-    ordinal = next_ordinal(rec, (op, peer) if peer >= 0 else group)
-    rec.comm_depth += 1
+    ordinal = next_ordinal(rec, op, group, peer)
+    rec.communicating.add(get_ident())
     try:
         work = function(*args, **kwargs)
     finally:
-        rec.comm_depth -= 1
+        rec.communicating.discard(get_ident())
     if work is None:  # this rank is not in the group
         return None
     return _TracedWork(
@@ -191,19 +215,19 @@ def _message(value: Any) -> tuple[int, str]:
         return -1, ""
 
 
-_group_ids: dict[Any, int] = {}
-
-
-def _group_id(rec: Recorder, process_group: Any) -> int:
-    key = (id(rec), process_group)
-    found = _group_ids.get(key)
+def _group_id(rec: Recorder, process_group: Any) -> int | None:
+    """Id of torch's group; None where this rank is not in it, and nothing will happen."""
+    found = rec.group_ids.get(process_group)
     if found is None:
         dist = sys.modules["torch.distributed"]
         actual = process_group if process_group is not None else dist.group.WORLD
-        ranks = tuple(dist.get_process_group_ranks(actual))
+        try:
+            ranks = tuple(dist.get_process_group_ranks(actual))
+        except (KeyError, ValueError, RuntimeError, TypeError):
+            return None
         name = str(getattr(actual, "group_desc", "") or "")
         found = rec.define_group(ranks, id(actual), name)
-        _group_ids[key] = found
+        rec.group_ids[process_group] = found
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import socket
@@ -58,14 +59,15 @@ class Recorder:
         self.next_id = 0
         self.parent = 0
         self.unit_id = 0
-        self.comm_depth = 0
+        self.communicating: set[int] = set()  # threads inside an outermost call
         self.entered = 0
         self.heads: dict[Any, int] = {}
         self.ordinals: dict[Any, int] = {}
         self.foreign_lock = threading.Lock()
+        self.group_ids: dict[Any, int] = {}  # of torch's process groups
         self._descriptors = 0
-        self._units = 0
-        self._attrs = 0
+        self._unit_ids = itertools.count(1)  # `next` is one step for all threads
+        self._attrs_ids = itertools.count(1)
         self._groups: dict[tuple[tuple[int, ...], Any], int] = {}
         self._group_count: dict[tuple[int, ...], int] = {}
         self._stopping = threading.Event()
@@ -102,15 +104,15 @@ class Recorder:
 
     def define_unit(self, **key: Any) -> int:
         """Write a unit of work's key of work and return its id."""
-        self._units += 1
-        self.meta.write("unit", id=self._units, start_ns=_now(), **key)
-        return self._units
+        unit_id = next(self._unit_ids)
+        self.meta.write("unit", id=unit_id, start_ns=_now(), **key)
+        return unit_id
 
     def define_attrs(self, fields: dict[str, Any]) -> int:
         """Write a rare span's free attributes and return their id."""
-        self._attrs += 1
-        self.meta.write("attrs", id=self._attrs, attrs=fields)
-        return self._attrs
+        attrs_id = next(self._attrs_ids)
+        self.meta.write("attrs", id=attrs_id, attrs=fields)
+        return attrs_id
 
     def define_group(self, ranks: tuple[int, ...], token: Any = None, name: str = "") -> int:
         """Id of a communication group; `token` tells apart groups of the same ranks."""
@@ -167,14 +169,18 @@ class Recorder:
             dropped=self.file.dropped,
             dropped_meta=self.meta.dropped,
         )
-        self.live.update(_now(), 0, entered=self.entered)
+        if not self.live.pending():  # a call that failed stays on record
+            self.live.update(_now(), 0, entered=self.entered)
         self.meta.close()
         self.live.close()
 
     def abandon(self) -> None:
         """Forget the files without flushing: for a forked child, whose parent goes on."""
+        # The copied event may be locked for ever by the flusher, which the child does not have.
+        self._stopping = threading.Event()
         self._stopping.set()
         for fd in (self.file.fd, self.meta.fd):
             if fd >= 0:
                 os.close(fd)
         self.file.fd = self.meta.fd = -1
+        self.live.close()

@@ -61,9 +61,7 @@ def write(rec: Recorder, *words: int) -> None:
     """Append one record from the owner's thread, or a marked one from any other."""
     file = rec.file
     if get_ident() != rec.owner:
-        with rec.foreign_lock:
-            # Another thread must not touch the owner's chunk: it goes straight to the file.
-            rec.file._append(memoryview(RECORD.pack(words[0] | FOREIGN_THREAD, *words[1:])))
+        file.add_foreign(RECORD.pack(words[0] | FOREIGN_THREAD, *words[1:]))
         return
     offset = file.offset
     _pack_into(file.chunk, offset, *words)
@@ -213,7 +211,7 @@ class Communication(TimedSpan):
 
     def __enter__(self) -> None:
         rec = self._rec
-        rec.comm_depth += 1
+        rec.communicating.add(get_ident())
         rec.entered += 1
         self._enter()
         start = self._start
@@ -232,7 +230,7 @@ class Communication(TimedSpan):
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         rec = self._rec
-        rec.comm_depth -= 1
+        rec.communicating.discard(get_ident())
         if kind is not None:
             # It never completed. The pending entry stays in the live page: what was waited for
             # when the peer vanished is the evidence.
@@ -274,8 +272,9 @@ class File(TimedSpan):
         self._leave(self._bytes, 0, -1, attrs_id)
 
 
-def next_ordinal(rec: Recorder, key: Any) -> int:
+def next_ordinal(rec: Recorder, op: str, group: int, peer: int) -> int:
     """The next ordinal of a group (collectives) or of an ordered pair (point-to-point)."""
+    key: Any = (op, peer) if op in ("send", "recv") else group
     rec.ordinals[key] = ordinal = rec.ordinals.get(key, -1) + 1
     return ordinal
 
@@ -297,6 +296,5 @@ def communication(
         kind, (op, dtype, kind), name=op, category="comm", op=op, dtype=dtype, timeline="host"
     )
     if ordinal < 0:
-        key: Any = (op, peer) if point_to_point else group
-        ordinal = next_ordinal(rec, key)
+        ordinal = next_ordinal(rec, op, group, peer)
     return Communication(rec, head, group, peer, num_bytes, ordinal, enqueued_ns)

@@ -35,6 +35,7 @@ class SpanFile:
 
     __slots__ = (
         "_flushed",
+        "_foreign",
         "_lock",
         "_pending",
         "_pending_bytes",
@@ -54,10 +55,19 @@ class SpanFile:
         self.dropped = 0
         self.written = 0
         self._flushed = 0
+        self._foreign = bytearray()
         self._pending: list[tuple[bytearray, int]] = []
         self._pending_bytes = 0
         self._lock = threading.Lock()
         self._write_lock = threading.Lock()
+
+    def add_foreign(self, record: bytes) -> None:
+        """Take a whole record from a thread that is not the recording one."""
+        with self._lock:
+            if len(self._foreign) >= MAX_PENDING_BYTES:
+                self.dropped += 1
+            else:
+                self._foreign += record
 
     def roll(self) -> None:
         """Set the full chunk aside and go on in a fresh one (recording thread only)."""
@@ -79,6 +89,9 @@ class SpanFile:
                 parts = [memoryview(chunk)[first:] for chunk, first in self._pending]
                 self._pending.clear()
                 self._pending_bytes = 0
+                if self._foreign:
+                    parts.append(memoryview(self._foreign))
+                    self._foreign = bytearray()
                 end = self.offset
                 if end > self._flushed:
                     parts.append(memoryview(self.chunk)[self._flushed : end])
@@ -112,23 +125,25 @@ class SpanFile:
 class MetaFile:
     """JSON lines, each written at once: a record never refers to an id that is not on disk."""
 
-    __slots__ = ("_lock", "dropped", "fd")
+    __slots__ = ("_lock", "_torn", "dropped", "fd")
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         self.dropped = 0
+        self._torn = False
         self._lock = threading.Lock()
 
     def write(self, meta_kind: str, /, **fields: Any) -> None:
-        """Append one line; on failure (disk full, closed) count it as dropped."""
-        line = json.dumps({"t": meta_kind, **fields}, separators=(",", ":"), default=str).encode()
+        """Append one line; on failure (disk full, closed, no JSON) count it as dropped."""
         with self._lock:
             try:
-                sent = os.write(self.fd, line + b"\n")
-                if sent <= len(line):  # cut by a full disk: the reader skips the torn line
-                    self.dropped += 1
-                    os.write(self.fd, b"\n")
-            except OSError:
+                text = json.dumps({"t": meta_kind, **fields}, separators=(",", ":"), default=str)
+                line = text.encode() + b"\n"
+                if self._torn:  # end what a full disk cut: the reader skips that line
+                    line = b"\n" + line
+                self._torn = os.write(self.fd, line) < len(line)
+                self.dropped += self._torn
+            except (OSError, TypeError, ValueError):
                 self.dropped += 1
 
     def close(self) -> None:
@@ -153,6 +168,7 @@ class LiveFile:
         self.pid = os.getpid()
         self._slots: dict[int, int] = {}
         self.ok = True
+        self.map: mmap.mmap | bytearray
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
             try:
@@ -194,6 +210,10 @@ class LiveFile:
             len(self._slots),
         )
 
+    def pending(self) -> bool:
+        """Whether a call was entered and not left."""
+        return bool(LIVE_HEAD.unpack_from(self.map)[4])
+
     def group(self, group_id: int, entered: int, left: int) -> None:
         """Store the last ordinal entered and left of a group (the first 64 groups)."""
         slot = self._slots.get(group_id)
@@ -205,5 +225,7 @@ class LiveFile:
         LIVE_SLOT.pack_into(self.map, slot, group_id, entered, left)
 
     def close(self) -> None:
-        """Unmap; idempotent."""
-        self.map.close()
+        """Unmap; idempotent. Calls still open write to memory that nobody reads."""
+        page, self.map = self.map, bytearray(LIVE_BYTES)
+        if isinstance(page, mmap.mmap):
+            page.close()
