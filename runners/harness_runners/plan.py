@@ -6,6 +6,7 @@ session's code, and every rank decides the same things from the same bytes.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,7 @@ def make_plan(
     Raises:
         UsageError: the model directory cannot be read.
     """
-    model = _model_plan(spec)
+    model = plan_model(spec)
     shape = planned_shape(model)
     layers = spec.parallel.layers or model_shape.split_layers(shape, spec.parallel.pp)
     inject = spec.inject
@@ -163,7 +164,7 @@ def make_plan(
         engine=spec.runner,
         dtype=spec.dtype,
         device=resolve_device(spec.device),
-        prompts=_prompt_plan(spec),
+        prompts=plan_prompts(spec),
         generation=GenerationPlan(**spec.generation.model_dump()),
         check_prompts=spec.check.limit if spec.check.reference else 0,
         inject=None
@@ -182,7 +183,8 @@ def planned_shape(model: ModelPlan) -> model_shape.ModelShape:
     return model_shape.ModelShape.from_config({**model.config, "vocab_size": tokenizer.VOCABULARY})
 
 
-def _model_plan(spec: RunSpec) -> ModelPlan:
+def plan_model(spec: RunSpec) -> ModelPlan:
+    """Where the model is or will be; writes nothing."""
     models = cache.cache_dir() / "models"
     if spec.model.synthetic is not None:
         name = spec.model.synthetic
@@ -208,7 +210,8 @@ def needs_conversion(folder: Path) -> bool:
     return not safe and any((folder / name).exists() for name in names)
 
 
-def _prompt_plan(spec: RunSpec) -> PromptPlan:
+def plan_prompts(spec: RunSpec) -> PromptPlan:
+    """Which prompts, with an absolute path."""
     source = spec.prompts.source
     if source != "shipped":
         source = str(Path(source).absolute())
@@ -221,8 +224,6 @@ def resolve_device(requested: str) -> str:
     Raises:
         UsageError: cuda was asked for and there is none.
     """
-    import os
-
     has_gpu = Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
     if requested == "cuda" and not has_gpu:
         raise UsageError("device is cuda, but this machine has no NVIDIA driver", "use device cpu")

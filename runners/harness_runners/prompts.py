@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +58,10 @@ def read_prompts(plan: PromptPlan) -> list[Prompt]:
         ]
     if not prompts:
         raise UsageError(f"{plan.source} holds no prompt of the variant {plan.variant!r}")
-    repeated = {p.id for p in prompts} if len({p.id for p in prompts}) < len(prompts) else set()
-    if repeated:
-        seen: set[str] = set()
-        twice = next(p.id for p in prompts if p.id in seen or seen.add(p.id))  # type: ignore[func-returns-value]
-        raise UsageError(f"{plan.source}: two prompts have the id {twice!r}")
+    counts = Counter(prompt.id for prompt in prompts)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise UsageError(f"{plan.source}: several prompts have the id {twice[0]!r}")
     return prompts[: plan.limit]
 
 

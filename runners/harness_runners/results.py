@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import harness_probe as probe
 from harness_runners.engines import BatchJob, Generated, UnitRecord
 from harness_runners.groups import Place
+from harness_runners.logits_store import LogitsStore, Sample
+from harness_runners.model_shape import eos_tokens
+from harness_runners.plan import RunPlan
+from harness_runners.units import Units
 from harness_schemas.errors import HarnessError
 
 
@@ -58,13 +65,25 @@ def record_steps(
             probe.tokens(counts, first_row=unit.first_row, unit=unit.unit_id, **times)
 
 
+def token_times(units: Sequence[UnitRecord], row: int, length: int) -> tuple[int, int]:
+    """When a row's first and last token were there, on CLOCK_MONOTONIC."""
+    ends = {
+        unit.step: unit.host_ns
+        for unit in units
+        if unit.first_row <= row < unit.first_row + unit.rows
+    }
+    return ends[0], ends[length - 1]
+
+
 def record_requests(
-    job: BatchJob, units: Sequence[UnitRecord], lengths: Sequence[int], times: tuple[int, int]
+    job: BatchJob,
+    lengths: Sequence[int],
+    times: Sequence[tuple[int, int]],
+    arrival_ns: int,
+    start_ns: int,
 ) -> None:
-    """Write every request of a batch; `times`: when it was known, when its batch began."""
-    arrival_ns, start_ns = times
-    ends = {(row, unit.step): unit.host_ns for unit in units for row in _rows(unit)}
-    for row, request in enumerate(job.requests):
+    """Write every request of a batch: known at `arrival_ns`, handed to the engine at `start_ns`."""
+    for request, length, (first, end) in zip(job.requests, lengths, times, strict=True):
         probe.request(
             request.id,
             batch=job.index,
@@ -72,16 +91,12 @@ def record_requests(
             warmup=job.warmup,
             perturbed_by=job.perturbed_by,
             prompt_tokens=len(request.tokens),
-            output_tokens=lengths[row],
+            output_tokens=length,
             arrival_ns=arrival_ns,
             start_ns=start_ns,
-            first_token_ns=ends[row, 0],
-            end_ns=ends[row, lengths[row] - 1],
+            first_token_ns=first,
+            end_ns=end,
         )
-
-
-def _rows(unit: UnitRecord) -> range:
-    return range(unit.first_row, unit.first_row + unit.rows)
 
 
 class Completions:
@@ -117,3 +132,74 @@ class Completions:
                 f"cannot write {self._path}: {error.strerror or error}",
                 "free space or choose another place with --output",
             ) from None
+
+
+class Writer:
+    """Finishes batches: every rank learns the tokens; the speaking rank (the last stage's
+    first) writes down what the whole world knows: tokens, requests, completions, logits."""
+
+    def __init__(self, plan: RunPlan, place: Place, units: Units, tokenizer: Any) -> None:
+        self._place = place
+        self._units = units
+        self._speaks = place.is_last and place.tp_rank == 0
+        self._eos = eos_tokens(Path(plan.model.folder)) if plan.generation.stop_at_eos else ()
+        name = f"rank-{place.rank:05d}.jsonl"
+        self._completions = Completions(plan.run.completions / name, tokenizer)
+        self._logits = LogitsStore(plan.run)
+        self._arrivals: dict[int, int] = {}
+        self._started = 0
+
+    def begin(self, job: BatchJob) -> None:
+        """A batch is handed to the engine. All prompts of a repeat arrive with its first batch."""
+        probe.batch(job.index, [request.id for request in job.requests], repeat=job.repeat)
+        self._started = time.monotonic_ns()
+        self._arrivals.setdefault(job.repeat, self._started)
+
+    def finish(self, job: BatchJob, generated: Generated) -> None:
+        """Share a batch's tokens and record what it was."""
+        tokens = share_tokens(generated, self._place)
+        ran = max(unit.step for unit in generated.units) + 1
+        lengths = [completion_length(row, self._eos, ran) for row in tokens]
+        record_steps(job, generated.units, lengths, self._speaks)
+        if not self._speaks:
+            return
+        times = [token_times(generated.units, row, n) for row, n in enumerate(lengths)]
+        arrived = self._arrivals[job.repeat]
+        record_requests(job, lengths, times, arrived, self._started)
+        self._trace(job, times)
+        if job.keep_logits:
+            self._keep_logits(job, generated, tokens, lengths)
+        elif not job.warmup:
+            self._completions.add(job, tokens, lengths)
+
+    def _trace(self, job: BatchJob, times: Sequence[tuple[int, int]]) -> None:
+        if self._units.telemetry is None:
+            return
+        for request, (first, end) in zip(job.requests, times, strict=True):
+            self._units.telemetry.add(
+                "request",
+                self._started,
+                end,
+                request_id=request.id,
+                batch=job.index,
+                repeat=job.repeat,
+                time_to_first_token_ns=first - self._started,
+            )
+
+    def _keep_logits(
+        self,
+        job: BatchJob,
+        generated: Generated,
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+    ) -> None:
+        """Write each prompt's logits, one row a token."""
+        first = 0
+        for steps in generated.logits:
+            logits = [step.cpu().numpy() for step in steps]
+            for row in range(len(logits[0])):
+                request, length = job.requests[first + row], lengths[first + row]
+                kept = np.stack([step[row] for step in logits[:length]])
+                chosen = tuple(tokens[first + row][:length])
+                self._logits.add(Sample(request.id, request.tokens, chosen, kept))
+            first += len(logits[0])

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import importlib
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness_probe as probe
 from harness_runners.engines import BatchJob
 from harness_runners.plan import HookPlan, RunPlan
 from harness_schemas.errors import HarnessError
 from harness_schemas.spi import UnitKey
+
+if TYPE_CHECKING:
+    from harness_runners.telemetry import Telemetry
 
 
 class Hooks:
@@ -70,10 +74,14 @@ class Hooks:
 
 
 class Units:
-    """Opens units: the hooks are asked first, the recorder is told."""
+    """Opens units: the hooks are asked first, the recorder is told, then the telemetry.
+
+    `hooks` and `telemetry` are None until the rank has them; the first unit is older than both.
+    """
 
     def __init__(self) -> None:
         self.hooks: Hooks | None = None
+        self.telemetry: Telemetry | None = None
 
     @contextlib.contextmanager
     def phase(self, phase: str, job: BatchJob | None = None) -> Iterator[int]:
@@ -81,8 +89,24 @@ class Units:
         key = UnitKey(phase)
         if job is not None:
             key = UnitKey(phase, batch=job.index, repeat=job.repeat, warmup=job.warmup)
+        start = time.monotonic_ns()
         with self._open(key, job.perturbed_by if job else None) as unit_id:
             yield unit_id
+        if self.telemetry is not None:
+            self.telemetry.add(
+                phase, start, time.monotonic_ns(), batch=key.batch, repeat=key.repeat
+            )
+
+    def stop_hooks(self) -> None:
+        """End the collectors' hooks; idempotent."""
+        if self.hooks is not None:
+            self.hooks.stop()
+
+    def close(self) -> None:
+        """End hooks and telemetry; idempotent."""
+        self.stop_hooks()
+        if self.telemetry is not None:
+            self.telemetry.close()
 
     @contextlib.contextmanager
     def step(self, phase: str, job: BatchJob, microbatch: int, step: int) -> Iterator[int]:

@@ -12,18 +12,22 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness_probe as probe
-from harness_runners import prompts, rank_process, results
+from harness_runners import prompts, rank_process
 from harness_runners.engines import BatchJob, Engine
 from harness_runners.groups import Groups, Place, layers_of, make_groups
-from harness_runners.model_shape import eos_tokens, read_shape
+from harness_runners.model_shape import read_shape
 from harness_runners.plan import RunPlan
 from harness_runners.prompts import Request
 from harness_runners.rank_process import RankEnv
+from harness_runners.results import Writer
 from harness_runners.units import Hooks, Units
 from harness_schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness_runners.telemetry import Telemetry
 
 WARMUP_REPEAT = -1
 """`repeat` of warm-up batches: the measured repeats count from 0."""
@@ -38,38 +42,36 @@ def main(argv: list[str] | None = None) -> int:
     rank_process.redirect_output(plan.run, env.rank)
     rank_process.watch_signals()
     probe.start(plan.run.spans, env.rank, env.world_size, env.local_rank)
-    try:
-        run_rank(plan, env)
-    except BaseException as error:  # noqa: BLE001 (every way to end is reported)
-        rank_process.leave(rank_process.report_failure(env.rank, error))
-    rank_process.leave(0)
-
-
-def run_rank(plan: RunPlan, env: RankEnv) -> None:
-    """Start up, tokenise, load, warm up, generate every batch, end."""
     units = Units()
+    code = 0
+    try:
+        run_rank(plan, env, units)
+    except BaseException as error:  # noqa: BLE001 (however a rank ends, it says why)
+        code = rank_process.report_failure(env.rank, error)
+    units.close()
+    rank_process.leave(code)
+
+
+def run_rank(plan: RunPlan, env: RankEnv, units: Units) -> None:
+    """Start up, tokenise, load, warm up, generate every batch, end."""
     with units.phase("startup"):
         rank = start_up(plan, env, units)
     with units.phase("preprocess"):
         requests, tokenizer = tokenise(plan, rank.place)
         jobs = list(make_jobs(plan, requests))
-        completions = rank.completions(tokenizer)
+        writer = Writer(plan, rank.place, units, tokenizer)
     with units.phase("load"):
         rank.engine.load()
     with units.phase("warmup"):
         rank.engine.reserve(jobs)
-    arrivals: dict[int, int] = {}
     for job in jobs:
-        probe.batch(job.index, [request.id for request in job.requests], repeat=job.repeat)
-        started = time.monotonic_ns()
-        arrival = arrivals.setdefault(job.repeat, started)
+        writer.begin(job)
         generated = rank.engine.generate(job, units.step)
         with units.phase("postprocess", job):
-            rank.finish(job, generated, (arrival, started), completions)
+            writer.finish(job, generated)
     with units.phase("postprocess"):
         rank.engine.close()
-        if units.hooks is not None:
-            units.hooks.stop()
+        units.stop_hooks()
         rank.leave_world()
 
 
@@ -77,41 +79,9 @@ def run_rank(plan: RunPlan, env: RankEnv) -> None:
 class Rank:
     """A rank that has joined its world."""
 
-    plan: RunPlan
     place: Place
     groups: Groups
     engine: Engine
-    eos: tuple[int, ...]
-
-    @property
-    def speaks(self) -> bool:
-        """Whether this rank writes what the whole world knows: tokens, requests, completions."""
-        return self.place.is_last and self.place.tp_rank == 0
-
-    def completions(self, tokenizer: Any) -> results.Completions | None:
-        """Where the speaking rank writes completions."""
-        if not self.speaks:
-            return None
-        name = f"rank-{self.place.rank:05d}.jsonl"
-        return results.Completions(self.plan.run.completions / name, tokenizer)
-
-    def finish(
-        self,
-        job: BatchJob,
-        generated: Any,
-        times: tuple[int, int],
-        completions: results.Completions | None,
-    ) -> None:
-        """Share a batch's tokens and record what it was."""
-        tokens = results.share_tokens(generated, self.place)
-        eos = self.eos if self.plan.generation.stop_at_eos else ()
-        ran = max(unit.step for unit in generated.units) + 1
-        lengths = [results.completion_length(row, eos, ran) for row in tokens]
-        results.record_steps(job, generated.units, lengths, self.speaks)
-        if self.speaks:
-            results.record_requests(job, generated.units, lengths, times)
-        if completions is not None and not job.warmup and job.perturbed_by is None:
-            completions.add(job, tokens, lengths)
 
     def leave_world(self) -> None:
         """Wait for all ranks and take the process groups down."""
@@ -132,12 +102,14 @@ def start_up(plan: RunPlan, env: RankEnv, units: Units) -> Rank:
             f"tp {plan.tp} x pp {plan.pp} needs {plan.world_size} ranks, "
             f"the launcher started {env.world_size}"
         )
+    started = time.monotonic_ns()
     from harness_runners import backend
 
     device = backend.join_world(plan, env)
     place = Place(env.rank, plan.tp, plan.pp)
     groups = make_groups(place)
     units.hooks = Hooks(plan, env.rank)
+    units.telemetry = make_telemetry(plan, env, started)
     layers = layers_of(plan, place)
     probe.fact(
         tp_rank=place.tp_rank,
@@ -147,7 +119,20 @@ def start_up(plan: RunPlan, env: RankEnv, units: Units) -> Rank:
         **backend.device_facts(device),
     )
     engine = backend.make_engine(plan, place, groups, device)
-    return Rank(plan, place, groups, engine, eos_tokens(Path(plan.model.folder)))
+    return Rank(place, groups, engine)
+
+
+def make_telemetry(plan: RunPlan, env: RankEnv, started_ns: int) -> Telemetry:
+    """The rank's OpenTelemetry spans, below the session's own."""
+    from harness_runners.telemetry import Telemetry
+
+    path = plan.run.spans / f"rank-{env.rank:05d}.otel.jsonl"
+    return Telemetry(
+        path,
+        f"rank {env.rank}",
+        started_ns,
+        **{"harness.run_id": plan.run.run_id, "rank": env.rank},
+    )
 
 
 def tokenise(plan: RunPlan, place: Place) -> tuple[list[Request], Any]:

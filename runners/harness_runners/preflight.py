@@ -1,0 +1,110 @@
+"""Find a specification's mistakes before anything is started: files, shapes, prompts.
+
+Reads headers and text only; imports neither torch nor transformers; well under a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness_runners import cache, plan, prompts
+from harness_runners.checkpoint import read_checkpoint
+from harness_runners.convert import bin_files
+from harness_runners.model_shape import ModelShape
+from harness_schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness_schemas.spec import RunSpec
+
+Problem = tuple[str, str]
+"""Dotted path of a key of the specification, and a sentence."""
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def preflight(spec: RunSpec) -> list[Problem]:
+    """Everything that is wrong with a specification on this machine; empty: it can run."""
+    problems = list(_device(spec))
+    problems += _model_files(spec)
+    try:
+        model = plan.plan_model(spec)
+        shape = plan.planned_shape(model)
+    except UsageError as error:
+        return _once([*problems, ("model.path", error.message), *_prompts(spec, None, None)])
+    problems += _parallel(spec, shape)
+    problems += _prompts(spec, Path(model.folder), shape)
+    return _once(problems)
+
+
+def _once(problems: list[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))
+
+
+def _device(spec: RunSpec) -> Iterator[Problem]:
+    try:
+        device = plan.resolve_device(spec.device)
+    except UsageError as error:
+        yield "device", error.message
+        return
+    if device == "cpu" and spec.generation.mode == "graph":
+        yield "generation.mode", "graph replays CUDA graphs, and the device is cpu"
+    if device == "cpu" and spec.inject is not None and spec.inject.where == "device":
+        yield "inject.where", "device keeps a GPU busy, and the device is cpu"
+
+
+def _model_files(spec: RunSpec) -> Iterator[Problem]:
+    """Weights and tokenizer of a model directory; a synthetic model cannot be wrong."""
+    if spec.model.path is None:
+        return
+    folder = Path(spec.model.path)
+    if not folder.is_dir():
+        yield "model.path", f"{folder} is no folder"
+        return
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        yield "model.path", f"{folder} holds no tokenizer ({', '.join(TOKENIZER_FILES)})"
+    try:
+        if plan.needs_conversion(folder):
+            bin_files(folder)
+        else:
+            read_checkpoint(folder)
+    except UsageError as error:
+        yield "model.path", error.message
+
+
+def _parallel(spec: RunSpec, shape: ModelShape) -> Iterator[Problem]:
+    tp, pp, layers = spec.parallel.tp, spec.parallel.pp, spec.parallel.layers
+    if pp > shape.layers:
+        yield "parallel.pp", f"{pp} stages, but the model has {shape.layers} layers"
+    if layers is not None and sum(layers) != shape.layers:
+        yield "parallel.layers", f"they add up to {sum(layers)}, the model has {shape.layers}"
+    if tp > shape.kv_heads:
+        yield (
+            "parallel.tp",
+            f"{tp} ranks share a layer, but the model has {shape.kv_heads} key/value heads: "
+            f"some ranks would hold none; use tp {shape.kv_heads} or less and more stages",
+        )
+        return
+    for count, what in ((shape.heads, "attention heads"), (shape.kv_heads, "key/value heads")):
+        if count % tp:
+            yield "parallel.tp", f"{count} {what} cannot be divided among {tp} ranks"
+
+
+def _prompts(spec: RunSpec, folder: Path | None, shape: ModelShape | None) -> list[Problem]:
+    prompt_plan = plan.plan_prompts(spec)
+    try:
+        texts = prompts.read_prompts(prompt_plan)
+    except prompts.PromptErrors as error:
+        return [("prompts.source", problem) for problem in error.problems]
+    except UsageError as error:
+        return [("prompts.source", error.message)]
+    if folder is None or shape is None or not folder.is_dir():
+        return []
+    # Only where an earlier run has counted the tokens: loading a tokenizer takes seconds.
+    file = prompts.token_file(cache.cache_dir(), folder, texts)
+    if prompt_plan.override or not file.exists():
+        return []
+    requests = prompts.read_tokens(file)
+    sentences = prompts.too_long(requests, shape.max_positions, spec.generation.new_tokens)
+    return [("prompts", sentence) for sentence in sentences]
