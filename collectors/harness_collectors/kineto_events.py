@@ -1,0 +1,432 @@
+"""Kineto's events into columns: typed decoding, exact times, names coded once.
+
+Field names are those of libkineto's output_json.cpp and of `record_param_comms`; only the
+fields in use are decoded. Categories of activities and their kinds: `classify.KINETO_KINDS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from operator import attrgetter
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+
+from harness_collectors.classify import KINETO_KINDS, Classifier
+from harness_collectors.kineto_stream import Piece
+
+_LIMIT: Final = 2**63 - 1
+_Int = Annotated[int, msgspec.Meta(ge=-_LIMIT, le=_LIMIT)]
+_LARGEST_US: Final = 9.2e15
+"""Beyond this many microseconds int64 nanoseconds end."""
+_FLOAT_EXACT_US: Final = float(2**43)
+"""Below, neighbouring float64 microseconds are less than 1 ns apart, so rounding is exact."""
+
+_FRACTION = re.compile(rb'"ts"\s*:\s*"?-?\d+[.eE]')
+
+KINDS: Final = ("", "kernel", "memcpy", "memset", "runtime", "op", "annotation", "overhead")
+KERNEL, MEMCPY, MEMSET, RUNTIME, OP, ANNOTATION, OVERHEAD = range(1, 8)
+"""Codes of kinds in the column `kind`; 0 is what is not kept."""
+_OTHER_CATS: Final = {
+    "cpu_op": "op",
+    "Operator": "op",
+    "xpu_runtime": "runtime",
+    "xpu_driver": "runtime",
+    "mtia_runtime": "runtime",
+    "privateuse1_runtime": "runtime",
+    "privateuse1_driver": "runtime",
+}
+_NOT_KEPT: Final = frozenset({"gpu_user_annotation"})
+"""Copies of host annotations stretched over the device: work is attributed by its launch."""
+
+
+class Args(msgspec.Struct, frozen=True, gc=False):
+    """The arguments in use. -1 and None: absent."""
+
+    device: _Int = -1
+    stream: _Int = -1
+    correlation: _Int = -1
+    graph: _Int = msgspec.field(default=-1, name="graph id")
+    bytes: _Int | str = -1
+    grid: msgspec.Raw = msgspec.Raw(b"")
+    in_device: _Int = msgspec.field(default=-1, name="inDevice")
+    from_device: _Int = msgspec.field(default=-1, name="fromDevice")
+    collective: str | None = msgspec.field(default=None, name="Collective name")
+    in_elements: _Int = msgspec.field(default=-1, name="In msg nelems")
+    out_elements: _Int = msgspec.field(default=-1, name="Out msg nelems")
+    group_size: _Int = msgspec.field(default=-1, name="Group size")
+    dtype: str | None = None
+    in_split: Any = msgspec.field(default=None, name="In split size")
+    out_split: Any = msgspec.field(default=None, name="Out split size")
+    group_name: str | _Int | None = msgspec.field(default=None, name="Process Group Name")
+    group_ranks: Any = msgspec.field(default=None, name="Process Group Ranks")
+    source: _Int = msgspec.field(default=-1, name="Src Rank")
+    target: _Int = msgspec.field(default=-1, name="Dst Rank")
+    sequence: _Int = msgspec.field(default=-1, name="Seq")
+
+
+_NO_ARGS: Final = Args()
+
+
+class Event(msgspec.Struct, gc=False):
+    """One element of `traceEvents`. Times in microseconds."""
+
+    ph: str = ""
+    cat: str = ""
+    name: str = ""
+    pid: _Int | str = -1
+    tid: _Int | str = -1
+    ts: float = float("nan")
+    dur: float = -1.0
+    args: Args = _NO_ARGS
+
+
+class _ExactTimes(msgspec.Struct, gc=False):
+    ts: msgspec.Raw = msgspec.Raw(b"")
+    dur: msgspec.Raw = msgspec.Raw(b"")
+
+
+_event = msgspec.json.Decoder(Event)
+decode_events = msgspec.json.Decoder(list[Event]).decode
+_decode_exact = msgspec.json.Decoder(list[_ExactTimes]).decode
+
+
+def mend_event(text: bytes) -> Event | None:
+    """An event whose fields have surprising types, as far as they can be understood.
+
+    Raises:
+        ValueError, RecursionError: the text is no JSON.
+    """
+    try:
+        return _event.decode(text)
+    except msgspec.ValidationError:
+        found = msgspec.json.decode(text)
+    return _coerced(found) if isinstance(found, dict) else None
+
+
+def _coerced(found: dict[str, Any]) -> Event | None:
+    args = found.get("args")
+    given = args if isinstance(args, dict) else {}
+    fields: dict[str, Any] = {}
+    for info in msgspec.structs.fields(Args):
+        value = given.get(info.encode_name)
+        if info.name in ("in_split", "out_split", "group_ranks"):
+            fields[info.name] = value
+        elif info.name in ("collective", "dtype", "group_name"):
+            fields[info.name] = value if isinstance(value, str) else None
+        elif info.name != "grid":
+            fields[info.name] = _integer(value)
+    texts = [found.get(name) for name in ("ph", "cat", "name")]
+    if not all(isinstance(text, str) for text in texts[:2] if text is not None):
+        return None
+    ph, cat, name = ("" if text is None else str(text) for text in texts)
+    pid, tid = (_identity(found.get(key)) for key in ("pid", "tid"))
+    ts, dur = _number(found.get("ts"), float("nan")), _number(found.get("dur"), -1.0)
+    return Event(ph, cat, name, pid, tid, ts, dur, Args(**fields))
+
+
+def _integer(value: Any) -> int:
+    number = _number(value, -1.0)
+    return int(number) if abs(number) < _LIMIT else -1
+
+
+def _identity(value: Any) -> int | str:
+    return value if isinstance(value, str) else _integer(value)
+
+
+def _number(value: Any, default: float) -> float:
+    if isinstance(value, bool):
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return default
+
+
+# -- times ---------------------------------------------------------------------------------
+
+
+def nanoseconds(microseconds: np.ndarray) -> np.ndarray:
+    """float64 microseconds to int64 nanoseconds, exact for three decimals below 2**43 us.
+
+    The whole part is split off first: multiplying the sum by 1000 would round twice.
+    """
+    whole = np.floor(microseconds)
+    part = np.rint((microseconds - whole) * 1000.0)
+    result: np.ndarray = whole.astype(np.int64) * 1000 + part.astype(np.int64)
+    return result
+
+
+def exact_nanoseconds(text: bytes) -> int | None:
+    """Nanoseconds of a decimal number of microseconds as written; None: no such number."""
+    text = text.strip(b' "\t\r\n')
+    whole, _, part = text.partition(b".")
+    if len(part) <= 3 and whole.isdigit() and (part.isdigit() or not part):
+        value = int(whole) * 1000 + int(part.ljust(3, b"0"))
+    else:
+        try:
+            value = int((Decimal(text.decode("ascii", "replace")) * 1000).to_integral_value())
+        except (InvalidOperation, ValueError, OverflowError):
+            return None
+    return value if abs(value) <= _LIMIT else None
+
+
+# -- columns -------------------------------------------------------------------------------
+
+
+class Names(dict[str, int]):
+    """Text to code; codes count up in the order of first appearance."""
+
+    def __missing__(self, text: str) -> int:
+        code = self[text] = len(self)
+        return code
+
+
+class _KernelNames(Names):
+    """Names of kernels, and which of them communicate."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.communicates: list[bool] = []
+        self._classifier = classifier
+
+    def __missing__(self, text: str) -> int:
+        code = super().__missing__(text)
+        category, _ = self._classifier.classify(text, "kernel")
+        self.communicates.append(category in ("comm", "comm_fused"))
+        return code
+
+
+class _Threads(dict[int | str, int]):
+    """Thread ids, which old files write as text, to numbers."""
+
+    def __missing__(self, tid: int | str) -> int:
+        number = tid if isinstance(tid, int) else _digits(tid)
+        self[tid] = number
+        return number
+
+
+def _digits(text: str) -> int:
+    found = re.search(r"\d{1,18}", text)
+    return int(found[0]) if found else -1
+
+
+class _Kinds(dict[str, int]):
+    def __missing__(self, cat: str) -> int:
+        return 0
+
+
+_KIND_OF_CAT: Final = _Kinds(
+    {
+        cat: KINDS.index(kind)
+        for cat, kind in {**KINETO_KINDS, **_OTHER_CATS}.items()
+        if kind in KINDS and cat not in _NOT_KEPT
+    }
+)
+
+
+class Table:
+    """Columns that grow in place: chunks are appended to plain bytes and viewed as arrays."""
+
+    def __init__(self, **dtypes: str) -> None:
+        self._dtypes = {name: np.dtype(code) for name, code in dtypes.items()}
+        self._data = {name: bytearray() for name in dtypes}
+
+    def append(self, **columns: Iterable[Any]) -> None:
+        """Add rows: one array or list a column, all of one length."""
+        for name, values in columns.items():
+            array = np.ascontiguousarray(values, self._dtypes[name])
+            self._data[name] += array.tobytes()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.frombuffer(self._data[name], self._dtypes[name])
+
+    def __len__(self) -> int:
+        name, dtype = next(iter(self._dtypes.items()))
+        return len(self._data[name]) // dtype.itemsize
+
+
+@dataclass(frozen=True)
+class CommLabel:
+    """What a communication kernel's arguments say apart from sizes; None: not recorded."""
+
+    op: str | None
+    dtype: str | None
+    group_name: str | None
+    group_ranks: str | None
+    group_size: int | None
+    in_split: str | None
+    out_split: str | None
+
+
+@dataclass
+class TraceColumns:
+    """Every kept event of one file, by columns. Times in ns, `dur` -1: unknown."""
+
+    classifier: Classifier
+    events: int = 0
+    dropped_times: int = 0
+    cats: Counter[str] = field(default_factory=Counter)
+    pids: set[int] = field(default_factory=set)
+    labels: dict[CommLabel, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.device_names = _KernelNames(self.classifier)
+        self.host_names = Names()
+        self._threads = _Threads()
+        self.device = Table(
+            start="i8", dur="i8", name="i4", kind="i1", device="i4", stream="i8",
+            correlation="i8", graph="i8", bytes="i8",
+        )  # fmt: skip
+        self.host = Table(start="i8", dur="i8", name="i4", kind="i1", thread="i8", correlation="i8")
+        self.comm = Table(
+            row="i8", label="i4", in_elements="i8", out_elements="i8", source="i4", target="i4",
+            sequence="i8", channels="i4",
+        )  # fmt: skip
+
+    def add(self, piece: Piece[Event]) -> None:
+        """Append the events of a piece that are of a kept kind."""
+        events = piece.events
+        self.events += len(events)
+        cats = [event.cat for event in events]
+        self.cats.update(cats)
+        kinds = np.fromiter(map(_KIND_OF_CAT.__getitem__, cats), np.int8, len(events))
+        spans = np.fromiter((event.ph == "X" for event in events), np.bool_, len(events))
+        chosen = np.flatnonzero((kinds > 0) & spans)
+        start, dur, sound = _times(piece, chosen)
+        if not sound.all():
+            self.dropped_times += int((~sound).sum())
+            chosen, start, dur = chosen[sound], start[sound], dur[sound]
+        kept = [events[index] for index in chosen.tolist()]
+        kind = kinds[chosen]
+        on_device = (kind >= KERNEL) & (kind <= MEMSET)
+        for mask, add in ((on_device, self._add_device), (~on_device, self._add_host)):
+            rows = np.flatnonzero(mask)
+            if rows.size:
+                members = [kept[index] for index in rows.tolist()]
+                add(members, kind[rows], start[rows], dur[rows])
+
+    def _add_host(
+        self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray
+    ) -> None:
+        self.pids.update(
+            {event.pid for event in events if isinstance(event.pid, int) and event.pid > 0}
+        )
+        self.host.append(
+            start=start,
+            dur=dur,
+            kind=kind,
+            name=list(map(self.host_names.__getitem__, [event.name for event in events])),
+            thread=list(map(self._threads.__getitem__, [event.tid for event in events])),
+            correlation=[event.args.correlation for event in events],
+        )
+
+    def _add_device(
+        self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray
+    ) -> None:
+        args = [event.args for event in events]
+        names = list(map(self.device_names.__getitem__, [event.name for event in events]))
+        communicates = self.device_names.communicates
+        self._add_comm(
+            [
+                (row, args[row])
+                for row, (name, code) in enumerate(zip(names, kind.tolist(), strict=True))
+                if code == KERNEL and communicates[name]
+            ]
+        )
+        self.device.append(
+            start=start,
+            dur=dur,
+            kind=kind,
+            name=names,
+            device=[
+                each.device if each.device >= 0 else _device_of(event)
+                for each, event in zip(args, events, strict=True)
+            ],
+            stream=[
+                each.stream if each.stream >= 0 else _stream_of(event)
+                for each, event in zip(args, events, strict=True)
+            ],
+            correlation=list(map(attrgetter("correlation"), args)),
+            graph=list(map(attrgetter("graph"), args)),
+            bytes=[
+                each.bytes if isinstance(each.bytes, int) else _integer(each.bytes) for each in args
+            ],
+        )
+
+    def _add_comm(self, found: list[tuple[int, Args]]) -> None:
+        if not found:
+            return
+        base = len(self.device)
+        args = [each for _, each in found]
+        self.comm.append(
+            row=[base + row for row, _ in found],
+            label=[self.labels.setdefault(_label(each), len(self.labels)) for each in args],
+            in_elements=[each.in_elements for each in args],
+            out_elements=[each.out_elements for each in args],
+            source=[_small(each.source) for each in args],
+            target=[_small(each.target) for each in args],
+            sequence=[each.sequence for each in args],
+            channels=[_channels(bytes(each.grid)) for each in args],
+        )
+
+
+def _times(piece: Piece[Event], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts and durations in ns of the chosen events, and which starts are times at all."""
+    picked = chosen.tolist()
+    events = piece.events
+    ts = np.fromiter((events[index].ts for index in picked), np.float64, len(picked))
+    dur = np.fromiter((events[index].dur for index in picked), np.float64, len(picked))
+    sound = np.abs(ts) < _LARGEST_US
+    known = (dur >= 0) & (dur < _LARGEST_US)
+    start_ns = nanoseconds(np.where(sound, ts, 0.0))
+    dur_ns = np.where(known, nanoseconds(np.where(known, dur, 0.0)), -1)
+    if sound.any() and np.abs(ts[sound]).max() >= _FLOAT_EXACT_US and _FRACTION.search(piece.text):
+        exact = _decode_exact(piece.text)
+        written = [exact_nanoseconds(bytes(exact[index].ts)) for index in picked]
+        start_ns = np.array([value or 0 for value in written], np.int64)
+        sound = sound & np.array([value is not None for value in written], np.bool_)
+    return start_ns, dur_ns, sound
+
+
+def _device_of(event: Event) -> int:
+    """The device of a peer-to-peer copy, which has no `device`; -1: unknown."""
+    args = event.args
+    for candidate in (args.in_device, args.from_device, event.pid):
+        if isinstance(candidate, int) and 0 <= candidate < 2**31:
+            return candidate
+    return -1
+
+
+def _stream_of(event: Event) -> int:
+    return event.tid if isinstance(event.tid, int) else _digits(event.tid)
+
+
+def _small(value: int) -> int:
+    return value if 0 <= value < 2**31 else -1
+
+
+def _channels(grid: bytes) -> int:
+    """NCCL launches one block a channel: the grid's first number."""
+    found = re.match(rb"\[\s*(\d{1,6})\s*,\s*1\s*,\s*1\s*\]", grid)
+    return int(found[1]) if found else -1
+
+
+def _label(args: Args) -> CommLabel:
+    def text(value: Any) -> str | None:
+        return None if value is None else str(value)
+
+    return CommLabel(
+        args.collective,
+        args.dtype,
+        text(args.group_name),
+        text(args.group_ranks),
+        args.group_size if 0 < args.group_size < 2**31 else None,
+        text(args.in_split),
+        text(args.out_split),
+    )
