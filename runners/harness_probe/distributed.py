@@ -223,7 +223,10 @@ def _group_id(rec: Recorder, process_group: Any) -> int | None:
         actual = process_group if process_group is not None else dist.group.WORLD
         try:
             ranks = tuple(dist.get_process_group_ranks(actual))
+            member = dist.get_rank() in ranks
         except (KeyError, ValueError, RuntimeError, TypeError):
+            return None
+        if not member:
             return None
         name = str(getattr(actual, "group_desc", "") or "")
         found = rec.define_group(ranks, id(actual), name)
