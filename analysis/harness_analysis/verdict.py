@@ -1,0 +1,341 @@
+"""Why a run ended as it did: a verdict, the line it rests on, the rank, and what to do.
+
+Everything known is put into words (`verdict_rules.toml` explains them) and an ordered table of
+rules is asked: the first rule that matches any line decides, so causes stand above consequences.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Final
+
+from harness_analysis.verdict_suspects import (
+    CollectiveProgress,
+    Suspects,
+    suspects_from_progress,
+    suspects_from_watchdog,
+)
+from harness_schemas.redact import redact
+from harness_schemas.spi import RankExit
+
+VERDICTS: Final = (
+    "ok",
+    "rank_failed",
+    "oom_host",
+    "oom_gpu",
+    "timeout",
+    "cancelled",
+    "preempted",
+    "node_fail",
+    "no_driver",
+    "nccl_timeout",
+    "nccl_error",
+    "xid",
+    "fell_off_bus",
+    "sacct_unavailable",
+    "interrupted",
+    "unknown",
+)
+TEXT_SOURCES: Final = frozenset({"stderr", "kernel", "nccl", "spool", "log"})
+FACT_SOURCES: Final = frozenset({"launcher", "sacct", "cgroup", "exit"})
+CONSEQUENCE: Final = "ended because another rank had failed"
+"""Message of a rank that its launcher ended: that rank is no cause."""
+_LONGEST_LINE: Final = 4000
+_MOST_LINES: Final = 20_000
+_SHOWN: Final = 400
+_OOM_EXIT: Final = "0:125"
+_GOOD_STATES: Final = frozenset({"COMPLETED"})
+_TASKS = re.compile(r"\btasks? (?P<tasks>\d[\d,-]*): Out Of Memory")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ufffc]+")
+
+
+@dataclass(frozen=True)
+class TextLine:
+    """A line that some program wrote. `source` is one of `TEXT_SOURCES`; `rank`: whose log."""
+
+    source: str
+    text: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class StepState:
+    """A row of `slurm_steps`, as far as it says how it ended. `step_id` None: the job itself."""
+
+    job_id: str
+    step_id: str | None
+    state: str | None
+    exit_code: int | None = None
+    signal: int | None = None
+    name: str | None = None
+    reason: str | None = None
+    attempt: int | None = None
+    derived_exit: str | None = None
+
+
+@dataclass(frozen=True)
+class VerdictEvidence:
+    """All that is known of an end. What is not known is None or empty.
+
+    `exit_code` is the workload's. `rank_exits` holds the ranks that failed, the cause first.
+    `oom_kills`: rise of `oom_kill` in the cgroup's memory.events over the run.
+    """
+
+    exit_code: int | None = None
+    timed_out: bool = False
+    interrupted: bool = False
+    world_size: int | None = None
+    rank_exits: tuple[RankExit, ...] = ()
+    lines: tuple[TextLine, ...] = ()
+    steps: tuple[StepState, ...] = ()
+    oom_kills: int | None = None
+    progress: tuple[CollectiveProgress, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of `VERDICTS`, the line behind it and its source, the suspects, and what to do.
+
+    `suspect` is set where exactly one rank is suspected. `also`: other verdicts whose rules
+    matched something, in the order of the rules.
+    """
+
+    name: str
+    evidence: str = ""
+    source: str = ""
+    suspects: tuple[int, ...] = ()
+    why_suspect: str = ""
+    remedy: str = ""
+    rule: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def suspect(self) -> int | None:
+        """The suspect rank; None where none, or several, can be named."""
+        return self.suspects[0] if len(self.suspects) == 1 else None
+
+    def detail(self) -> str | None:
+        """One paragraph for `runs.verdict_detail`; None where there is nothing to say."""
+        parts = []
+        if self.evidence:
+            parts.append(f"{self.source}: {self.evidence}" if self.source else self.evidence)
+        if self.suspects:
+            noun = "rank" if len(self.suspects) == 1 else "ranks"
+            named = ", ".join(map(str, self.suspects))
+            why = f" ({self.why_suspect})" if self.why_suspect else ""
+            parts.append(f"suspect: {noun} {named}{why}")
+        parts += [self.remedy] if self.remedy else []
+        return "; ".join(parts) or None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line of the table; the keys are explained at its head."""
+
+    id: str
+    verdict: str
+    pattern: re.Pattern[str]
+    sources: frozenset[str]
+    remedy: str
+    suspect: str
+    echo: bool
+
+
+def judge(evidence: VerdictEvidence, rules: Sequence[Rule] | None = None) -> Verdict:
+    """Why the run ended as it did. Pure: the same evidence gives the same verdict."""
+    if _went_well(evidence):
+        return Verdict("ok", also=("oom_host",) if evidence.oom_kills else ())
+    hits = _hits(load_rules() if rules is None else rules, evidence)
+    if not hits:
+        remedy = "nothing in the evidence says why: read the logs of the ranks"
+        return Verdict("unknown", remedy=remedy if evidence != VerdictEvidence() else "")
+    rule, matched = next(iter(hits.items()))
+    suspects = _suspects(rule, matched, evidence)
+    line = next((x for x in matched if _rank_of(rule, x) in suspects.ranks), matched[0])
+    others = dict.fromkeys(other.verdict for other in hits)
+    return Verdict(
+        rule.verdict,
+        _shown(line.text, rule.pattern),
+        _named_source(line),
+        suspects.ranks,
+        suspects.why,
+        rule.remedy,
+        rule.id,
+        tuple(name for name in others if name != rule.verdict),
+    )
+
+
+def lines_of(source: str, text: str, rank: int | None = None) -> tuple[TextLine, ...]:
+    """The lines of a tail of a log, empty ones left out."""
+    return tuple(TextLine(source, line, rank) for line in text.splitlines() if line.strip())
+
+
+def _went_well(evidence: VerdictEvidence) -> bool:
+    """Whether what is known of the end is all good; the text is not asked then."""
+    if evidence.timed_out or evidence.interrupted or evidence.rank_exits:
+        return False
+    steps = latest_attempt(evidence.steps)
+    states = {step.state for step in steps}
+    if any(step.derived_exit == _OOM_EXIT for step in steps):
+        return False
+    if evidence.exit_code is None:
+        return bool(states) and states <= _GOOD_STATES
+    return evidence.exit_code == 0 and states <= _GOOD_STATES | {"RUNNING", "COMPLETING", None}
+
+
+def latest_attempt(steps: Iterable[StepState]) -> list[StepState]:
+    """Rows of the last run of each job: an earlier one that was requeued is no verdict."""
+    listed = list(steps)
+    last: dict[str, int] = {}
+    for step in listed:
+        last[step.job_id] = max(last.get(step.job_id, 0), step.attempt or 0)
+    return [step for step in listed if step.attempt in (None, last[step.job_id])]
+
+
+def _all_lines(evidence: VerdictEvidence) -> Iterator[TextLine]:
+    """Facts in the words that the rules know, then the text as it is."""
+    if evidence.interrupted:
+        yield TextLine("launcher", "interrupted by the user")
+    if evidence.timed_out:
+        yield TextLine("launcher", "the time limit of the run was reached")
+    if evidence.oom_kills:
+        yield TextLine("cgroup", f"memory.events: oom_kill {evidence.oom_kills}")
+    for step in latest_attempt(evidence.steps):
+        if step.state not in _GOOD_STATES or step.derived_exit == _OOM_EXIT:
+            yield TextLine("sacct", _step_text(step))
+    for end in evidence.rank_exits:
+        if end.message != CONSEQUENCE:
+            yield TextLine("exit", _exit_text(end), end.rank)
+            yield from lines_of("stderr", end.message, end.rank)
+    for line in evidence.lines[-_MOST_LINES:]:
+        yield TextLine(line.source, line.text[:_LONGEST_LINE], line.rank)
+    if evidence.exit_code:
+        yield TextLine("launcher", f"the workload ended with code {evidence.exit_code}")
+
+
+def _step_text(step: StepState) -> str:
+    whole = step.step_id is None
+    who = f"job {step.job_id}" if whole else f"step {step.job_id}.{step.step_id}"
+    state = step.state or "of unknown state"
+    ended = "" if step.exit_code is None else f", exit {step.exit_code}:{step.signal or 0}"
+    derived = f", derived exit {step.derived_exit}" if step.derived_exit else ""
+    reason = f", reason {step.reason}" if step.reason else ""
+    return f"{who}: {state}{ended}{derived}{reason}"
+
+
+def _exit_text(end: RankExit) -> str:
+    if end.exit_code >= 0:
+        how = f"exited with code {end.exit_code}"
+    else:
+        try:
+            how = f"was killed by {signal.Signals(-end.exit_code).name}"
+        except ValueError:
+            how = f"was killed by signal {-end.exit_code}"
+    return f"rank {end.rank} {how}" + (f": {end.message}" if end.message else "")
+
+
+def _hits(rules: Sequence[Rule], evidence: VerdictEvidence) -> dict[Rule, list[TextLine]]:
+    """The lines by the first rule that matches them, in the order of the rules.
+
+    Of a rule's lines, those of the rank that ended first come first.
+    """
+    causes = [end.rank for end in evidence.rank_exits if end.message != CONSEQUENCE]
+    order: dict[int | None, int] = {rank: place for place, rank in enumerate(causes)}
+    lines = list(_all_lines(evidence))
+    hits: dict[Rule, list[TextLine]] = {}
+    for rule in rules:
+        allowed = {None, causes[0]} if rule.echo and causes else None
+        matched = [
+            line
+            for line in lines
+            if line.source in rule.sources
+            and (allowed is None or line.rank in allowed)
+            and rule.pattern.search(line.text)
+        ]
+        if matched:
+            hits[rule] = sorted(matched, key=lambda line: order.get(line.rank, len(order)))
+            lines = [line for line in lines if line not in set(matched)]
+    return hits
+
+
+def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence) -> Suspects:
+    if rule.suspect == "missing":
+        found = suspects_from_progress(evidence.progress)
+        texts = (line.text for line in evidence.lines)
+        return found if found.ranks else suspects_from_watchdog(texts, evidence.world_size)
+    if rule.suspect == "tasks":
+        tasks = _oom_tasks(evidence.lines)
+        if tasks:
+            return Suspects(tasks, "named by srun as out of memory")
+    if rule.suspect == "none":
+        return Suspects()
+    ranks = (_rank_of(rule, line) for line in matched)
+    first = next((rank for rank in ranks if rank is not None), None)
+    return Suspects() if first is None else Suspects((first,))
+
+
+def _rank_of(rule: Rule, line: TextLine) -> int | None:
+    """The rank that a line names, else the one whose log it is in."""
+    match = rule.pattern.search(line.text)
+    named = match.groupdict().get("rank") if match else None
+    return int(named) if named is not None else line.rank
+
+
+def _oom_tasks(lines: Iterable[TextLine]) -> tuple[int, ...]:
+    """Tasks that srun names (`tasks 1-3,7: Out Of Memory`); with srun a task is a rank."""
+    tasks: set[int] = set()
+    for line in lines:
+        match = _TASKS.search(line.text)
+        for part in match["tasks"].split(",") if match else ():
+            first, _, last = part.partition("-")
+            if first.isdecimal() and (last or first).isdecimal():
+                tasks |= set(range(int(first), min(int(last or first), int(first) + 4096) + 1))
+    return tuple(sorted(tasks))
+
+
+def _shown(text: str, pattern: re.Pattern[str]) -> str:
+    """A line fit for a report: one line, printable, without secrets, of bounded length."""
+    match = pattern.search(text)
+    if match and match.start() > _SHOWN // 2:  # glued to something else, as to a progress bar
+        text = "... " + text[match.start() - _SHOWN // 4 :]
+    line = redact(_UNPRINTABLE.sub(" ", text).strip())
+    return line if len(line) <= _SHOWN else line[:_SHOWN] + " ..."
+
+
+def _named_source(line: TextLine) -> str:
+    return line.source if line.rank is None else f"{line.source} of rank {line.rank}"
+
+
+@lru_cache(maxsize=1)
+def load_rules() -> tuple[Rule, ...]:
+    """The shipped table, in order."""
+    text = resources.files("harness_analysis").joinpath("verdict_rules.toml").read_text()
+    return parse_rules(text)
+
+
+def parse_rules(text: str) -> tuple[Rule, ...]:
+    """Rules from TOML.
+
+    Raises:
+        ValueError: a rule names an unknown verdict, source or way to the suspect, or is no regex.
+        KeyError: a rule lacks a key.
+    """
+    rules = []
+    for entry in tomllib.loads(text)["rule"]:
+        sources = frozenset(entry.get("sources", TEXT_SOURCES))
+        suspect = entry.get("suspect", "line")
+        if entry["verdict"] not in VERDICTS or not sources <= TEXT_SOURCES | FACT_SOURCES:
+            raise ValueError(f"rule {entry['id']}: unknown verdict or source")
+        if suspect not in ("line", "missing", "tasks", "none"):
+            raise ValueError(f"rule {entry['id']}: no such way to a suspect: {suspect}")
+        pattern = re.compile(entry["pattern"])
+        echo = bool(entry.get("echo", False))
+        verdict, remedy = entry["verdict"], entry["remedy"]
+        rules.append(Rule(entry["id"], verdict, pattern, sources, remedy, suspect, echo))
+    return tuple(rules)

@@ -1,0 +1,148 @@
+"""Which rank a hang is about: the one missing from the last collective, not the first to shout.
+
+Two kinds of evidence. The recorder's live pages say for every rank and group which collective was
+entered and which was left. PyTorch's watchdog prints, on the ranks that wait, the sequence number
+they wait at; the rank that they wait for prints nothing, or an earlier number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+_WHO: Final = (
+    r"(?:\[rank(?P<prefix>\d+)\]:.*?)?"
+    r"\[(?:PG (?:ID )?(?P<pg>\d+)(?: PG GUID [^\]]*?)? )?Rank (?P<rank>\d{1,6})\].*?"
+)
+_TIMED_OUT = re.compile(
+    _WHO + r"Watchdog caught collective operation timeout: WorkNCCL\(SeqNum=(?P<seq>\d+)"
+)
+_PROGRESS = re.compile(_WHO + r"last enqueued (?:NCCL )?work: (?P<enqueued>-?\d+)")
+_AT_WORK = re.compile(r"at work: (\d+)")
+_DEFAULT_GROUPS: Final = (None, "0")
+
+
+@dataclass(frozen=True)
+class CollectiveProgress:
+    """How far a rank was in a group: ordinals of the last collective entered and left.
+
+    -1: none yet. `members`: the group's global ranks, where known.
+    """
+
+    rank: int
+    group: str
+    entered: int
+    left: int
+    members: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Ranks that others waited for, and how that is known. Empty: nobody can be named."""
+
+    ranks: tuple[int, ...] = ()
+    why: str = ""
+
+
+def suspects_from_progress(progress: Sequence[CollectiveProgress]) -> Suspects:
+    """Ranks that had not entered a collective that others of its group were waiting in.
+
+    A rank that is itself waiting elsewhere is only a link in the chain: the ranks at its end are
+    named, where there are any.
+    """
+    waiting = {item.rank for item in progress if item.entered > item.left}
+    missing: dict[int, str] = {}
+    for group in dict.fromkeys(item.group for item in progress):
+        entered = {item.rank: item.entered for item in progress if item.group == group}
+        members = {rank for item in progress if item.group == group for rank in item.members}
+        entered = {rank: entered.get(rank, -1) for rank in members | set(entered)}
+        last = max(entered.values())
+        if not any(item.group == group and item.left < item.entered == last for item in progress):
+            continue
+        for rank, ordinal in entered.items():
+            if ordinal < last:
+                missing.setdefault(rank, f"had not entered collective {last} of group {group}")
+    ends = {rank: why for rank, why in missing.items() if rank not in waiting} or missing
+    return _named(ends)
+
+
+def suspects_from_watchdog(lines: Iterable[str], world_size: int | None) -> Suspects:
+    """The same from what PyTorch's watchdog printed."""
+    groups = _reports(lines)
+    for pg, reports in sorted(groups.items(), key=lambda item: -len(item[1])):
+        found = _suspects_of_group(pg, reports, world_size)
+        if found.ranks:
+            return found
+    return Suspects()
+
+
+@dataclass
+class _Report:
+    """What one rank printed about one group."""
+
+    numbers: set[int] = field(default_factory=set)
+    enqueued: int | None = None
+    global_rank: int | None = None
+
+
+def _reports(lines: Iterable[str]) -> dict[str | None, dict[int, _Report]]:
+    groups: dict[str | None, dict[int, _Report]] = {}
+    for line in lines:
+        found = _TIMED_OUT.search(line) or _PROGRESS.search(line)
+        if found is None:
+            continue
+        report = groups.setdefault(found["pg"], {}).setdefault(int(found["rank"]), _Report())
+        if found["prefix"] is not None:
+            report.global_rank = int(found["prefix"])
+        if found.re is _TIMED_OUT:
+            report.numbers.add(int(found["seq"]))
+        else:
+            report.enqueued = int(found["enqueued"])
+            at_work = _AT_WORK.search(line)
+            report.numbers |= {int(at_work[1])} if at_work else set()
+    return _one_group(groups)
+
+
+def _one_group(
+    groups: dict[str | None, dict[int, _Report]],
+) -> dict[str | None, dict[int, _Report]]:
+    """Old torch names the group in some of its lines only: with one name, all are of that group."""
+    named = [pg for pg in groups if pg is not None]
+    if None not in groups or len(named) != 1:
+        return groups
+    merged = groups[named[0]]
+    for rank, report in groups[None].items():
+        known = merged.setdefault(rank, _Report())
+        known.numbers |= report.numbers
+        known.global_rank = report.global_rank if known.global_rank is None else known.global_rank
+    return {named[0]: merged}
+
+
+def _suspects_of_group(
+    pg: str | None, reports: dict[int, _Report], world_size: int | None
+) -> Suspects:
+    translated = any(r.global_rank not in (None, rank) for rank, r in reports.items())
+    timed_out = {rank: max(r.numbers) for rank, r in reports.items() if r.numbers}
+    mixed = pg is None and any(len(report.numbers) > 1 for report in reports.values())
+    if not timed_out or mixed:  # numbers of several groups cannot be told apart
+        return Suspects()
+    last = max(timed_out.values())
+    behind = {
+        rank if report.global_rank is None else report.global_rank
+        for rank, report in reports.items()
+        if timed_out.get(rank, last) < last
+        or (report.enqueued is not None and report.enqueued < last)
+    }
+    if behind:
+        return _named(dict.fromkeys(behind, f"was behind collective {last} of the others"))
+    if translated or (pg not in _DEFAULT_GROUPS and world_size is not None):
+        return Suspects()  # ranks of a subgroup: who is missing has no global number
+    silent = set(range(world_size or max(reports) + 1)) - set(reports)
+    return _named(dict.fromkeys(silent, f"did not report waiting at collective {last}"))
+
+
+def _named(reasons: dict[int, str]) -> Suspects:
+    ranks = tuple(sorted(reasons))
+    return Suspects(ranks, reasons[ranks[0]] if ranks else "")
