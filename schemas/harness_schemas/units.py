@@ -54,3 +54,19 @@ def format_bytes(value: float | None) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def format_share(value: float | None) -> str:
+    """A share of 0 to 1 in percent; `-` for unknown, `<0.1 %` for little but not nothing."""
+    if value is None:
+        return "-"
+    if 0 < abs(value) < 0.0005:
+        return "<0.1 %" if value > 0 else ">-0.1 %"
+    return f"{100 * value:.1f} %"
+
+
+def format_count(value: float | None) -> str:
+    """A count with separators between thousands; `-` for unknown."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}"

@@ -1,0 +1,384 @@
+"""The answer of one run as numbers: what the terminal, the HTML page and scripts are told.
+
+Nothing here formats, rounds or guesses. None means that the evidence does not say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness_schemas.errors import EvidenceError
+from harness_schemas.vocabulary import MEASURED_PHASES, PARTS
+
+if TYPE_CHECKING:
+    import duckdb
+
+ALL = "all"
+"""Phase of the rows that cover a rank from its first to its last activity."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What was run, and how it ended."""
+
+    run_id: str
+    name: str | None
+    status: str | None
+    verdict: str | None
+    verdict_detail: str | None
+    exit_code: int | None
+    runner: str | None
+    dtype: str | None
+    device: str | None
+    tp: int | None
+    pp: int | None
+    batch_size: int | None
+    microbatches: int | None
+    world_size: int | None
+    job_id: str | None
+    started_ns: int | None
+    ended_ns: int | None
+    ranks: int
+    """Ranks that the evidence holds; `world_size` is what was asked for."""
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Tokens and time of the measured batches (columns of the view `run_summary`)."""
+
+    tok_per_s: float | None
+    tok_per_s_per_rank: float | None
+    output_tokens: int | None
+    requests: int | None
+    wall_s: float | None
+    step_ms: float | None
+    resource_use: float | None
+    communication_s: float | None
+    communication_wait_share: float | None
+    io_s: float | None
+    preprocessing_s: float | None
+    load_s: float | None
+    startup_s: float | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Percentiles of one latency and the number of values they rest on."""
+
+    metric: str
+    count: int
+    mean_ns: float | None
+    p50_ns: float | None
+    p90_ns: float | None
+    p95_ns: float | None
+    p99_ns: float | None
+    max_ns: float | None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A length of time and its nine parts, in nanoseconds; None: no evidence for that part."""
+
+    window_ns: int
+    ns: Mapping[str, int | None]
+
+    def share(self, part: str) -> float | None:
+        """The part's share of the window, 0 to 1."""
+        value = self.ns[part]
+        return None if value is None or not self.window_ns else value / self.window_ns
+
+
+@dataclass(frozen=True)
+class RankBreakdown:
+    """Where the time of one rank went in one phase (a row of the view `rank_breakdown`)."""
+
+    rank: int
+    stage: int | None
+    tp_rank: int | None
+    host: str | None
+    phase: str
+    timeline: str | None
+    evidence: str | None
+    units: int | None
+    left_out: int | None
+    parts: Parts
+
+
+@dataclass(frozen=True)
+class FoundFact:
+    """A row of the table `findings`."""
+
+    position: int
+    severity: str
+    kind: str
+    rank: int | None
+    phase: str | None
+    text: str
+    value_ns: int | None
+    share: float | None
+    floor_share: float | None
+    evidence: str | None
+
+
+@dataclass(frozen=True)
+class Correctness:
+    """Comparison with the reference, as the runner wrote it."""
+
+    verdict: str | None
+    compared: int | None
+    equal: int | None
+    ties: int | None
+    max_logit_diff: float | None
+    details: Mapping[str, Any]
+    """Whatever else the comparison says."""
+
+    @property
+    def share_equal(self) -> float | None:
+        """Share of compared tokens that are equal."""
+        if self.equal is None or not self.compared:
+            return None
+        return self.equal / self.compared
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the breakdown of a phase rests on (a row of the view `coverage`)."""
+
+    phase: str
+    ranks: int
+    world_size: int | None
+    evidence: str | None
+    units: int
+    incomplete: int
+    unresolved_share: float | None
+    unsplit_share: float | None
+    unsplit_reason: str | None
+
+
+@dataclass(frozen=True)
+class CollectorState:
+    """How a collector fared, over the places (hosts and ranks) where it fared the same."""
+
+    collector: str
+    state: str
+    reason: str | None
+    places: int
+    bytes: int | None
+    records: int | None
+    dropped: int | None
+    unreadable: int | None
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What a collector cost, measured inside the run (a row of the table `overhead`)."""
+
+    collector: str
+    phase: str | None
+    pairs: int | None
+    off_ns: int | None
+    effect_ns: int | None
+    low_ns: int | None
+    high_ns: int | None
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Clocks of one evidence that were aligned in one way."""
+
+    source: str
+    method: str | None
+    clocks: int
+    unknown: int
+    """Of these, clocks whose residual is not known: their times are compared with no other's."""
+    residual_ns: int | None
+    largest_offset_ns: int | None
+    largest_drift_ppb: int | None
+    samples: int | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything that one run's database answers without a question being asked."""
+
+    run: RunFacts
+    throughput: Throughput | None
+    latency: tuple[Latency, ...]
+    breakdown: tuple[RankBreakdown, ...]
+    findings: tuple[FoundFact, ...]
+    correctness: Correctness | None
+    coverage: tuple[Coverage, ...]
+    collectors: tuple[CollectorState, ...]
+    overhead: tuple[Overhead, ...]
+    clocks: tuple[Clock, ...]
+
+    def phases(self) -> list[str]:
+        """Measured phases that have a breakdown, in order; `all` where there is none."""
+        present = {row.phase for row in self.breakdown}
+        measured: list[str] = [phase for phase in MEASURED_PHASES if phase in present]
+        return measured or ([ALL] if ALL in present else [])
+
+    def of_phase(self, phase: str) -> list[RankBreakdown]:
+        """The ranks' rows of a phase, by rank."""
+        return [row for row in self.breakdown if row.phase == phase]
+
+    def collectors_not_ok(self) -> list[CollectorState]:
+        """Collectors that were skipped, degraded or failed."""
+        return [row for row in self.collectors if row.state != "ok"]
+
+    def clock_residual_ns(self) -> int | None:
+        """How finely two ranks' times may be compared, at worst; None: nothing is known."""
+        known = [clock.residual_ns for clock in self.clocks if clock.residual_ns is not None]
+        return max(known, default=None)
+
+
+def total_parts(rows: Iterable[Parts]) -> Parts | None:
+    """Sum over rows; a part that no row has stays None. None: there are no rows."""
+    rows = list(rows)
+    if not rows:
+        return None
+    return Parts(
+        sum(row.window_ns for row in rows),
+        {part: _sum_known([row.ns[part] for row in rows]) for part in PARTS},
+    )
+
+
+def _sum_known(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def load_answer(con: duckdb.DuckDBPyConnection) -> Answer:
+    """Read a run's answer from its database.
+
+    Raises:
+        EvidenceError: the database is not one that `harness ingest` of this version made.
+    """
+    import duckdb
+
+    try:
+        return _load(con)
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        what = str(error).strip().splitlines()[0]
+        raise EvidenceError(
+            f"this is not a run's database, or another version made it: {what}",
+            "make it anew with `harness ingest`",
+        ) from None
+
+
+def _load(con: duckdb.DuckDBPyConnection) -> Answer:
+    throughput = _read(con, Throughput, "run_summary")
+    return Answer(
+        run=_run_facts(con),
+        throughput=throughput[0] if throughput else None,
+        latency=_read(con, Latency, "latency"),
+        breakdown=_breakdown(con),
+        findings=_read(con, FoundFact, "findings ORDER BY position"),
+        correctness=_correctness(con),
+        coverage=_read(con, Coverage, f"coverage {_by_phase('phase')}"),
+        collectors=_read(con, CollectorState, _COLLECTORS),
+        overhead=_read(con, Overhead, "overhead ORDER BY phase, collector"),
+        clocks=_read(con, Clock, _CLOCKS),
+    )
+
+
+_COLLECTORS = """(
+  SELECT collector, state, reason, count(*) AS places, sum(bytes)::BIGINT AS bytes,
+    sum(records)::BIGINT AS records, sum(dropped)::BIGINT AS dropped,
+    sum(unreadable)::BIGINT AS unreadable
+  FROM collection GROUP BY collector, state, reason
+) ORDER BY collector, state, reason"""
+
+_CLOCKS = """(
+  SELECT source, method, count(*) AS clocks, count(*) - count(residual_ns) AS unknown,
+    max(residual_ns) AS residual_ns, max(abs(offset_ns)) AS largest_offset_ns,
+    max(abs(drift_ppb)) AS largest_drift_ppb, sum(samples)::BIGINT AS samples
+  FROM clock_offsets GROUP BY source, method
+) ORDER BY source, method"""
+
+
+def _read(con: duckdb.DuckDBPyConnection, kind: type[T], source: str) -> tuple[T, ...]:
+    """Rows of a table or view whose columns are named as the fields of a dataclass."""
+    names = ", ".join(field.name for field in fields(kind))  # type: ignore[arg-type]
+    return tuple(kind(*row) for row in con.execute(f"SELECT {names} FROM {source}").fetchall())
+
+
+def _by_phase(column: str) -> str:
+    order = ", ".join(f"'{phase}'" for phase in MEASURED_PHASES)
+    return f"ORDER BY list_position([{order}], {column}) NULLS LAST, {column}"
+
+
+def _run_facts(con: duckdb.DuckDBPyConnection) -> RunFacts:
+    names = [field.name for field in fields(RunFacts) if field.name not in ("ranks", "hosts")]
+    row = con.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY run_id").fetchone()
+    if row is None:
+        raise EvidenceError("the database describes no run", "make it anew with `harness ingest`")
+    hosts = con.execute(
+        "SELECT DISTINCT host FROM ranks WHERE host IS NOT NULL ORDER BY host"
+    ).fetchall()
+    ranks = con.execute("SELECT count(DISTINCT rank) FROM ranks").fetchone()
+    return RunFacts(
+        **dict(zip(names, row, strict=True)),
+        ranks=ranks[0] if ranks else 0,
+        hosts=tuple(host for (host,) in hosts),
+    )
+
+
+def _breakdown(con: duckdb.DuckDBPyConnection) -> tuple[RankBreakdown, ...]:
+    names = [field.name for field in fields(RankBreakdown) if field.name != "parts"]
+    rows = con.execute(
+        f"""
+        SELECT b.window_ns, {", ".join("b." + part for part in PARTS)},
+          b.rank, k.stage, k.tp_rank, k.host, b.phase, b.timeline, b.evidence, b.units, b.left_out
+        FROM rank_breakdown b LEFT JOIN ranks k ON k.run_id = b.run_id AND k.rank = b.rank
+        {_by_phase("b.phase")}, b.rank
+        """
+    ).fetchall()
+    after = 1 + len(PARTS)
+    return tuple(
+        RankBreakdown(
+            **dict(zip(names, row[after:], strict=True)),
+            parts=Parts(row[0], dict(zip(PARTS, row[1:after], strict=True))),
+        )
+        for row in rows
+    )
+
+
+def _correctness(con: duckdb.DuckDBPyConnection) -> Correctness | None:
+    row = con.execute("SELECT correctness FROM runs ORDER BY run_id").fetchone()
+    return read_correctness(row[0]) if row and row[0] is not None else None
+
+
+def read_correctness(text: str) -> Correctness:
+    """The comparison out of its JSON; what is missing or of another kind stays unknown."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        data = {"reason": "the comparison's record cannot be read"}
+    verdict = data.get("verdict")
+    known = ("verdict", "compared", "equal", "ties", "max_logit_diff")
+    return Correctness(
+        verdict=verdict if isinstance(verdict, str) else None,
+        compared=_integer(data.get("compared")),
+        equal=_integer(data.get("equal")),
+        ties=_integer(data.get("ties")),
+        max_logit_diff=_number(data.get("max_logit_diff")),
+        details={name: value for name, value in data.items() if name not in known},
+    )
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: Any) -> float | None:
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if numeric else None
