@@ -109,6 +109,22 @@ def plan_capture(spec: RunSpec, device: str, run_dir: Path, strict: bool = False
     return Capture(plans, options, tuple(skipped))
 
 
+def plan_wrap_capture(run_dir: Path) -> Capture:
+    """The collectors around a wrapped command: the default ones, and NVML where it answers."""
+    plans: dict[str, CapturePlan] = {}
+    options: dict[str, Mapping[str, Any]] = {}
+    skipped: list[dict[str, str | None]] = []
+    for name in (*DEFAULT_ON, *DEFAULT_ON_GPU):
+        collector = load_collector(name)
+        answer = collector.check("auto")
+        if not answer.available:
+            skipped.append(_state(name, "skipped", answer.reason))
+            continue
+        options[name] = collector.options({})
+        plans[name] = collector.prepare(CaptureRequest(run_dir, 0, "auto", options[name]))
+    return Capture(plans, options, tuple(skipped))
+
+
 def _state(name: str, state: str, reason: str) -> dict[str, str | None]:
     return {"collector": name, "host": socket.gethostname(), "state": state, "reason": reason}
 

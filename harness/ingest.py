@@ -65,10 +65,17 @@ def find_evidence(paths: Iterable[Path]) -> dict[str, tuple[Collector, list[Path
     for path in _walk(paths):
         head = read_head(path)
         for collector in collectors:
-            if collector.recognise(path, head):
+            if _recognises(collector, path, head):
                 found.setdefault(collector.name, (collector, []))[1].append(path)
                 break
     return {c.name: found[c.name] for c in collectors if c.name in found}
+
+
+def _recognises(collector: Collector, path: Path, head: bytes) -> bool:
+    try:
+        return collector.recognise(path, head)
+    except Exception:  # noqa: BLE001 - one reader's defect must not cost the others' evidence
+        return False
 
 
 def _walk(paths: Iterable[Path]) -> Iterator[Path]:
@@ -104,7 +111,12 @@ def _batches(
     import pyarrow as pa
 
     for collector, files in evidence.values():
-        yield from collector.ingest(files, context)
+        try:
+            yield from collector.ingest(files, context)
+        except Exception as error:  # noqa: BLE001 - recorded; the other evidence is still good
+            reason = f"its reader failed: {type(error).__name__}: {error}"
+            row = {"collector": [collector.name], "state": ["failed"], "reason": [reason[:500]]}
+            yield Batch("collection", pa.table(row))
     # What the plan already knew: collectors that were asked for and could not run.
     rows = [row for row in data.get("collection", []) if isinstance(row, dict)]
     if rows:

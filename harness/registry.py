@@ -19,7 +19,7 @@ _BUILT_IN = {
     "torch_profiler": "harness_collectors.torch_profiler:COLLECTOR",
     "nvml": "harness_collectors.nvml:COLLECTOR",
     "psutil": "harness_collectors.psutil_host:COLLECTOR",
-    "kineto": "harness_collectors.unavailable:KINETO",
+    "kineto": "harness_collectors.kineto:COLLECTOR",
     "nsys": "harness_collectors.unavailable:NSYS",
     "nccl_log": "harness_collectors.unavailable:NCCL_LOG",
     "nccl_inspector": "harness_collectors.unavailable:NCCL_INSPECTOR",

@@ -148,7 +148,7 @@ def run_spec(spec: RunSpec, narrator: Narrator, strict: bool = False) -> RunResu
     run.write(data)
     plan.ranks.write()
     try:
-        with _traced(run, data) as trace:
+        with traced(run, spec.name) as trace:
             plan = replace(plan, launch=replace(plan.launch, env={**plan.launch.env, **trace}))
             result = _execute(plan, narrator)
     except HarnessError as error:
@@ -270,11 +270,11 @@ def samplers(run: RunDir, capture: Capture) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _traced(run: RunDir, data: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def traced(run: RunDir, name: str) -> Iterator[dict[str, str]]:
     """The run's OpenTelemetry span around the launch; yields the ranks' TRACEPARENT."""
     from harness_runners.telemetry import run_span
 
-    with run_span(run.spans / "session.otel.jsonl", str(data["name"]), run.run_id) as traceparent:
+    with run_span(run.spans / "session.otel.jsonl", name, run.run_id) as traceparent:
         yield {"TRACEPARENT": traceparent}
 
 

@@ -41,7 +41,8 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
     try:
-        data = _PARSERS.get(path.suffix.lower(), tomllib.loads)(text)
+        parse: Callable[[str], Any] = _PARSERS.get(path.suffix.lower(), tomllib.loads)
+        data = parse(text)
     except ValueError as error:
         raise UsageError(
             f"{path} is not valid {path.suffix.lstrip('.') or 'toml'}: {error}"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness_analysis.axis import MACRO, TIMES, Axis, aligned_select
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
 from harness_schemas.tables import BY_NAME, TABLES, Table, arrow_schema, ddl
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 SQL = Path(__file__).with_name("sql")
 STORAGE_VERSION = "v1.4.0"
 """Files are written so that DuckDB 1.4 and later can read them."""
+STAGED = {"collectives": "collective_parts", "ranks": "rank_parts"}
+"""Tables whose rows are completed by a later step, and where they wait."""
 BUILD_MEMORY = "640MB"
 """DuckDB's share of the ingest; beyond it DuckDB spills to `<file>.tmp.spill`."""
 
@@ -34,8 +37,8 @@ class Writer:
     def __init__(self, path: Path, run_id: str) -> None:
         self.path = path
         self.run_id = run_id
+        self.axis = Axis()
         self._temporary = path.with_name(path.name + ".tmp")
-        self._stage = path.with_name(path.name + ".tmp.stage")
         self._spill = path.with_name(path.name + ".tmp.spill")
         self.con = self._connect()
 
@@ -52,9 +55,6 @@ class Writer:
             con.execute(
                 f"ATTACH {_quote(self._temporary)} AS run (STORAGE_VERSION '{STORAGE_VERSION}')"
             )
-            # Rows land in `stage` on their own clocks and move to `run` once clocks and
-            # partners are known: rewriting them in place would leave holes in the file.
-            con.execute(f"ATTACH {_quote(self._stage)} AS stage")
         except duckdb.Error as error:
             con.close()
             self._remove()
@@ -62,10 +62,13 @@ class Writer:
                 f"cannot write {self.path}: {_first_line(error)}",
                 "choose another place with --output",
             ) from None
-        for database in ("stage", "run"):
-            con.execute(f"USE {database}")
-            for table in TABLES:
-                con.execute(ddl(table))
+        con.execute("USE run")
+        for table in TABLES:
+            con.execute(ddl(table))
+        con.execute(MACRO)
+        for table_name, temporary in STAGED.items():
+            con.execute(f"CREATE TEMP TABLE {temporary} AS FROM run.{table_name} LIMIT 0")
+        self._set_clocks(con)
         return con
 
     def __enter__(self) -> Writer:
@@ -76,22 +79,35 @@ class Writer:
         self._remove()
 
     def add(self, table_name: str, data: pyarrow.Table) -> None:
-        """Append rows to the stage; columns that `data` lacks become NULL, `run_id` is filled in.
+        """Append rows; columns that `data` lacks become NULL, `run_id` is filled in.
+
+        Times are mapped to the run's axis on the way. Rows of `STAGED` tables wait in a
+        temporary table for the step that completes them.
 
         Raises:
             ValueError: a column that the table does not have.
         """
         table = BY_NAME[table_name]
-        if data.num_rows == 0:
-            return
         unknown = set(data.column_names) - set(table.column_names())
         if unknown:
             raise ValueError(f"{table_name} has no column {sorted(unknown)}")
+        if data.num_rows == 0:
+            return
         batch = _cast(table, data)  # noqa: F841 - DuckDB finds it by its name
-        names = ", ".join(name for name in data.column_names if name != "run_id")
-        run_id = _quote(self.run_id)
+        names = [name for name in data.column_names if name != "run_id"]
+        select = f"SELECT {', '.join(names)} FROM batch"
+        if table_name in TIMES:
+            if self.axis.refresh():
+                self._set_clocks(self.con)
+            select = aligned_select(table_name, names)
+        elif table_name == "clock_anchors":
+            self.axis.add_anchors(data.to_pylist())
+        elif table_name == "clock_pingpongs":
+            self.axis.add_pingpongs(data.to_pylist())
+        target = STAGED.get(table_name, f"run.{table_name}")
         self.con.execute(
-            f"INSERT INTO stage.{table_name} (run_id, {names}) SELECT {run_id}, {names} FROM batch"
+            f"INSERT INTO {target} (run_id, {', '.join(names)}) "
+            f"SELECT {_quote(self.run_id)}, * FROM ({select})"
         )
 
     def add_rows(self, table_name: str, rows: list[dict[str, Any]]) -> None:
@@ -103,6 +119,24 @@ class Writer:
             present = [field for field in schema if any(field.name in row for row in rows)]
             self.add(table_name, pa.Table.from_pylist(rows, schema=pa.schema(present)))
 
+    def _set_clocks(self, con: duckdb.DuckDBPyConnection) -> None:
+        import pyarrow as pa
+
+        names = ("source", "rank", "host", "clock_domain", "offset_ns", "drift_ppb", "ref_ns")
+        columns = arrow_schema(BY_NAME["clock_offsets"])
+        kept = pa.schema([f for f in columns if f.name in (*names, "residual_ns")])
+        clock_map = pa.Table.from_pylist(self.axis.rows(), schema=kept)  # noqa: F841
+        for name, key in (("rank_clock", "rank"), ("host_clock", "host")):
+            con.execute(
+                f"""
+                CREATE OR REPLACE TEMP TABLE {name} AS
+                SELECT source, {key}, first(clock_domain) AS clock_domain,
+                  first(offset_ns) AS offset_ns, first(drift_ppb) AS drift_ppb,
+                  first(ref_ns) AS ref_ns, first(residual_ns) AS residual_ns
+                FROM clock_map WHERE {key} IS NOT NULL GROUP BY source, {key}
+                """
+            )
+
     def script(self, name: str) -> None:
         """Run the statements of `sql/build/<name>.sql`."""
         self.con.execute((SQL / "build" / f"{name}.sql").read_text())
@@ -110,7 +144,6 @@ class Writer:
     def finish(self) -> None:
         """Close the file and give it its final name."""
         self.con.execute("USE memory")
-        self.con.execute("DETACH stage")
         self.con.execute("DETACH run")
         self.con.close()
         try:
@@ -119,18 +152,22 @@ class Writer:
             raise HarnessError(f"cannot write {self.path}: {error.strerror}") from None
 
     def _remove(self) -> None:
-        for path in (self._temporary, self._stage):
-            for name in (path.name, path.name + ".wal"):
-                with contextlib.suppress(OSError):
-                    path.with_name(name).unlink()
+        for name in (self._temporary.name, self._temporary.name + ".wal"):
+            with contextlib.suppress(OSError):
+                self._temporary.with_name(name).unlink()
         shutil.rmtree(self._spill, ignore_errors=True)
 
 
 def _cast(table: Table, data: pyarrow.Table) -> pyarrow.Table:
+    """The batch in the table's types; dictionaries of strings are left as they are."""
     import pyarrow as pa
 
     wanted = arrow_schema(table)
-    return data.cast(pa.schema([wanted.field(name) for name in data.column_names]))
+    fields = [
+        field if pa.types.is_dictionary(field.type) else wanted.field(field.name)
+        for field in data.schema
+    ]
+    return data.cast(pa.schema(fields))
 
 
 @contextlib.contextmanager

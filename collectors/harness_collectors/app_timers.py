@@ -54,12 +54,18 @@ class RankMeta:
 _DEFINITIONS = {"desc": "descriptors", "unit": "units", "group": "groups", "attrs": "attrs"}
 
 
-def read_meta(path: Path) -> RankMeta:
-    """Read a meta file as far as it goes; lines that are no JSON objects are counted."""
+CLOCK_KINDS = (b'{"t":"start"', b'{"t":"anchor"', b'{"t":"clock"')
+
+
+def read_meta(path: Path, only: tuple[bytes, ...] = ()) -> RankMeta:
+    """Read a meta file as far as it goes; lines that are no JSON objects are counted.
+
+    `only`: beginnings of the lines wanted; all others are passed over.
+    """
     meta = RankMeta(rank=_rank_of(path))
     with path.open("rb") as stream:
         for line in stream:
-            if not line.strip():
+            if not line.strip() or (only and not line.startswith(only)):
                 continue
             try:
                 row = json.loads(line)
@@ -160,7 +166,11 @@ class AppTimers:
         """Rows of every rank, in the order of ranks. Times stay on CLOCK_MONOTONIC."""
         from harness_collectors import app_timers_rows as rows
 
-        for path in sorted(files):
+        ordered = sorted(files)
+        for path in ordered:
+            # Clocks of all ranks first: another host's clock is mapped through rank 0's trips.
+            yield from rows.clock_batches(read_meta(path, only=CLOCK_KINDS))
+        for path in ordered:
             meta = read_meta(path)
             spans = survey_spans(path.with_name(path.name.replace(".meta.jsonl", ".spans")))
             yield from rows.meta_batches(meta)

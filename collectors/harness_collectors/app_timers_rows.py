@@ -31,15 +31,29 @@ class Counts:
 
 
 class _Lookup:
-    """Turns ids into dictionary-encoded columns: a small table is built once a chunk."""
+    """Turns small ids into columns: a table of all ids is built once, rows are taken from it.
 
-    def __init__(self, ids: np.ndarray) -> None:
-        self.values, self.inverse = np.unique(ids, return_inverse=True)
+    Strings stay dictionary-encoded, so that a chunk of a quarter of a million spans does not
+    carry a quarter of a million copies of "all_reduce".
+    """
+
+    def __init__(self, ids: np.ndarray, largest: int) -> None:
+        # Ids count from 1; what a torn file makes of them falls on 0, which defines nothing.
+        self.ids = np.where((ids >= 0) & (ids <= largest), ids, 0)
+        self.largest = largest
 
     def column(self, pick: Any, kind: pa.DataType) -> pa.Array:
-        """`pick(id)` for every row, without a Python call a row."""
-        table = pa.array([pick(int(value)) for value in self.values], type=kind)
-        return table.take(pa.array(self.inverse))
+        """`pick(id)` for every row, with one Python call an id."""
+        table = pa.array([pick(key) for key in range(self.largest + 1)], type=kind)
+        if pa.types.is_string(kind):
+            return pa.DictionaryArray.from_arrays(pa.array(self.ids.astype(np.int32)), table)
+        return table.take(pa.array(self.ids))
+
+
+def _constant(text: str, size: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(size, dtype=np.int32)), pa.array([text])
+    )
 
 
 def _nullable(values: np.ndarray, valid: np.ndarray) -> pa.Array:
@@ -61,7 +75,7 @@ def record_batches(meta: RankMeta, records: np.ndarray, counts: Counts) -> Itera
 
 
 def _keys(meta: RankMeta, unit_ids: np.ndarray) -> dict[str, pa.Array]:
-    lookup = _Lookup(unit_ids)
+    lookup = _Lookup(unit_ids, max(meta.units, default=0))
     kinds = {"phase": pa.string(), "perturbed_by": pa.string(), "warmup": pa.bool_()}
     return {
         name: lookup.column(
@@ -73,13 +87,15 @@ def _keys(meta: RankMeta, unit_ids: np.ndarray) -> dict[str, pa.Array]:
 
 def _spans(meta: RankMeta, records: np.ndarray, kinds: np.ndarray) -> pa.Table:
     size = len(records)
-    describe = _Lookup(records[:, 0] & 0xFFFFFFFF)
+    describe = _Lookup(records[:, 0] & 0xFFFFFFFF, max(meta.descriptors, default=0))
 
     def described(name: str, kind: pa.DataType = _STR) -> pa.Array:
         return describe.column(lambda key: meta.descriptors.get(key, {}).get(name), kind)
 
     # `extra` names attributes only where it is not the time a communication was issued.
-    attrs = _Lookup(np.where(np.isin(kinds, _COMMUNICATION), 0, records[:, 11]))
+    attrs = _Lookup(
+        np.where(np.isin(kinds, _COMMUNICATION), 0, records[:, 11]), max(meta.attrs, default=0)
+    )
     has_cpu = records[:, 6] >= 0
     start = pa.array(records[:, 4])
     return pa.table(
@@ -88,7 +104,7 @@ def _spans(meta: RankMeta, records: np.ndarray, kinds: np.ndarray) -> pa.Table:
             **_keys(meta, records[:, 3]),
             "span_id": pa.array(records[:, 1]),
             "parent_id": _nullable(records[:, 2], records[:, 2] > 0),
-            "source": pa.array([SOURCE]).take(pa.array(np.zeros(size, dtype=np.int64))),
+            "source": _constant(SOURCE, size),
             "timeline": described("timeline"),
             "stream": pa.array((records[:, 0] >> 32) & 0xFF),
             "name": described("name"),
@@ -113,19 +129,23 @@ def _attrs_text(meta: RankMeta, key: int) -> str | None:
 
 def _collectives(meta: RankMeta, records: np.ndarray) -> pa.Table:
     size = len(records)
-    describe = _Lookup(records[:, 0] & 0xFFFFFFFF)
-    groups = _Lookup(records[:, 9] >> 32)
+    describe = _Lookup(records[:, 0] & 0xFFFFFFFF, max(meta.descriptors, default=0))
+    groups = _Lookup(records[:, 9] >> 32, max(meta.groups, default=0))
     op = describe.column(lambda key: meta.descriptors.get(key, {}).get("op"), pa.string())
     peer = (records[:, 9] & 0xFFFFFFFF) - 1
-    ops = np.array(op.to_pylist(), dtype=object)
+
+    def is_op(*names: str) -> np.ndarray:
+        member = [
+            meta.descriptors.get(k, {}).get("op") in names for k in range(describe.largest + 1)
+        ]
+        return np.array(member)[describe.ids]
+
     mine = np.full(size, meta.rank, dtype=np.int64)
-    source_rank = np.where(ops == "send", mine, peer)
-    target_rank = np.where(ops == "send", peer, mine)
-    is_p2p = np.isin(ops, ["send", "recv"])
     # A rooted operation keeps its root where a point-to-point call keeps its peer.
-    has_source = (is_p2p & (peer >= 0)) | (np.isin(ops, ["broadcast", "scatter"]) & (peer >= 0))
-    has_target = (is_p2p & (peer >= 0)) | (np.isin(ops, ["reduce", "gather"]) & (peer >= 0))
-    target_rank = np.where(np.isin(ops, ["reduce", "gather"]), peer, target_rank)
+    source_rank = np.where(is_op("send"), mine, peer)
+    target_rank = np.where(is_op("recv"), mine, peer)
+    has_source = is_op("send", "recv", "broadcast", "scatter") & (peer >= 0)
+    has_target = is_op("send", "recv", "reduce", "gather") & (peer >= 0)
     enqueue = np.where(records[:, 11] > 0, records[:, 11], records[:, 4])
     start = pa.array(records[:, 4])
     return pa.table(
@@ -133,7 +153,7 @@ def _collectives(meta: RankMeta, records: np.ndarray) -> pa.Table:
             "rank": pa.array(mine.astype(np.int32)),
             **_keys(meta, records[:, 3]),
             "span_id": pa.array(records[:, 1]),
-            "source": pa.array([SOURCE]).take(pa.array(np.zeros(size, dtype=np.int64))),
+            "source": _constant(SOURCE, size),
             "timeline": describe.column(
                 lambda key: meta.descriptors.get(key, {}).get("timeline"), pa.string()
             ),
@@ -170,12 +190,16 @@ _KEY_SCHEMA = [
 ]
 
 
-def meta_batches(meta: RankMeta) -> Iterator[Batch]:
-    """Clocks, steps, tokens, requests and samples of a rank's meta file."""
+def clock_batches(meta: RankMeta) -> Iterator[Batch]:
+    """What a rank's meta file says about its clock and its neighbours'."""
     yield Batch("clock_anchors", _anchors(meta))
     clocks = meta.rows.get("clock", [])
     if clocks:
         yield Batch("clock_pingpongs", _pingpongs(meta, clocks))
+
+
+def meta_batches(meta: RankMeta) -> Iterator[Batch]:
+    """Steps, tokens, requests and samples of a rank's meta file."""
     if meta.rows.get("step"):
         yield Batch("steps", _steps(meta))
     if meta.rows.get("tokens"):

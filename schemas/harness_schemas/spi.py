@@ -72,7 +72,8 @@ class Batch:
 
     Columns may be a subset of the table's; missing ones become NULL. `run_id` is filled in by
     the writer. Times are raw, on the clock named by the rows' (source, rank, host); the
-    alignment maps them to the run's axis.
+    alignment maps them to the run's axis. A source's rows for `clock_anchors` and
+    `clock_pingpongs` come before its other rows; a source without any writes Unix time.
     """
 
     table: str

@@ -1,5 +1,5 @@
 -- Match collectives and point-to-point calls over ranks and split wait from transfer
--- (design, section 3). Input: stage.collectives aligned; temp tables rank_clock and
+-- (design, section 3). Input: temp tables collective_parts (aligned), rank_clock and
 -- evidence_exact (source: its device intervals are those of kernels).
 
 -- One row a collective: what its ranks agree on, who came when.
@@ -7,8 +7,9 @@ CREATE TEMP TABLE joined AS
   SELECT c.source, c.timeline, c.comm_group, c.seq,
     any_value(c.op) AS op, any_value(c.bytes) AS bytes, any_value(c.group_size) AS group_size,
     count(DISTINCT c.rank) AS ranks_present, count(*) AS rows_present,
-    count(DISTINCT c.op) AS ops, count(DISTINCT c.bytes) AS sizes,
-    count(DISTINCT hash(c.batch, c.microbatch, c.repeat, c.phase, c.step)) AS units,
+    min(c.op) <> max(c.op) AS ops_differ, min(c.bytes) IS DISTINCT FROM max(c.bytes) AS sizes_differ,
+    min(hash(c.batch, c.microbatch, c.repeat, c.phase, c.step))
+      <> max(hash(c.batch, c.microbatch, c.repeat, c.phase, c.step)) AS units_differ,
     any_value(c.batch) AS batch, any_value(c.microbatch) AS microbatch,
     any_value(c.repeat) AS repeat, any_value(c.phase) AS phase, any_value(c.step) AS step,
     bool_or(c.warmup) AS warmup, any_value(c.perturbed_by) AS perturbed_by,
@@ -19,9 +20,9 @@ CREATE TEMP TABLE joined AS
     arg_max(c.rank, c.start_ns) AS latest_rank, arg_min(c.rank, c.duration_ns) AS shortest_rank,
     max(c.start_ns) FILTER (c.rank = coalesce(c.src_rank, c.dst_rank)) AS root_start,
     count(*) FILTER (c.end_ns IS NULL) AS open,
-    count(DISTINCT k.clock_domain) AS domains, max(k.residual_ns) AS residual_ns,
+    max(k.residual_ns) AS residual_ns,
     count(*) FILTER (k.residual_ns IS NULL) AS unknown_clocks
-  FROM stage.collectives c
+  FROM collective_parts c
   LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank
   WHERE c.op NOT IN ('send', 'recv') AND c.seq IS NOT NULL AND c.comm_group IS NOT NULL
   GROUP BY c.source, c.timeline, c.comm_group, c.seq;
@@ -42,9 +43,9 @@ CREATE TEMP TABLE judged AS
          WHEN group_size IS NULL THEN 'size of the group unknown'
          WHEN ranks_present < group_size THEN 'seen on ' || ranks_present || ' of ' || group_size || ' ranks'
          WHEN rows_present > ranks_present THEN 'seen twice on a rank'
-         WHEN ops > 1 THEN 'ranks disagree on the operation'
-         WHEN sizes > 1 THEN 'ranks disagree on the size'
-         WHEN units > 1 THEN 'ranks disagree on the step'
+         WHEN ops_differ THEN 'ranks disagree on the operation'
+         WHEN sizes_differ THEN 'ranks disagree on the size'
+         WHEN units_differ THEN 'ranks disagree on the step'
          WHEN op = 'all_to_all' AND m.wait_method <> 'end_anchored' THEN 'sizes of all_to_all unknown'
          WHEN op IN ('gather', 'scatter') THEN 'rooted operation without pairwise evidence'
          WHEN m.wait_method IS NULL THEN no_method
@@ -53,29 +54,29 @@ CREATE TEMP TABLE judged AS
     CASE WHEN m.wait_method = 'end_anchored' THEN end_spread_ns ELSE residual_ns END AS wait_error_ns
   FROM joined j JOIN methods m USING (source, timeline, comm_group);
 
-CREATE TEMP TABLE split AS
-  SELECT c.* EXCLUDE (transfer_ns, wait_ns, wait_method, wait_error_ns, unsplit_reason),
-    CASE WHEN c.end_ns IS NULL OR j.unsplit_reason IS NOT NULL OR j.op IS NULL THEN NULL
-         WHEN j.group_size = 1 THEN 0
-         WHEN j.op IN ('broadcast', 'reduce') THEN
-           -- The pairwise rule with the root: the others wait for it; it waits for the last of
-           -- them only if it was still inside when that one came.
-           CASE WHEN j.root_start IS NULL THEN NULL
-                WHEN c.rank = coalesce(c.src_rank, c.dst_rank) THEN
-                  CASE WHEN c.end_ns > j.last_start THEN j.last_start - c.start_ns ELSE 0 END
-                ELSE greatest(0, least(j.root_start, c.end_ns) - c.start_ns) END
-         WHEN j.wait_method = 'start_anchored'
-           THEN greatest(0, least(j.last_start, c.end_ns) - c.start_ns)
-         ELSE c.duration_ns - j.min_duration END AS wait_ns,
-    j.wait_method, j.wait_error_ns,
-    coalesce(c.unsplit_reason, j.unsplit_reason,
-             CASE WHEN j.op IS NULL THEN 'no group or ordinal' END) AS unsplit_reason
-  FROM stage.collectives c
-  LEFT JOIN judged j ON j.source = c.source AND j.timeline = c.timeline
-    AND j.comm_group = c.comm_group AND j.seq = c.seq
-  WHERE c.op NOT IN ('send', 'recv');
-
 INSERT INTO run.collectives BY NAME
+  WITH split AS (
+    SELECT c.* EXCLUDE (transfer_ns, wait_ns, wait_method, wait_error_ns, unsplit_reason),
+      CASE WHEN c.end_ns IS NULL OR j.unsplit_reason IS NOT NULL OR j.op IS NULL THEN NULL
+           WHEN j.group_size = 1 THEN 0
+           WHEN j.op IN ('broadcast', 'reduce') THEN
+             -- The pairwise rule with the root: the others wait for it; it waits for the last of
+             -- them only if it was still inside when that one came.
+             CASE WHEN j.root_start IS NULL THEN NULL
+                  WHEN c.rank = coalesce(c.src_rank, c.dst_rank) THEN
+                    CASE WHEN c.end_ns > j.last_start THEN j.last_start - c.start_ns ELSE 0 END
+                  ELSE greatest(0, least(j.root_start, c.end_ns) - c.start_ns) END
+           WHEN j.wait_method = 'start_anchored'
+             THEN greatest(0, least(j.last_start, c.end_ns) - c.start_ns)
+           ELSE c.duration_ns - j.min_duration END AS wait_ns,
+      j.wait_method, j.wait_error_ns,
+      coalesce(c.unsplit_reason, j.unsplit_reason,
+               CASE WHEN j.op IS NULL THEN 'no group or ordinal' END) AS unsplit_reason
+    FROM collective_parts c
+    LEFT JOIN judged j ON j.source = c.source AND j.timeline = c.timeline
+      AND j.comm_group = c.comm_group AND j.seq = c.seq
+    WHERE c.op NOT IN ('send', 'recv')
+  )
   SELECT * EXCLUDE (wait_method, wait_error_ns),
     duration_ns - wait_ns AS transfer_ns,
     CASE WHEN wait_ns IS NOT NULL THEN wait_method END AS wait_method,
@@ -85,7 +86,7 @@ INSERT INTO run.collectives BY NAME
 -- Point-to-point: sender and receiver of the same ordered pair and ordinal.
 CREATE TEMP TABLE sides AS
   SELECT c.*, k.clock_domain, k.residual_ns
-  FROM stage.collectives c
+  FROM collective_parts c
   LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank
   WHERE c.op IN ('send', 'recv');
 
@@ -122,9 +123,9 @@ INSERT INTO run.collectives BY NAME
 
 -- Who came last. Nobody is named when the margin is within what the evidence can resolve.
 INSERT INTO run.collective_instances BY NAME
-  SELECT s.run_id, j.* EXCLUDE (rows_present, ops, sizes, units, first_start, last_start, last_end,
+  SELECT s.run_id, j.* EXCLUDE (rows_present, ops_differ, sizes_differ, units_differ, first_start, last_start, last_end,
       min_duration, two_latest, two_shortest, latest_rank, shortest_rank, root_start, open,
-      domains, residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns, split,
+      residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns, split,
       margin),
     first_start AS start_ns, last_end AS end_ns,
     s.transfer_ns, s.sum_wait_ns, s.max_wait_ns,

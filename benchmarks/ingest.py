@@ -1,0 +1,156 @@
+"""Ingest and query cost per span, from 0.1 to 10 million: `python benchmarks/ingest.py`.
+
+Writes synthetic spools (4 ranks, TP=2 x PP=2, an all-reduce and a layer span in turn), ingests
+them in a fresh process, and prints seconds, spans per second, peak memory and the time of the
+view `step_breakdown`, as a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from harness_schemas import spool
+
+RANKS = 4
+SPANS_A_STEP = 160
+EPOCH_NS = 1_800_000_000_000_000_000
+
+
+def write_rank(folder: Path, rank: int, num_spans: int) -> None:
+    """One rank's spool: steps of 160 spans, half of them all-reduces, and a unit each."""
+    steps = num_spans // (SPANS_A_STEP + 1)
+    total = steps * (SPANS_A_STEP + 1)
+    index = np.arange(total) % (SPANS_A_STEP + 1)
+    step = np.arange(total) // (SPANS_A_STEP + 1)
+    is_unit = index == SPANS_A_STEP
+    is_comm = (index % 2 == 1) & ~is_unit
+    random = np.random.default_rng(rank)
+    base = 1_000_000_000 + step * 10_000_000
+    start = base + np.where(is_unit, 0, index * 60_000) + random.integers(0, 5_000, total)
+    start[is_unit] = base[is_unit]
+    end = start + np.where(is_unit, 9_900_000, 50_000)
+    kind = np.where(
+        is_unit, spool.KIND_UNIT, np.where(is_comm, spool.KIND_COLLECTIVE, spool.KIND_SPAN)
+    )
+    descriptor = np.where(is_unit, 3, np.where(is_comm, 2, 1))
+    records = np.full((total, spool.RECORD_WORDS), -1, dtype="<i8")
+    records[:, 0] = (spool.RECORD_MARKER << 48) | (kind << 40) | descriptor
+    records[:, 1] = np.arange(1, total + 1)
+    records[:, 2] = 0
+    records[:, 3] = step + 1
+    records[:, 4] = start
+    records[:, 5] = end
+    records[:, 6] = start // 2
+    records[:, 7] = end // 2
+    records[:, 8] = np.where(is_comm, 16384, -1)
+    records[:, 9] = np.where(is_comm, 1 << 32, 0)
+    records[:, 10] = np.where(is_comm, step * (SPANS_A_STEP // 2) + index // 2, -1)
+    records[:, 11] = 0
+    stem = f"rank-{rank:05d}"
+    header = spool.MAGIC + struct.pack("<II", spool.RECORD_BYTES, 0)
+    (folder / f"{stem}.spans").write_bytes(header + records.tobytes())
+    (folder / f"{stem}.meta.jsonl").write_text("\n".join(meta_lines(rank, steps)) + "\n")
+
+
+def meta_lines(rank: int, steps: int) -> list[str]:
+    """Definitions of one rank's spool."""
+    stage = rank // 2
+    rows: list[dict[str, object]] = [
+        {
+            "t": "start",
+            "rank": rank,
+            "world_size": RANKS,
+            "host": "n0",
+            "boot_id": "b",
+            "pid": rank,
+        },
+        {"t": "anchor", "mono_ns": 1_000_000_000, "wall_ns": EPOCH_NS, "width_ns": 50},
+        {"t": "fact", "stage": stage, "tp_rank": rank % 2},
+        {"t": "desc", "id": 1, "name": "layer", "category": "layer", "timeline": "host"},
+        {
+            "t": "desc",
+            "id": 2,
+            "name": "all_reduce",
+            "category": "comm",
+            "op": "all_reduce",
+            "dtype": "bfloat16",
+            "timeline": "host",
+        },
+        {"t": "desc", "id": 3, "name": "decode", "category": "unit", "timeline": "host"},
+        {"t": "group", "id": 1, "ranks": [2 * stage, 2 * stage + 1], "ordinal": 0},
+    ]
+    rows += [
+        {
+            "t": "unit",
+            "id": k + 1,
+            "phase": "decode",
+            "step": k + 1,
+            "batch": 0,
+            "microbatch": 0,
+            "repeat": 0,
+            "warmup": False,
+        }
+        for k in range(steps)
+    ]
+    rows.append({"t": "end", "records": steps, "dropped": 0})
+    return [json.dumps(row, separators=(",", ":")) for row in rows]
+
+
+def measure(folder: Path) -> None:
+    """Ingest and query; run in a process of its own so that memory is this run's."""
+    from harness.ingest import ingest_run
+    from harness_analysis.query import query_runs
+    from harness_schemas.rundir import RunDir
+
+    begin = time.perf_counter()
+    database = ingest_run(RunDir(folder))
+    ingest_s = time.perf_counter() - begin
+    begin = time.perf_counter()
+    query_runs([database], "SELECT sum(comm_wait_ns), count(*) FROM step_breakdown")
+    query_s = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    size = database.stat().st_size / 2**20
+    print(json.dumps({"ingest_s": ingest_s, "query_s": query_s, "peak_mib": peak, "db_mib": size}))
+
+
+def main() -> None:
+    """Measure every size and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", default="100000,1000000,10000000")
+    parser.add_argument("--measure", type=Path)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure)
+        return
+    print("| spans | ingest s | us a span | peak MiB | database MiB | step_breakdown s |")
+    print("|---|---|---|---|---|---|")
+    for text in arguments.sizes.split(","):
+        size = int(text)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "bench"
+            (folder / "spans").mkdir(parents=True)
+            (folder / "run.json").write_text('{"name": "bench", "device": "cpu"}')
+            for rank in range(RANKS):
+                write_rank(folder / "spans", rank, size // RANKS)
+            command = [sys.executable, __file__, "--measure", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            got = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"| {size:,} | {got['ingest_s']:.2f} | {1e6 * got['ingest_s'] / size:.2f} "
+                f"| {got['peak_mib']:.0f} | {got['db_mib']:.0f} | {got['query_s']:.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""`harness run -- COMMAND...`: any command, unchanged, with samplers beside it.
+
+The command keeps its stdin, stdout and stderr. A Python program in it that calls
+`harness.probe.start()` leaves spans; one that does not still leaves samples, logs of NCCL and an
+exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.capture import Capture, plan_wrap_capture
+from harness.ingest import ingest_run
+from harness.outcome import Outcome
+from harness.progress import Narrator
+from harness.provenance import provenance
+from harness.session import RunResult, agent_command, samplers, traced
+from harness_schemas.errors import ExitCode, HarnessError, UsageError
+from harness_schemas.rundir import RunDir, create_run, name_run
+
+STOP_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class WrapPlan:
+    """What will be run, with what added to its environment."""
+
+    argv: tuple[str, ...]
+    run: RunDir
+    name: str
+    capture: Capture
+
+    def describe(self) -> str:
+        """What `--dry-run` prints."""
+        lines = ["# commands"]
+        if self.capture.samplers:
+            lines.append(shlex.join(agent_command(self.run, self.capture)))
+        lines.append(shlex.join(self.argv))
+        lines.append("# environment")
+        lines += [f"{key}={value}" for key, value in sorted(self.capture.env.items())]
+        lines.append("# files")
+        lines += [str(self.run.path / name) for name in ("run.json", "spans/", "artifacts/")]
+        lines.append(str(self.run.database))
+        return "\n".join(lines)
+
+
+def plan_wrap(argv: Sequence[str], output: Path, name: str | None) -> WrapPlan:
+    """Plan the run of a wrapped command.
+
+    Raises:
+        UsageError: no such command.
+    """
+    if shutil.which(argv[0]) is None:
+        raise UsageError(
+            f"no command {argv[0]!r}",
+            "a specification goes before --, a command after it" if argv[0].endswith("ml") else "",
+        )
+    title = name or Path(argv[0]).name
+    run = name_run(output, title)
+    return WrapPlan(tuple(argv), run, title, plan_wrap_capture(run.path.absolute()))
+
+
+def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
+    """Run the command, then judge and ingest. The command's exit code is the result's."""
+    create_run(plan.run)
+    narrator.say(f"run {plan.run.path}")
+    data: dict[str, Any] = {
+        "version": 1,
+        "run_id": plan.run.run_id,
+        "name": plan.name,
+        "status": "running",
+        "verdict": None,
+        "started_ns": time.time_ns(),
+        "command": Path(plan.argv[0]).name,
+        "provenance": provenance(),
+        "collection": list(plan.capture.skipped),
+    }
+    plan.run.write(data)
+    with traced(plan.run, plan.name) as trace, samplers(plan.run, plan.capture):
+        code = _call(plan, trace)
+    outcome = _judge(code)
+    data.update(
+        status=outcome.status,
+        verdict=outcome.verdict,
+        verdict_detail=outcome.detail,
+        exit_code=outcome.exit_code,
+        ended_ns=time.time_ns(),
+    )
+    plan.run.write(data)
+    problems: tuple[str, ...] = ()
+    try:
+        ingest_run(plan.run)
+    except HarnessError as error:
+        problems = (error.message,)
+    return RunResult(plan.run, outcome.exit_code, outcome, problems)
+
+
+def _call(plan: WrapPlan, trace: dict[str, str]) -> int:
+    child = subprocess.Popen(plan.argv, env={**os.environ, **plan.capture.env, **trace})
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            # The terminal sent SIGINT to the child as well: let it end in its own way.
+            try:
+                return child.wait(timeout=STOP_SECONDS) or ExitCode.INTERRUPTED
+            except subprocess.TimeoutExpired:
+                child.send_signal(signal.SIGKILL)
+
+
+def _judge(code: int) -> Outcome:
+    if code == 0:
+        return Outcome("finished", "ok", None, ExitCode.OK)
+    if code == ExitCode.INTERRUPTED or code == -signal.SIGINT:
+        return Outcome("failed", "interrupted", "stopped by the user", ExitCode.INTERRUPTED)
+    if code < 0:
+        name = signal.Signals(-code).name
+        return Outcome("failed", "unknown", f"the command was killed by {name}", 128 - code)
+    return Outcome("failed", "unknown", f"the command returned {code}", code)
