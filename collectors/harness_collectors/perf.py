@@ -18,6 +18,7 @@ from typing import Any, Final
 from harness_collectors.perf_script import Stacks, is_script, read_script
 from harness_collectors.perf_stat import Counter, StatReading, read_stat, stat_form
 from harness_collectors.text_evidence import Tally, batch, host_of, number_in_name, read_text
+from harness_schemas.redact import redact
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 NAME: Final = "perf"
@@ -162,7 +163,8 @@ def _refusal(said: str, code: int) -> str:
     """Why perf counted nothing: its first line of substance."""
     lines = [line.strip() for line in said.splitlines()]
     told = [line for line in lines if line and line != "Error:" and not line.startswith(("#", "{"))]
-    return f"perf counts nothing here: {told[0][:200] if told else f'it ended with {code}'}"
+    cause = redact(told[0][:200]) if told else f"it ended with {code}"
+    return f"perf counts nothing here: {cause}"
 
 
 def _hint(facts: Mapping[str, Any]) -> str:
@@ -218,7 +220,7 @@ def _ingest_file(path: Path, host: str | None, tally: Tally, found: _Found) -> d
     if stat_form(read.text[:65536]) is not None:
         return _add_counters(read_stat(read.text), path, host, tally, found)
     if is_script(read.text[:65536]):
-        return _add_stacks(read_script(read.text.split("\n")), path, host, tally, found)
+        return _add_stacks(read_script(read.text), path, host, tally, found)
     if path.suffix == ".err" and _COMPLAINT.search(read.text):
         found.problems.append(_refusal(read.text, 1))
     return {}
@@ -244,8 +246,8 @@ def _ingest_data(path: Path, host: str | None, tally: Tally, found: _Found) -> d
     if done.returncode and not done.stdout:
         found.problems.append(f"perf script cannot read {path.name}")
         return {"problem": done.stderr.decode("utf-8", "replace").strip()[:300]}
-    lines = done.stdout.decode("utf-8", "replace").split("\n")
-    return _add_stacks(read_script(lines), path, host, tally, found)
+    stacks = read_script(done.stdout.decode("utf-8", "replace"))
+    return _add_stacks(stacks, path, host, tally, found)
 
 
 def _add_counters(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,12 +40,16 @@ def is_script(head: str) -> bool:
     return False
 
 
-def read_script(lines: Iterable[str]) -> Stacks:
-    """Fold the samples; a line that is neither a sample's nor a frame of one is counted."""
-    stacks = Stacks()
+def read_script(text: str) -> Stacks:
+    """Fold the samples; a line that is neither a sample's nor a frame of one is counted.
+
+    A last line without a line break may be cut, so it is counted among those.
+    """
+    lines = text.split("\n")
+    stacks = Stacks(unreadable=int(bool(lines[-1].strip())))
     comm: str | None = None
     frames: list[str] = []
-    for line in lines:
+    for line in lines[:-1]:
         if not line.strip() or line.startswith("#"):
             _close(stacks, comm, frames)
             comm = None

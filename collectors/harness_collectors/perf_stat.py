@@ -71,7 +71,7 @@ class StatReading:
 
 def stat_form(head: str) -> str | None:
     """`json`, `csv` or `people`, by content; None if it is no output of perf stat."""
-    for line in head.splitlines()[:200]:
+    for line in (line[:_LONGEST_LINE] for line in head.splitlines()[:200]):
         if '"counter-value"' in line and '"event"' in line:
             return "json"
         if '"metric-value"' in line and '"metric-unit"' in line:

@@ -25,6 +25,7 @@ from harness_collectors.sacct_table import (
 )
 from harness_collectors.scontrol_text import is_scontrol, read_scontrol
 from harness_collectors.text_evidence import Tally, batch, host_of, read_text
+from harness_schemas.redact import redact
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 __all__ = ["COLLECTOR", "Sacct", "fetch"]
@@ -158,11 +159,19 @@ def _ingest_host(host: str | None, paths: Sequence[Path], root: Path) -> Iterato
     tally.unreadable += sum(reading.unreadable for reading in readings)
     _judge(tally, steps, fetched, disabled, readings)
     if steps:
-        yield batch("slurm_steps", (asdict(step) for step in steps))
+        yield batch("slurm_steps", map(_row, steps))
     detail: dict[str, Any] = {"files": about}
     if any(reading.zoneless for reading in readings):
         detail["time_zone"] = "assumed UTC: the times do not say theirs"
     yield batch("collection", [tally.row(detail)])
+
+
+def _row(step: Step) -> dict[str, Any]:
+    """The row to store: names of jobs are what users typed, and some type secrets."""
+    row = asdict(step)
+    for column in ("name", "reason"):
+        row[column] = redact(row[column]) if row[column] else None
+    return row
 
 
 def _name(path: Path, root: Path) -> str:

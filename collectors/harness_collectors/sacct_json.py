@@ -3,7 +3,7 @@
 What differs by version: `state.current` is a word or a list of words; a number is a number or
 `{set, infinite, number}`; a step's id is a word, a number, `JOB.STEP` or an object; an exit
 code's status is a word or a list. Oddities of real files: microseconds above a million, and CPU
-times of 0 on the job while its steps have some.
+times of 0 on the job while its steps have some, and an exit code of 0 on what FAILED.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def _read_job(job: Mapping[str, Any]) -> list[Step]:
 
 def _job_row(job: Mapping[str, Any], raw: str) -> Step:
     state = _object(job.get("state"))
-    code, signal = _exit(job.get("exit_code"))
+    word = _state(state.get("current"))
+    code, signal = _believed(word, _exit(job.get("exit_code")))
     times = _object(job.get("time"))
     derived = _exit(job.get("derived_exit_code"))
     return Step(
@@ -86,7 +87,7 @@ def _job_row(job: Mapping[str, Any], raw: str) -> Step:
         raw_job_id=raw,
         attempt=_number(job.get("restart_cnt")),
         name=_text(job.get("name")),
-        state=_state(state.get("current")),
+        state=word,
         reason=_text(state.get("reason")),
         exit_code=code,
         signal=signal,
@@ -128,7 +129,8 @@ def _step_row(step: Mapping[str, Any], job: Step) -> Step:
     tres = _object(step.get("tres"))
     requested, consumed = _object(tres.get("requested")), _object(tres.get("consumed"))
     used, written = _tres(requested.get("max")), _tres(consumed.get("max"))
-    code, signal = _exit(step.get("exit_code"))
+    state = _state(step.get("state"))
+    code, signal = _believed(state, _exit(step.get("exit_code")))
     nodes = _object(step.get("nodes"))
     energy = _number(_object(_object(step.get("statistics")).get("energy")).get("consumed"))
     return Step(
@@ -138,7 +140,7 @@ def _step_row(step: Mapping[str, Any], job: Step) -> Step:
         raw_job_id=job.raw_job_id,
         attempt=job.attempt,
         name=_text(about.get("name")),
-        state=_state(step.get("state")),
+        state=state,
         exit_code=code,
         signal=signal,
         nodes=_text(nodes.get("range")),
@@ -206,6 +208,13 @@ def _exit(value: Any) -> tuple[int | None, int | None]:
     signal = _number(about["signal_id"] if "signal_id" in about else about.get("id"))
     code = _number(value.get("return_code"))
     return (0 if code is None and signal else code), signal or None
+
+
+def _believed(
+    state: str | None, ended: tuple[int | None, int | None]
+) -> tuple[int | None, int | None]:
+    """The exit, unless it says success of what failed: 22.05 does, where its text form has 5:0."""
+    return (None, None) if state == "FAILED" and ended == (0, None) else ended
 
 
 def _cpu(value: Any) -> float | None:

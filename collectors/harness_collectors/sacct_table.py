@@ -26,9 +26,13 @@ from harness_collectors.sacct_fields import (
 
 MAX_JOINED_LINES: Final = 64
 """More line breaks than this in one field are taken for damage."""
-_HEADER = re.compile(r"[A-Za-z]{2,}(?P<delimiter>[^A-Za-z0-9\s,][^A-Za-z0-9]{0,7})[A-Za-z]{2,}")
+# No \s here: to Python our own delimiter, \x1f, is white space.
+_HEADER = re.compile(
+    r"[A-Za-z]{2,}(?P<delimiter>[^A-Za-z0-9 \r\n][^A-Za-z0-9\r\n]{0,7})[A-Za-z]{2,}"
+)
 _FIRST_FIELD = re.compile(
-    r"\d+(?:_\d+|_\[[^\]]*\]|\+\d+)?(?:\.\w+(?:\+\d+)?)?(?P<delimiter>[^\w.+,:\s-][^\w\s-]{0,7}?)(?=[\w./(]|$)"
+    r"\d+(?:_\d+|_\[[^\]]*\]|\+\d+)?(?:\.\w+(?:\+\d+)?)?"
+    r"(?P<delimiter>[^\w.+,: \r\n-][^\w \r\n-]{0,7}?)(?=[\w./(]|$)"
 )
 _FIELD_LIST = re.compile(r"[A-Za-z]+(?:%-?\d+)?(?:,[A-Za-z]+(?:%-?\d+)?)+")
 
@@ -84,7 +88,7 @@ def read_table(text: str, fields: Sequence[str] | None = None) -> Reading:
         return Reading("sacct", problem="the file is empty")
     layout = find_header(lines[first])
     if layout is not None:
-        return _read_rows(_records(lines[first + 1 :], layout), layout.fields)
+        return _read_rows(_records(lines[first + 1 :], layout), layout.fields, torn=lines[-1] != "")
     if _is_ruler(lines[first + 1 : first + 2]):
         return _read_columns(lines[first], lines[first + 1], lines[first + 2 :])
     delimiter = headerless_delimiter(lines[first])
@@ -96,7 +100,7 @@ def read_table(text: str, fields: Sequence[str] | None = None) -> Reading:
     names = tuple(fields)
     if any(line.count(delimiter) == len(names) for line in lines[first : first + 64]):
         names = (*names, "")  # `-p` ends each row with a delimiter, unlike `-P`
-    return _read_rows(_records(lines[first:], Layout(names, delimiter)), names)
+    return _read_rows(_records(lines[first:], Layout(names, delimiter)), names, lines[-1] != "")
 
 
 def _records(lines: Iterable[str], layout: Layout) -> Iterator[list[str] | None]:
@@ -135,12 +139,18 @@ def _read_columns(header: str, ruler: str, lines: Iterable[str]) -> Reading:
     spans = [match.span() for match in re.finditer(r"-+", ruler)]
     fields = tuple(header[start:end].strip().lower() for start, end in spans)
     rows = ([line[start:end].strip() for start, end in spans] for line in lines if line.strip())
-    return _read_rows(rows, fields)
+    return _read_rows(rows, fields, torn=False)
 
 
-def _read_rows(rows: Iterable[list[str] | None], fields: tuple[str, ...]) -> Reading:
+def _read_rows(rows: Iterable[list[str] | None], fields: tuple[str, ...], torn: bool) -> Reading:
+    """Steps of the rows; `torn`: no line break ends the last one, so its last field may be cut."""
     reading = Reading("sacct" if "state" in fields else "sstat")
-    for row in rows:
+    listed = list(rows)
+    if torn and listed and listed[-1] is not None:
+        # A cut state is no state, so it cannot mislead; but a user id or a size could.
+        whole = listed[-1][-1].partition(" by ")[0] if fields[-1] == "state" else ""
+        listed[-1] = [*listed[-1][:-1], whole]
+    for row in listed:
         step = None if row is None else _step(row, fields, reading)
         if step is None:
             reading.unreadable += 1
@@ -160,9 +170,14 @@ def _step(row: list[str], fields: tuple[str, ...], reading: Reading) -> Step | N
         return None
     values = {name: _value(name, text, reading) for name, text in texts.items() if name in PARSERS}
     raw = values.get("jobidraw")
-    if isinstance(raw, JobId) and raw.step != job.step:
-        return None  # two rows run into one
+    if isinstance(raw, JobId) and not _same_row(job, raw):
+        return None  # two rows run into one, or a digit is damaged
     return _build(reading.source, job, values)
+
+
+def _same_row(job: JobId, raw: JobId) -> bool:
+    """Whether JobID and JobIDRaw can be of one row: they differ only in a task's or part's job."""
+    return raw.step == job.step and (raw.job == job.job or not job.job.isdecimal())
 
 
 def _value(name: str, text: str, reading: Reading) -> Any:

@@ -40,7 +40,11 @@ def read_scontrol(text: str) -> Reading:
     """The job's own rows; a block without a state of Slurm's is counted and left out."""
     reading = Reading("scontrol")
     starts = [match.start() for match in _BLOCK.finditer(text)]
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+    end_of_all = len(text)
+    if text and not text[-1].isspace():  # the last word may be cut: a shorter number is another
+        end_of_all = max(text.rfind(" "), text.rfind("\n")) + 1
+    starts = [start for start in starts if start < end_of_all]
+    for start, end in zip(starts, [*starts[1:], end_of_all], strict=True):
         step = _read_block(text[start:end], reading)
         if step is None:
             reading.unreadable += 1
