@@ -19,6 +19,7 @@ _BUILT_IN = {
     "torch_profiler": "harness_collectors.torch_profiler:COLLECTOR",
     "nvml": "harness_collectors.nvml:COLLECTOR",
     "psutil": "harness_collectors.psutil_host:COLLECTOR",
+    "otel": "harness_collectors.otel_spans:COLLECTOR",
     "kineto": "harness_collectors.kineto:COLLECTOR",
     "nsys": "harness_collectors.unavailable:NSYS",
     "nccl_log": "harness_collectors.unavailable:NCCL_LOG",

@@ -154,7 +154,7 @@ def run_spec(spec: RunSpec, narrator: Narrator, strict: bool = False) -> RunResu
     except HarnessError as error:
         _finish(run, data, Outcome("failed", "unknown", error.message, error.exit_code))
         raise
-    outcome = judge_run(run, result)
+    outcome = judge_run(run, result, spec.world_size)
     correctness = read_correctness(run)
     if correctness is not None:
         data["correctness"] = correctness
