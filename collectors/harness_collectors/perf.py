@@ -39,7 +39,7 @@ DATA_MAGIC: Final = b"PERFILE2"
 TOP_FRAMES: Final = 50
 _SCRIPT_TIMEOUT_S: Final = 300.0
 _EVENT = re.compile(r"[A-Za-z_][\w\-:./=,]{0,127}")
-_BEGIN = re.compile(r"\.begin-(\d{19})(?!\d)")
+_BEGIN = re.compile(r"\.begin-([1-8]\d{18})(?!\d)")
 _COMPLAINT = re.compile(r"perf_event|[Pp]ermission|not found|[Cc]ouldn't|[Uu]nable|[Ee]rror")
 
 # In the rank's own shell, which then becomes the rank: $$ is the rank's process id. perf runs as

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from harness_collectors.sacct_fields import (
@@ -43,8 +44,8 @@ def read_scontrol(text: str) -> Reading:
     end_of_all = len(text)
     if text and not text[-1].isspace():  # the last word may be cut: a shorter number is another
         end_of_all = max(text.rfind(" "), text.rfind("\n")) + 1
-    starts = [start for start in starts if start < end_of_all]
-    for start, end in zip(starts, [*starts[1:], end_of_all], strict=True):
+    bounds = [*(start for start in starts if start < end_of_all), end_of_all]
+    for start, end in pairwise(bounds):
         step = _read_block(text[start:end], reading)
         if step is None:
             reading.unreadable += 1

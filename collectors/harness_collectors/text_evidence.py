@@ -60,15 +60,32 @@ def _inflate(path: Path, limit: int) -> tuple[bytes, bool]:
 
 
 def batch(table: str, rows: Iterable[Mapping[str, Any]]) -> Batch:
-    """Rows as a batch with the types of `harness_schemas.tables`; unnamed columns are left out."""
+    """Rows as a batch with the types of `harness_schemas.tables`; unnamed columns are left out.
+
+    A number that its column cannot hold is damage, and becomes NULL.
+    """
     import pyarrow as pa
 
     listed = list(rows)
     used = {name for row in listed for name in row}
     schema = arrow_schema(BY_NAME[table])
     fields = [item for item in schema if item.name in used]
-    columns = [pa.array([row.get(item.name) for row in listed], item.type) for item in fields]
+    limits = {pa.int32(): 1 << 31, pa.int64(): 1 << 63}
+    columns = [
+        pa.array(
+            [_storable(row.get(item.name), limits.get(item.type)) for row in listed], item.type
+        )
+        for item in fields
+    ]
     return Batch(table, pa.Table.from_arrays(columns, schema=pa.schema(fields)))
+
+
+def _storable(value: Any, limit: int | None) -> Any:
+    if isinstance(value, int) and limit is not None and not -limit <= value < limit:
+        return None
+    if isinstance(value, str) and not value.isascii():  # JSON can hold halves of characters
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return value
 
 
 @dataclass

@@ -322,7 +322,7 @@ def test_columns_for_people(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("delimiter", ["|", "|#", "☃", "\x1f", ";", "||", "\t", ","])
+@pytest.mark.parametrize("delimiter", ["|", "|#", "\u2603", "\x1f", ";", "||", "\t", ","])
 def test_any_delimiter(delimiter):
     rows = [["JobID", "JobName", "State"], ["12.0", "a b", "FAILED"], ["12", "", "TIMEOUT"]]
     text = "".join(delimiter.join(row) + "\n" for row in rows)
@@ -337,9 +337,9 @@ def test_any_delimiter(delimiter):
 def test_headerless_rows_with_and_without_a_last_delimiter():
     fields = field_list("JobID,JobName%30,State\n")
     assert fields == ("jobid", "jobname", "state")
-    for end in ("", "☃"):
-        text = f"9_1☃☃FAILED{end}\n9_1.batch☃batch☃CANCELLED by 12{end}\n"
-        assert headerless_delimiter(text.split("\n")[0]) == "☃"
+    for end in ("", "\u2603"):
+        text = f"9_1\u2603\u2603FAILED{end}\n9_1.batch\u2603batch\u2603CANCELLED by 12{end}\n"
+        assert headerless_delimiter(text.split("\n")[0]) == "\u2603"
         steps = read_table(text, fields).steps
         assert [(s.job_id, s.step_id, s.state, s.cancelled_by) for s in steps] == [
             ("9_1", None, "FAILED", None),
@@ -475,3 +475,17 @@ def test_options():
     with pytest.raises(ValueError, match="calls is 99") as wrong:
         COLLECTOR.options({"calls": 99, "cals": 1})
     assert "no option 'cals'" in str(wrong.value)
+
+
+def test_numbers_beyond_their_columns_are_not_known(tmp_path):
+    huge = "9" * 15
+    names = "JobID|State|NTasks|Elapsed|Start|ExitCode|MaxRSS"
+    row = f"1|CANCELLED by {huge * 2}|{huge}|{huge}-00:00:00|9999-12-31T00:00:00|{huge}:0|7"
+    table = write(tmp_path, "a.txt", f"{names}\n{row}\n")
+    job = {"job_id": 1, "name": "\ud800", "restart_cnt": 1 << 40, "state": {"current": "FAILED"}}
+    other = write(tmp_path, "b.json", json.dumps({"jobs": [job], "meta": {}}))
+    [found] = ingest(table)[0]
+    assert (found["max_rss_bytes"], found["state"]) == (7, "CANCELLED")
+    for column in ("ntasks", "elapsed_s", "started_ns", "exit_code", "cancelled_by"):
+        assert found[column] is None, column
+    assert ingest(other)[0][0]["attempt"] is None
