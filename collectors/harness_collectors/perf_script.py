@@ -33,7 +33,7 @@ class Stacks:
 def is_script(head: str) -> bool:
     """Whether a text begins as output of perf script: a sample's line, and a frame or a gap."""
     lines = head.splitlines()[:40]
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in zip(lines, [*lines[1:], ""], strict=False):
         match = _HEADER.fullmatch(line[:_LONGEST_LINE])
         if match and (match["frame"] or not following.strip() or _FRAME.fullmatch(following)):
             return True
