@@ -176,7 +176,8 @@ class Window:
         self.opened_ns = time.monotonic_ns()
         # The layer under torch.profiler.profile: the same recording, without its schedule and
         # without a Python object an event. `kineto_results` is where both leave them.
-        self._profile: Any = profile(use_cpu=host, use_device="cuda" if device == "cuda" else None)
+        on = "cuda" if device == "cuda" else None
+        self._profile: Any = profile(use_cpu=host, use_device=on, use_kineto=True)
         self._profile.__enter__()
         if device == "cuda":
             _touch_device()  # the first launch pays for CUPTI's buffers: let it be ours
