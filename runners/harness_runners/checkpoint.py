@@ -63,13 +63,13 @@ def _promised(folder: Path) -> dict[str, str]:
             return {"": SINGLE}
         raise UsageError(f"{folder} holds neither {SINGLE} nor {INDEX}")
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError):
+        weight_map = dict(json.loads(index.read_text())["weight_map"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{index} is not an index: it needs an object `weight_map`") from None
     absent = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
     if absent:
         raise UsageError(f"{index} names {absent[0]}, which is not there")
-    return dict(weight_map)
+    return weight_map
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
@@ -90,11 +90,15 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError:
         raise UsageError(f"{path} is no safetensors file: its header is not JSON") from None
-    header.pop("__metadata__", None)
-    needed = 8 + length + max((item["data_offsets"][1] for item in header.values()), default=0)
+    try:
+        header.pop("__metadata__", None)
+        needed = 8 + length + max((item["data_offsets"][1] for item in header.values()), default=0)
+        entries = {
+            name: TensorEntry(path, item["dtype"], tuple(item["shape"]))
+            for name, item in header.items()
+        }
+    except (AttributeError, KeyError, TypeError, IndexError):
+        raise UsageError(f"{path} is no safetensors file: its header is not one") from None
     if size < needed:
         raise UsageError(f"{path} is truncated: {size} bytes, its header describes {needed}")
-    return {
-        name: TensorEntry(path, item["dtype"], tuple(item["shape"]))
-        for name, item in header.items()
-    }
+    return entries

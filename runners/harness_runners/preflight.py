@@ -32,7 +32,9 @@ def preflight(spec: RunSpec) -> list[Problem]:
         model = plan.plan_model(spec)
         shape = plan.planned_shape(model)
     except UsageError as error:
-        return _once([*problems, ("model.path", error.message), *_prompts(spec, None, None)])
+        if Path(spec.model.path or "").is_dir():
+            problems.append(("model.path", error.message))
+        return _once(problems + _prompts(spec, None, None))
     problems += _parallel(spec, shape)
     problems += _prompts(spec, Path(model.folder), shape)
     return _once(problems)

@@ -67,21 +67,12 @@ def read_prompts(plan: PromptPlan) -> list[Prompt]:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """(number from 1, row) of a JSONL or Parquet file."""
-    try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            return list(enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1))
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    parquet = path.suffix == ".parquet"
     rows, problems = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        row = _parse_line(line)
-        if isinstance(row, str):
-            problems.append(f"{path.name} line {number}: {row}")
+    for number, row in _parquet_rows(path) if parquet else _json_rows(path):
+        problem = _problem(row)
+        if problem:
+            problems.append(f"{path.name} {'row' if parquet else 'line'} {number}: {problem}")
         else:
             rows.append((number, row))
     if problems:
@@ -89,17 +80,43 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def _parse_line(line: str) -> dict[str, Any] | str:
-    """The row, or what is wrong with the line."""
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        return f"not JSON ({error})"
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    yield from enumerate(rows, start=1)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Rows of a JSONL file; in place of one that is no JSON, the error."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except ValueError as error:
+            yield number, error
+
+
+def _problem(row: Any) -> str:
+    """What is wrong with a row; empty: nothing."""
+    if isinstance(row, ValueError):
+        return f"not JSON ({row})"
     if not isinstance(row, dict):
         return "not an object"
     if not isinstance(row.get("prompt"), str) or not row["prompt"]:
         return "needs a text `prompt`"
-    return row
+    return ""
 
 
 def token_file(cache_dir: Path, model_folder: Path, prompts: Sequence[Prompt]) -> Path:

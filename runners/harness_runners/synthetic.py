@@ -17,7 +17,7 @@ import numpy as np
 
 from harness_runners.checkpoint import INDEX
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Part of the cache key: raise it whenever the weights of a seed change."""
 
 SHARDS = 4
@@ -135,7 +135,7 @@ def _draw(name: str, shape: tuple[int, ...], config: Mapping[str, Any], seed: in
     stream = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
     values = stream.standard_normal(shape, dtype=np.float32)
     if name.endswith("norm.weight"):
-        level = 3.0 if name == "model.norm.weight" and config["tie_word_embeddings"] else 1.0
+        level = 10.0 if name == "model.norm.weight" and config["tie_word_embeddings"] else 1.0
         return (level * (1.0 + 0.1 * values)).astype(np.float32)
     return (values * np.float32(_scale(name, shape, config))).astype(np.float32)
 
@@ -143,14 +143,15 @@ def _draw(name: str, shape: tuple[int, ...], config: Mapping[str, Any], seed: in
 def _scale(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> float:
     """Standard deviation of a tensor's elements, for inputs of unit variance.
 
-    Queries and keys are large, so that attention picks positions instead of averaging them;
-    a tied embedding is small against the layers' output, or the head would repeat its input.
+    Queries and keys are large, so that attention picks positions instead of averaging them.
+    Biases are small: what they add is the same for every token. A tied embedding is small
+    against the layers' output, or the head would repeat its input (the last norm makes up).
     """
     fan_in = float(shape[-1])
     if name.endswith(".bias"):
-        return 0.3
+        return 0.1
     if name == "model.embed_tokens.weight":
-        return float(shape[-1] ** -0.5) if config["tie_word_embeddings"] else 1.0
+        return float(0.3 * fan_in**-0.5) if config["tie_word_embeddings"] else 1.0
     gains = {"q_proj": 1.4, "k_proj": 1.4, "o_proj": 1.5, "down_proj": 1.5, "lm_head": 3.0}
     gain = next((value for part, value in gains.items() if part in name), 1.0)
     return float(gain * fan_in**-0.5)
