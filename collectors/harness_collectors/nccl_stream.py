@@ -1,0 +1,122 @@
+"""Reading logs of any size in blocks of whole lines, gzipped or not, in bounded memory."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+BLOCK_BYTES: Final = 4 << 20
+MAX_LINE_BYTES: Final = 1 << 20
+"""A longer line is nobody's log line: it is dropped and counted, never held."""
+
+FREE_BYTES: Final = 256 << 20
+MAX_RATIO: Final = 400
+"""Beyond FREE_BYTES, text that is this much larger than its gzip file is a bomb: real logs of
+nothing but equal lines stay below 300."""
+
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 31  # zlib's wbits for a gzip header and 32 KiB of history
+
+
+@dataclass
+class Intake:
+    """What reading one file came to; complete once its blocks have been drained."""
+
+    path: Path
+    stored_bytes: int = 0
+    decoded_bytes: int = 0
+    overlong: int = 0
+    """Lines dropped for their length."""
+    ended: str = ""
+    """Why reading stopped before the end of the text; empty: it did not."""
+    unterminated: bool = False
+    """The last line has no line end: it may be cut."""
+
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """Blocks that end where a line ends; only the last may lack its line end.
+
+        Never raises: what cannot be read ends the blocks and is said in `ended`.
+        """
+        rest = b""
+        skipping = False
+        for part in self._parts(block_bytes):
+            if skipping:
+                end = part.find(b"\n")
+                if end < 0:
+                    continue
+                part, skipping = part[end + 1 :], False
+            end = part.rfind(b"\n") + 1
+            if end:
+                yield rest + part[:end]
+                rest = part[end:]
+            else:
+                rest += part
+            if len(rest) > MAX_LINE_BYTES:
+                self.overlong += 1
+                rest, skipping = b"", True
+        if rest:
+            self.unterminated = True
+            yield rest
+
+    def _parts(self, block_bytes: int) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as stream:
+                head = stream.read(len(_GZIP_MAGIC))
+                stream.seek(0)
+                parts = self._inflated if head == _GZIP_MAGIC else self._plain
+                for part in parts(stream, block_bytes):
+                    self.decoded_bytes += len(part)
+                    yield part
+        except OSError as error:
+            self.ended = f"cannot be read: {error.strerror or error}"
+
+    def _plain(self, stream: BinaryIO, block_bytes: int) -> Iterator[bytes]:
+        while part := stream.read(block_bytes):
+            self.stored_bytes += len(part)
+            yield part
+
+    def _inflated(self, stream: BinaryIO, block_bytes: int) -> Iterator[bytes]:
+        """Decoded parts of a gzip file of any number of members, up to a tear or the limit."""
+        decoder = zlib.decompressobj(_GZIP_WINDOW)
+        pending = b""
+        while pending := pending or self._more(stream):
+            before = decoder.copy()
+            try:
+                part = decoder.decompress(pending, block_bytes)
+            except zlib.error:
+                self.ended = "its gzip stream is damaged"
+                yield _salvage(before, pending)
+                return
+            pending = decoder.unconsumed_tail
+            if part:
+                yield part
+            if self.decoded_bytes > max(FREE_BYTES, MAX_RATIO * self.stored_bytes):
+                self.ended = f"text over {MAX_RATIO} times its gzip file's size: not a log"
+                return
+            if decoder.eof:
+                pending = decoder.unused_data + self._more(stream)
+                if not pending.startswith(_GZIP_MAGIC):
+                    return  # the end, or padding after the last member
+                decoder = zlib.decompressobj(_GZIP_WINDOW)
+        yield decoder.flush()
+        if not decoder.eof:
+            self.ended = "its gzip stream is cut"
+
+    def _more(self, stream: BinaryIO) -> bytes:
+        part = stream.read(64 << 10)
+        self.stored_bytes += len(part)
+        return part
+
+
+def _salvage(decoder: zlib._Decompress, damaged: bytes) -> bytes:
+    """What of a damaged piece can be decoded: a few bytes at a time, up to the damage."""
+    text = bytearray()
+    for start in range(0, len(damaged), 64):
+        try:
+            text += decoder.decompress(damaged[start : start + 64])
+        except zlib.error:
+            break
+    return bytes(text)
