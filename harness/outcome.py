@@ -91,13 +91,13 @@ def progress(run: RunDir) -> Iterator[CollectiveProgress]:
         name = f"[{','.join(map(str, ranks))}]#{row.get('ordinal')}"
         groups.setdefault(rank, {})[int(row["id"])] = (name, ranks)
     for path in sorted(run.spans.glob("rank-*.live")):
-        rank = _rank_of(path)
-        if rank is None:
+        owner = _rank_of(path)
+        if owner is None:
             continue
         for group_peer, entered, left in _slots(path):
-            known = groups.get(rank, {}).get(group_peer >> 32)
+            known = groups.get(owner, {}).get(group_peer >> 32)
             if known is not None and not group_peer & 0xFFFFFFFF:
-                yield CollectiveProgress(rank, known[0], entered, left, known[1])
+                yield CollectiveProgress(owner, known[0], entered, left, known[1])
 
 
 _HEAD = struct.Struct(f"<8s{len(spool.LIVE_HEAD_FIELDS)}q")
