@@ -116,6 +116,8 @@ class ProfilerHook:
         """Close a window that is still open; idempotent."""
         if self._window is not None:
             self._close()
+        if self._records_here():
+            self._events()  # a chosen rank that had nothing to record says so
 
     def _records_here(self) -> bool:
         if self._selected is None:

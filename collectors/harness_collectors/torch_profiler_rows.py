@@ -329,9 +329,11 @@ def _collection(file: RankFile, tally: Tally, path: Path) -> Batch:
     lost = max(0, tally.expected - tally.events)
     if lost or file.unreadable:
         problems.append(f"{lost} events and {file.unreadable} lines could not be read")
-    state = "degraded" if problems else "ok"
-    if problems and not tally.events:
-        state = "failed"
+    state = "ok"
+    if problems:
+        state = "degraded" if tally.events else "failed"
+    elif not file.windows:
+        state, problems = "skipped", ["no unit of the run lay in the chosen window"]
     return arrow.row(
         "collection",
         collector=NAME,
