@@ -189,8 +189,7 @@ def _resolve(
 def _origin(path: Path, name: str, metadata: Mapping[str, Any], columns: Any) -> Origin:
     base = metadata.get("baseTimeNanoseconds")
     offset = base if type(base) is int and 0 <= base < 2**62 else 0
-    tables = [table["start"] for table in (columns.device, columns.host) if len(table)]
-    earliest = min((int(start.min()) for start in tables), default=0) + offset
+    earliest = columns.first_ns + offset
     host = metadata.get("host_name")
     return Origin(
         name=name,
@@ -309,11 +308,12 @@ def _detail(origin: Origin, trace: TraceFile, metadata: Mapping[str, Any]) -> di
     return {
         "file": origin.name,
         "complete": not trace.cut,
-        "activities": dict(sorted(columns.cats.most_common(32))),
+        "complete_events": columns.events - columns.cats[""],
+        "activities": {cat: n for cat, n in sorted(columns.cats.most_common(33)) if cat},
         "units": len(trace.units),
         "device_rows": len(columns.device),
-        "device_rows_launched": int(trace.launched.sum()),
-        "device_rows_in_units": int((trace.device_unit >= 0).sum()),
+        "device_rows_launched": int((trace.launch >= 0).sum()),
+        "device_rows_in_units": trace.device_rows_in_units,
         "unclassified_share": trace.kernel_share(UNKNOWN_KERNEL),
         "nccl_version": nccl if isinstance(nccl, str) else None,
         **facts,

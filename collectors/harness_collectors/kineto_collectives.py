@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ from harness_collectors import kineto_comm as comm
 from harness_collectors.kineto_events import ANNOTATION
 from harness_collectors.kineto_rows import HOST_COMM
 from harness_collectors.kineto_trace import (
+    BATCH_ROWS,
     SOURCE,
     TraceFile,
     coded,
@@ -20,6 +20,8 @@ from harness_collectors.kineto_trace import (
     interval,
     key_columns,
     known,
+    rank_column,
+    texts,
 )
 from harness_collectors.kineto_units import Intervals
 from harness_schemas.spi import Batch
@@ -27,109 +29,115 @@ from harness_schemas.spi import Batch
 
 @dataclass(frozen=True)
 class _Part:
-    """What one kind of communication row says, once for all rows that look alike."""
+    """What a communication row says apart from its times and sizes: few differ."""
 
     group: comm.Group
     op: str | None
-    src: int | None
-    dst: int | None
-    dtype: str | None
-    element: int | None
-    reason: str | None
+    src: int | None = None
+    dst: int | None = None
+    dtype: str | None = None
+    element: int | None = None
+    reason: str | None = None
+
+    @property
+    def order_key(self) -> str | None:
+        """Among what the row is counted: its group, or its ordered pair; None: nothing."""
+        if self.op in ("send", "recv"):
+            return None if None in (self.src, self.dst) else f"{self.src}->{self.dst}"
+        return None if self.reason == comm.COALESCED else self.group.name
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Communication rows of one timeline: their parts, ordinals (-1: none) and row numbers."""
+
+    parts: list[_Part]
+    part: np.ndarray
+    seq: np.ndarray
+    row: np.ndarray
 
 
 def collective_batches(trace: TraceFile) -> Iterator[Batch]:
     """Communication kernels, and collectives that the host runs itself."""
     if len(trace.columns.comm):
-        yield Batch("collectives", _device_collectives(trace))
-    rows = _host_collective_rows(trace)
-    if rows.size:
-        yield Batch("collectives", _host_collectives(trace, rows))
+        rows = _device_rows(trace)
+        for first in range(0, len(rows.row), BATCH_ROWS):
+            part = slice(first, first + BATCH_ROWS)
+            yield Batch("collectives", _device_collectives(trace, rows, part))
+    host = _host_rows(trace)
+    if host.row.size:
+        yield Batch("collectives", _host_collectives(trace, host))
 
 
-def _device_collectives(trace: TraceFile) -> pa.Table:
+# -- of the device ---------------------------------------------------------------------------
+
+
+def _device_rows(trace: TraceFile) -> _Rows:
     table, device = trace.columns.comm, trace.columns.device
-    rows = table["row"]
-    parts, part_of = _device_parts(trace)
-    launched, launch = trace.launched[rows], trace.launch_start[rows] + trace.offset_ns
-    name = device["name"][rows]
-    channels = np.where(_is_nccl(trace)[name], table["channels"], -1)
-    return pa.table(
-        {
-            "rank": constant(trace.rank, len(rows), pa.int32()),
-            **key_columns(trace, trace.device_unit[rows]),
-            "span_id": pa.array(rows + trace.first_device),
-            "source": constant(SOURCE, len(rows), pa.string()),
-            "timeline": constant("device", len(rows), pa.string()),
-            **_part_columns(trace, parts, part_of, device["start"][rows]),
-            "bytes": _bytes(parts, part_of, table["in_elements"], table["out_elements"]),
-            "enqueue_ns": known(launch, launched),
-            **_collective_times(trace, device["start"][rows], device["dur"][rows]),
-            "kernel": coded(name, trace.device_names),
-            "channels": known(channels, channels >= 0, pa.int32()),
-        }
-    )
-
-
-def _is_nccl(trace: TraceFile) -> np.ndarray:
-    classify = trace.columns.classifier.classify
-    return np.array([classify(name)[1] == "nccl" for name in trace.device_names], np.bool_)
-
-
-def _device_parts(trace: TraceFile) -> tuple[list[_Part], np.ndarray]:
-    """The distinct parts, and the part of each row of `comm`."""
-    table = trace.columns.comm
+    row = table["row"]
+    calls, call = _enclosing_calls(trace, row)
+    codes = (table["label"], device["name"][row], table["source"], table["target"], call)
+    first, part = _distinct(codes)
     labels = list(trace.columns.labels)
-    calls, call_of = _enclosing_calls(trace, table["row"])
     others_named = any(label.op is not None for label in labels)
-    columns = (
-        table["label"], trace.columns.device["name"][table["row"]],
-        table["source"], table["target"], call_of,
-    )  # fmt: skip
-    distinct, part_of = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-    fused = {
-        code
-        for code, name in enumerate(trace.device_names)
-        if trace.columns.classifier.classify(name)[0] == "comm_fused"
-    }
+    fused = _names_of(trace, category="comm_fused")
     parts = []
-    for label_code, name, source, target, call in distinct.tolist():
+    for label_code, name, source, target, call_code in zip(
+        *(column[first].tolist() for column in codes), strict=True
+    ):
         label = labels[label_code]
         group = trace.groups.of(label)
         if label.op is not None:
             operation = comm.Operation(comm.canonical_op(label.op))
-        elif call >= 0:
-            operation = calls[call]
+        elif call_code >= 0:
+            operation = calls[call_code]
         else:
             operation = comm.operation_of_kernel(trace.device_names[name], others_named)
         src, dst = _peers(trace.rank, group, operation, source, target)
         dtype, element = comm.dtype_of(label)
-        reason = (
-            (comm.FUSED if name in fused else None)
-            or operation.reason
-            or comm.split_reason(label, operation.op)
-            or group.reason
-        )
+        unequal = comm.UNEQUAL if label.unequal and operation.op == "all_to_all" else None
+        reason = comm.FUSED if fused[name] else operation.reason or unequal or group.reason
         parts.append(_Part(group, operation.op, src, dst, dtype, element, reason))
-    return parts, part_of.reshape(-1)
+    return _Rows(parts, part, _sequence(trace, parts, part, device["start"][row]), row)
+
+
+def _distinct(codes: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """First row of every distinct combination of codes, and the combination of each row."""
+    combined = np.zeros(len(codes[0]), np.int64)
+    first = combined
+    for column in codes:
+        low = int(column.min())
+        width = int(column.max()) - low + 1
+        _, first, combined = np.unique(
+            combined * width + (column - low), return_index=True, return_inverse=True
+        )
+        combined = combined.reshape(-1)
+    return first, combined
+
+
+def _names_of(trace: TraceFile, category: str = "", rule: str = "") -> np.ndarray:
+    """Which kernel names are of a category or matched a rule (boolean, by code)."""
+    pairs = [trace.columns.classifier.classify(name) for name in trace.device_names]
+    return np.array([pair[0] == category or pair[1] == rule for pair in pairs], np.bool_)
 
 
 def _enclosing_calls(trace: TraceFile, rows: np.ndarray) -> tuple[list[comm.Operation], np.ndarray]:
-    """The host's `nccl:...` annotations, and which of them launched each device row (-1)."""
+    """What the host's `nccl:...` annotations do, and which one launched each device row (-1)."""
     host = trace.columns.host
-    operations = [comm.operation_of_call(name) for name in trace.host_names]
-    is_call = np.array([operation is not None for operation in operations] or [False], np.bool_)
-    calls = np.flatnonzero((host["kind"] == ANNOTATION) & is_call[host["name"]])
-    distinct = [operation for operation in operations if operation is not None]
+    found = [comm.operation_of_call(name) for name in trace.host_names]
+    is_call = np.array([operation is not None for operation in found] or [False], np.bool_)
+    annotations = np.flatnonzero(host["kind"] == ANNOTATION)
+    calls = annotations[is_call[host["name"][annotations]]]
+    operations = [operation for operation in found if operation is not None]
     if not calls.size:
-        return distinct, np.full(len(rows), -1, np.int64)
-    start, thread = host["start"], host["thread"]
-    intervals = Intervals(start[calls], start[calls] + host["dur"][calls], thread[calls])
-    launch = trace.launch[rows]
-    found = intervals.locate(start[launch], thread[launch], any_thread=False)
-    place = np.cumsum(is_call) - 1
-    named = place[host["name"][calls[found]]]
-    return distinct, np.where((found >= 0) & trace.launched[rows], named, -1)
+        return operations, np.full(len(rows), -1, np.int64)
+    start, thread = host["start"][calls], host["thread"][calls]
+    intervals = Intervals(start, start + host["dur"][calls], thread)
+    launched, launch_start, launch_thread = trace.launches(rows)
+    held_by = intervals.locate(launch_start, launch_thread, any_thread=False)
+    code = np.cumsum(is_call) - 1
+    named = code[host["name"][calls[held_by]]]
+    return operations, np.where(launched & (held_by >= 0), named, -1)
 
 
 def _peers(
@@ -148,96 +156,123 @@ def _peers(
     return src, dst
 
 
-def _part_columns(
-    trace: TraceFile, parts: list[_Part], part_of: np.ndarray, start: np.ndarray
-) -> dict[str, pa.Array]:
-    index = pa.array(part_of)
-
-    def taken(values: list[Any], kind: pa.DataType) -> pa.Array:
-        return pa.array(values, kind).take(index)
-
-    return {
-        "comm_group": taken([part.group.name for part in parts], pa.string()),
-        "seq": _sequence(trace, parts, part_of, start),
-        "op": taken([part.op for part in parts], pa.string()),
-        "src_rank": taken([part.src for part in parts], pa.int32()),
-        "dst_rank": taken([part.dst for part in parts], pa.int32()),
-        "dtype": taken([part.dtype for part in parts], pa.string()),
-        "group_size": taken([part.group.size for part in parts], pa.int32()),
-        "unsplit_reason": taken([part.reason for part in parts], pa.string()),
-    }
-
-
-def _sequence(
-    trace: TraceFile, parts: list[_Part], part_of: np.ndarray, start: np.ndarray
-) -> pa.Array:
-    """Ordinals in the group, or in the ordered pair; they go on from file to file of a rank."""
-    keys = [_order_key(part) for part in parts]
-    names = list(dict.fromkeys(key for key in keys if key is not None))
-    codes = np.array([-1 if key is None else names.index(key) for key in keys], np.int64)[part_of]
-    ordinal = comm.ordinals(codes, start)
-    counted = trace.numbering.next_seq
-    bases = np.array([counted.get(name, 0) for name in names] or [0], np.int64)
-    for code, name in enumerate(names):
-        counted[name] = counted.get(name, 0) + int((codes == code).sum())
-    return known(ordinal + bases[codes], codes >= 0)
-
-
-def _order_key(part: _Part) -> str | None:
-    if part.op in ("send", "recv"):
-        return None if None in (part.src, part.dst) else f"{part.src}->{part.dst}"
-    return None if part.reason == comm.COALESCED else part.group.name
+def _device_collectives(trace: TraceFile, rows: _Rows, part: slice) -> pa.Table:
+    table, device = trace.columns.comm, trace.columns.device
+    row = rows.row[part]
+    name = device["name"][row]
+    launched, launch_start, _ = trace.launches(row)
+    channels = np.where(_names_of(trace, rule="nccl")[name], table["channels"][part], -1)
+    num_bytes = _bytes(rows, part, table["in_elements"][part], table["out_elements"][part])
+    return pa.table(
+        {
+            **_columns(trace, rows, part, "device"),
+            **key_columns(trace, trace.device_units(row)),
+            "span_id": pa.array(row + trace.first_device),
+            "bytes": known(num_bytes, num_bytes >= 0),
+            "enqueue_ns": known(launch_start + trace.offset_ns, launched),
+            **_times(trace, device["start"][row], device["dur"][row]),
+            "kernel": coded(name, trace.device_names),
+            "channels": known(channels, channels >= 0, pa.int32()),
+        }
+    )
 
 
 def _bytes(
-    parts: list[_Part], part_of: np.ndarray, in_elements: np.ndarray, out_elements: np.ndarray
-) -> pa.Array:
-    size = np.full(len(part_of), -1, np.int64)
-    for code, part in enumerate(parts):
-        if comm.message_bytes(part.op, part.element, 0, 0) is None:
-            continue
-        rows = np.flatnonzero(part_of == code)
-        elements = (out_elements if part.op == "all_gather" else in_elements)[rows]
-        size[rows] = np.where(elements >= 0, elements * (part.element or 0), -1)
-    return known(size, size >= 0)
+    rows: _Rows, part: slice, in_elements: np.ndarray, out_elements: np.ndarray
+) -> np.ndarray:
+    """Message sizes by the convention of nccl-tests; -1: unknown."""
+    parts = rows.parts
+    element = np.array([comm.counted_bytes(p.op, p.element) for p in parts], np.int64)
+    gathers = np.array([p.op == "all_gather" for p in parts], np.bool_)
+    index = rows.part[part]
+    elements = np.where(gathers[index], out_elements, in_elements)
+    countable = (elements >= 0) & (element[index] > 0)
+    return np.where(countable, elements * element[index], -1)
 
 
-def _collective_times(trace: TraceFile, start: np.ndarray, dur: np.ndarray) -> dict[str, pa.Array]:
+# -- of the host -----------------------------------------------------------------------------
+
+
+def _host_rows(trace: TraceFile) -> _Rows:
+    host = trace.columns.host
+    runs = np.array([n.startswith(HOST_COMM) for n in trace.host_names] or [False], np.bool_)
+    row = np.flatnonzero(host["kind"] == ANNOTATION)
+    row = row[runs[host["name"][row]]]
+    distinct, part = np.unique(host["name"][row], return_inverse=True)
+    group = trace.groups.unlabelled()
+    parts = []
+    for name in distinct.tolist():
+        operation = comm.operation_of_call(trace.host_names[name]) or comm.Operation(None)
+        src, dst = _peers(trace.rank, group, operation, -1, -1)
+        reason = operation.reason or group.reason
+        parts.append(_Part(group, operation.op, src, dst, reason=reason))
+    part = part.reshape(-1)
+    return _Rows(parts, part, _sequence(trace, parts, part, host["start"][row]), row)
+
+
+def _host_collectives(trace: TraceFile, rows: _Rows) -> pa.Table:
+    host = trace.columns.host
+    return pa.table(
+        {
+            **_columns(trace, rows, slice(None), "host"),
+            **key_columns(trace, trace.host_units(rows.row)),
+            "span_id": pa.array(trace.host_span_ids(rows.row)),
+            **_times(trace, host["start"][rows.row], host["dur"][rows.row]),
+        }
+    )
+
+
+# -- of both ---------------------------------------------------------------------------------
+
+
+def _sequence(
+    trace: TraceFile, parts: list[_Part], part: np.ndarray, start: np.ndarray
+) -> np.ndarray:
+    """Ordinals in the group, or in the ordered pair; they go on from file to file of a rank."""
+    code_of_part, names = texts([each.order_key for each in parts])
+    codes = code_of_part[part]
+    counted = trace.numbering.next_seq
+    bases = np.array([counted.get(name, 0) for name in names] or [0], np.int64)
+    for name, count in zip(
+        names, np.bincount(codes[codes >= 0], minlength=len(names)), strict=True
+    ):
+        counted[name] = counted.get(name, 0) + int(count)
+    ordinal = comm.ordinals(codes, start)
+    return np.where(codes >= 0, ordinal + bases[codes], -1)
+
+
+def _columns(trace: TraceFile, rows: _Rows, part: slice, timeline: str) -> dict[str, pa.Array]:
+    index = rows.part[part]
+    seq = rows.seq[part]
+    take = pa.array(index)
+    parts = rows.parts
+
+    def text(values: list[str | None]) -> pa.Array:
+        codes, distinct = texts(values)
+        return coded(codes[index], distinct)
+
+    def number(values: list[int | None]) -> pa.Array:
+        return pa.array(values, pa.int32()).take(take)
+
+    return {
+        "rank": rank_column(trace, len(index)),
+        "source": constant(SOURCE, len(index)),
+        "timeline": constant(timeline, len(index)),
+        "comm_group": text([each.group.name for each in parts]),
+        "seq": known(seq, seq >= 0),
+        "op": text([each.op for each in parts]),
+        "src_rank": number([each.src for each in parts]),
+        "dst_rank": number([each.dst for each in parts]),
+        "dtype": text([each.dtype for each in parts]),
+        "group_size": number([each.group.size for each in parts]),
+        "unsplit_reason": text([each.reason for each in parts]),
+    }
+
+
+def _times(trace: TraceFile, start: np.ndarray, dur: np.ndarray) -> dict[str, pa.Array]:
     times = interval(trace, start, dur)
     return {
         "start_ns": times["start_ns"],
         "end_ns": times["end_ns"],
         "duration_ns": known(dur, dur >= 0),
     }
-
-
-def _host_collective_rows(trace: TraceFile) -> np.ndarray:
-    """Places in `host_rows` of annotations of collectives that the host runs."""
-    host = trace.columns.host
-    runs = np.array([n.startswith(HOST_COMM) for n in trace.host_names] or [False], np.bool_)
-    rows = trace.host_rows
-    return np.flatnonzero((host["kind"][rows] == ANNOTATION) & runs[host["name"][rows]])
-
-
-def _host_collectives(trace: TraceFile, places: np.ndarray) -> pa.Table:
-    host, rows = trace.columns.host, trace.host_rows[places]
-    group = trace.groups.unlabelled()
-    distinct, part_of = np.unique(host["name"][rows], return_inverse=True)
-    parts = []
-    for name in distinct.tolist():
-        operation = comm.operation_of_call(trace.host_names[name]) or comm.Operation(None)
-        src, dst = _peers(trace.rank, group, operation, -1, -1)
-        reason = operation.reason or group.reason
-        parts.append(_Part(group, operation.op, src, dst, None, None, reason))
-    start = host["start"][rows]
-    return pa.table(
-        {
-            "rank": constant(trace.rank, len(rows), pa.int32()),
-            **key_columns(trace, trace.host_unit[places]),
-            "span_id": pa.array(places + trace.first_host),
-            "source": constant(SOURCE, len(rows), pa.string()),
-            "timeline": constant("host", len(rows), pa.string()),
-            **_part_columns(trace, parts, part_of.reshape(-1), start),
-            **_collective_times(trace, start, host["dur"][rows]),
-        }
-    )

@@ -197,25 +197,9 @@ def dtype_of(label: CommLabel) -> tuple[str | None, int | None]:
     return _DTYPES.get(label.dtype, (label.dtype, None))
 
 
-def message_bytes(
-    op: str | None, element: int | None, in_elements: int, out_elements: int
-) -> int | None:
-    """Message size by the convention of nccl-tests; None: unknown."""
-    elements = out_elements if op == "all_gather" else in_elements
-    if op is None or op == "barrier" or element is None or elements < 0:
-        return None
-    return elements * element
-
-
-def split_reason(label: CommLabel, op: str | None) -> str | None:
-    """Why an all_to_all cannot be split: ranks send unequal parts."""
-    if op != "all_to_all":
-        return None
-    for text in (label.in_split, label.out_split):
-        parts = re.findall(r"\d+", text or "")
-        if len(set(parts)) > 1:
-            return UNEQUAL
-    return None
+def counted_bytes(op: str | None, element: int | None) -> int:
+    """Bytes that an element of the message counts for; 0: the size says nothing or is unknown."""
+    return 0 if op is None or op == "barrier" else element or 0
 
 
 def ordinals(keys: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from operator import attrgetter
@@ -90,6 +90,10 @@ class _ExactTimes(msgspec.Struct, gc=False):
     ts: msgspec.Raw = msgspec.Raw(b"")
     dur: msgspec.Raw = msgspec.Raw(b"")
 
+
+_name_of, _tid_of, _args_of = attrgetter("name"), attrgetter("tid"), attrgetter("args")
+_device_of, _stream_of = attrgetter("device"), attrgetter("stream")
+_correlation_of, _graph_of, _bytes_of = map(attrgetter, ("correlation", "graph", "bytes"))
 
 _event = msgspec.json.Decoder(Event)
 decode_events = msgspec.json.Decoder(list[Event]).decode
@@ -230,6 +234,39 @@ _KIND_OF_CAT: Final = _Kinds(
 )
 
 
+class _Nesting:
+    """Finds operators inside other operators of their thread, chunk by chunk.
+
+    Files list an operator before those inside it; where one does not, the inner one is kept.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[int, int]] = {}
+
+    def keep(
+        self, kind: np.ndarray, start: np.ndarray, dur: np.ndarray, thread: np.ndarray
+    ) -> np.ndarray:
+        """Which rows are no operator inside another one (boolean)."""
+        result = np.ones(len(kind), np.bool_)
+        ops = np.flatnonzero(kind == OP)
+        if not ops.size:
+            return result
+        end = start + np.maximum(dur, 0)
+        for owner in np.unique(thread[ops]).tolist():
+            mine = ops[thread[ops] == owner]
+            mine = mine[np.lexsort((-end[mine], start[mine]))]
+            first, last = self._last.get(owner, (_LIMIT, -_LIMIT))
+            # What ends before the latest end of those that began earlier lies inside one of them.
+            reach = np.maximum.accumulate(np.concatenate(([-_LIMIT], end[mine][:-1])))
+            inside = end[mine] <= reach
+            inside |= (start[mine] >= first) & (end[mine] <= last)
+            result[mine[inside]] = False
+            longest = mine[end[mine].argmax()]
+            if end[longest] > last:
+                self._last[owner] = (int(start[longest]), int(end[longest]))
+        return result
+
+
 class Table:
     """Columns that grow in place: chunks are appended to plain bytes and viewed as arrays."""
 
@@ -260,8 +297,8 @@ class CommLabel:
     group_name: str | None
     group_ranks: str | None
     group_size: int | None
-    in_split: str | None
-    out_split: str | None
+    unequal: bool
+    """Parts of the message go to ranks in different sizes."""
 
 
 @dataclass
@@ -271,6 +308,8 @@ class TraceColumns:
     classifier: Classifier
     events: int = 0
     dropped_times: int = 0
+    first_ns: int = _LIMIT
+    last_ns: int = -_LIMIT
     cats: Counter[str] = field(default_factory=Counter)
     pids: set[int] = field(default_factory=set)
     labels: dict[CommLabel, int] = field(default_factory=dict)
@@ -279,11 +318,13 @@ class TraceColumns:
         self.device_names = _KernelNames(self.classifier)
         self.host_names = Names()
         self._threads = _Threads()
+        self._nesting = _Nesting()
         self.device = Table(
             start="i8", dur="i8", name="i4", kind="i1", device="i4", stream="i8",
             correlation="i8", graph="i8", bytes="i8",
         )  # fmt: skip
-        self.host = Table(start="i8", dur="i8", name="i4", kind="i1", thread="i8", correlation="i8")
+        self.host = Table(start="i8", dur="i8", name="i4", kind="i1", thread="i8")
+        self.calls = Table(row="i4", correlation="i8")
         self.comm = Table(
             row="i8", label="i4", in_elements="i8", out_elements="i8", source="i4", target="i4",
             sequence="i8", channels="i4",
@@ -293,18 +334,21 @@ class TraceColumns:
         """Append the events of a piece that are of a kept kind."""
         events = piece.events
         self.events += len(events)
-        cats = [event.cat for event in events]
+        cats = [event.cat if event.ph == "X" else "" for event in events]
         self.cats.update(cats)
         kinds = np.fromiter(map(_KIND_OF_CAT.__getitem__, cats), np.int8, len(events))
-        spans = np.fromiter((event.ph == "X" for event in events), np.bool_, len(events))
-        chosen = np.flatnonzero((kinds > 0) & spans)
-        start, dur, sound = _times(piece, chosen)
+        chosen = np.flatnonzero(kinds)
+        kept = [events[index] for index in chosen.tolist()]
+        start, dur, sound = _times(piece.text, kept, chosen)
+        kind = kinds[chosen]
         if not sound.all():
             self.dropped_times += int((~sound).sum())
-            chosen, start, dur = chosen[sound], start[sound], dur[sound]
-        kept = [events[index] for index in chosen.tolist()]
-        kind = kinds[chosen]
-        on_device = (kind >= KERNEL) & (kind <= MEMSET)
+            kept = [kept[index] for index in np.flatnonzero(sound).tolist()]
+            kind, start, dur = kind[sound], start[sound], dur[sound]
+        if start.size:
+            self.first_ns = min(self.first_ns, int(start.min()))
+            self.last_ns = max(self.last_ns, int((start + np.maximum(dur, 0)).max()))
+        on_device = kind <= MEMSET
         for mask, add in ((on_device, self._add_device), (~on_device, self._add_host)):
             rows = np.flatnonzero(mask)
             if rows.size:
@@ -314,49 +358,58 @@ class TraceColumns:
     def _add_host(
         self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray
     ) -> None:
-        self.pids.update(
-            {event.pid for event in events if isinstance(event.pid, int) and event.pid > 0}
-        )
+        pids = {event.pid for event in events}
+        self.pids.update(pid for pid in pids if isinstance(pid, int) and pid > 0)
+        thread = _numbers(map(self._threads.__getitem__, map(_tid_of, events)), events)
+        keep = self._nesting.keep(kind, start, dur, thread)
+        if not keep.all():
+            events = [events[index] for index in np.flatnonzero(keep).tolist()]
+            kind, start, dur, thread = kind[keep], start[keep], dur[keep], thread[keep]
+        calls = np.flatnonzero(kind == RUNTIME)
+        if calls.size:
+            ids = [events[index].args.correlation for index in calls.tolist()]
+            known = np.fromiter(ids, np.int64, len(ids)) >= 0
+            self.calls.append(
+                row=calls[known] + len(self.host),
+                correlation=np.fromiter(ids, np.int64, len(ids))[known],
+            )
         self.host.append(
             start=start,
             dur=dur,
             kind=kind,
-            name=list(map(self.host_names.__getitem__, [event.name for event in events])),
-            thread=list(map(self._threads.__getitem__, [event.tid for event in events])),
-            correlation=[event.args.correlation for event in events],
+            name=_numbers(map(self.host_names.__getitem__, map(_name_of, events)), events),
+            thread=thread,
         )
 
     def _add_device(
         self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray
     ) -> None:
-        args = [event.args for event in events]
-        names = list(map(self.device_names.__getitem__, [event.name for event in events]))
+        args = list(map(_args_of, events))
+        names = list(map(self.device_names.__getitem__, map(_name_of, events)))
         communicates = self.device_names.communicates
         self._add_comm(
             [
                 (row, args[row])
                 for row, (name, code) in enumerate(zip(names, kind.tolist(), strict=True))
-                if code == KERNEL and communicates[name]
+                if communicates[name] and code == KERNEL
             ]
         )
+        device = _numbers(map(_device_of, args), args)
+        for row in np.flatnonzero((device < 0) | (device >= 2**31)).tolist():
+            device[row] = _device_without_key(events[row])
+        stream = _numbers(map(_stream_of, args), args)
+        for row in np.flatnonzero(stream < 0).tolist():
+            stream[row] = _stream_without_key(events[row])
         self.device.append(
             start=start,
             dur=dur,
             kind=kind,
             name=names,
-            device=[
-                each.device if each.device >= 0 else _device_of(event)
-                for each, event in zip(args, events, strict=True)
-            ],
-            stream=[
-                each.stream if each.stream >= 0 else _stream_of(event)
-                for each, event in zip(args, events, strict=True)
-            ],
-            correlation=list(map(attrgetter("correlation"), args)),
-            graph=list(map(attrgetter("graph"), args)),
-            bytes=[
-                each.bytes if isinstance(each.bytes, int) else _integer(each.bytes) for each in args
-            ],
+            device=device,
+            stream=stream,
+            correlation=_numbers(map(_correlation_of, args), args),
+            graph=_numbers(map(_graph_of, args), args),
+            bytes=[n if type(n) is int else _integer(n) for n in map(_bytes_of, args)],
         )
 
     def _add_comm(self, found: list[tuple[int, Args]]) -> None:
@@ -376,25 +429,32 @@ class TraceColumns:
         )
 
 
-def _times(piece: Piece[Event], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Starts and durations in ns of the chosen events, and which starts are times at all."""
-    picked = chosen.tolist()
-    events = piece.events
-    ts = np.fromiter((events[index].ts for index in picked), np.float64, len(picked))
-    dur = np.fromiter((events[index].dur for index in picked), np.float64, len(picked))
+def _numbers(values: Iterable[int], like: Sequence[Any]) -> np.ndarray:
+    return np.fromiter(values, np.int64, len(like))
+
+
+def _times(
+    text: bytes, kept: list[Event], chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts and durations in ns of events, and which starts are times at all.
+
+    `chosen`: the places of the events in the JSON list `text`.
+    """
+    ts = np.fromiter(map(attrgetter("ts"), kept), np.float64, len(kept))
+    dur = np.fromiter(map(attrgetter("dur"), kept), np.float64, len(kept))
     sound = np.abs(ts) < _LARGEST_US
     known = (dur >= 0) & (dur < _LARGEST_US)
     start_ns = nanoseconds(np.where(sound, ts, 0.0))
     dur_ns = np.where(known, nanoseconds(np.where(known, dur, 0.0)), -1)
-    if sound.any() and np.abs(ts[sound]).max() >= _FLOAT_EXACT_US and _FRACTION.search(piece.text):
-        exact = _decode_exact(piece.text)
-        written = [exact_nanoseconds(bytes(exact[index].ts)) for index in picked]
+    if sound.any() and np.abs(ts[sound]).max() >= _FLOAT_EXACT_US and _FRACTION.search(text):
+        exact = _decode_exact(text)
+        written = [exact_nanoseconds(bytes(exact[index].ts)) for index in chosen.tolist()]
         start_ns = np.array([value or 0 for value in written], np.int64)
         sound = sound & np.array([value is not None for value in written], np.bool_)
     return start_ns, dur_ns, sound
 
 
-def _device_of(event: Event) -> int:
+def _device_without_key(event: Event) -> int:
     """The device of a peer-to-peer copy, which has no `device`; -1: unknown."""
     args = event.args
     for candidate in (args.in_device, args.from_device, event.pid):
@@ -403,7 +463,7 @@ def _device_of(event: Event) -> int:
     return -1
 
 
-def _stream_of(event: Event) -> int:
+def _stream_without_key(event: Event) -> int:
     return event.tid if isinstance(event.tid, int) else _digits(event.tid)
 
 
@@ -427,6 +487,10 @@ def _label(args: Args) -> CommLabel:
         text(args.group_name),
         text(args.group_ranks),
         args.group_size if 0 < args.group_size < 2**31 else None,
-        text(args.in_split),
-        text(args.out_split),
+        any(_unequal(split) for split in (args.in_split, args.out_split)),
     )
+
+
+def _unequal(split: Any) -> bool:
+    """Whether a list of split sizes, as text or as JSON, holds different ones."""
+    return split not in (None, "[]") and len(set(re.findall(r"\d+", str(split)))) > 1

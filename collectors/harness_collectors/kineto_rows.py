@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -11,19 +11,21 @@ import pyarrow as pa
 
 from harness_collectors.kineto_events import ANNOTATION, KINDS, OP
 from harness_collectors.kineto_trace import (
+    BATCH_ROWS,
+    SOURCE,
     TraceFile,
     coded,
-    common,
     constant,
     interval,
     key_columns,
     known,
+    rank_column,
+    texts,
 )
 from harness_collectors.kineto_units import Unit
 from harness_collectors.step_marks import SIZE_GROUPS
 from harness_schemas.spi import Batch
 
-BATCH_ROWS: Final = 1 << 16
 HOST_COMM: Final = ("gloo:", "mpi:", "ucc:")
 """Annotations of collectives that the host itself runs; `nccl:` ones only launch."""
 
@@ -32,26 +34,24 @@ def span_batches(trace: TraceFile) -> Iterator[Batch]:
     """Units, device work, then the host's rows."""
     if trace.units:
         yield Batch("spans", _unit_spans(trace))
-    device, host = _Classes(trace.device_names), _Classes(trace.host_names)
-    _classify_device(trace, device)
-    _classify_host(trace, host)
-    for first in range(0, len(trace.columns.device), BATCH_ROWS):
-        yield Batch("spans", _device_spans(trace, device, slice(first, first + BATCH_ROWS)))
-    for first in range(0, len(trace.host_rows), BATCH_ROWS):
-        yield Batch("spans", _host_spans(trace, host, slice(first, first + BATCH_ROWS)))
+    device, host = _device_classes(trace), _host_classes(trace)
+    size = len(trace.columns.device)
+    for first in range(0, size, BATCH_ROWS):
+        rows = np.arange(first, min(first + BATCH_ROWS, size))
+        yield Batch("spans", _device_spans(trace, device, rows))
+    for first in range(0, len(trace.columns.host), BATCH_ROWS):
+        rows = trace.host_rows(first, first + BATCH_ROWS)
+        if rows.size:
+            yield Batch("spans", _host_spans(trace, host, rows))
 
 
 class _Classes:
-    """Category and rule of every (kind, name) met, as codes."""
+    """Category and rule of every (kind, name) met, asked for once."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
+    def __init__(self, num_names: int, classify: Callable[[int, int], tuple[str, str]]) -> None:
         self._pairs: dict[tuple[str, str], int] = {}
-        self._table = np.full((len(KINDS), len(names) or 1), -1, np.int32)
-
-    def set(self, kind: int, name: int, pair: tuple[str, str]) -> None:
-        """Book a name of a kind."""
-        self._table[kind, name] = self.code(pair)
+        self._table = np.full((len(KINDS), num_names or 1), -1, np.int32)
+        self._classify = classify
 
     def code(self, pair: tuple[str, str]) -> int:
         """The code of a (category, rule)."""
@@ -59,126 +59,136 @@ class _Classes:
 
     def of(self, kind: np.ndarray, name: np.ndarray) -> np.ndarray:
         """Codes of rows."""
-        found: np.ndarray = self._table[kind, name]
-        return found
+        codes: np.ndarray = self._table[kind, name]
+        new = np.flatnonzero(codes < 0)
+        if new.size:
+            pairs = {(int(kind[row]), int(name[row])) for row in new.tolist()}
+            for what, text in sorted(pairs):
+                self._table[what, text] = self.code(self._classify(what, text))
+            codes = self._table[kind, name]
+        return codes
 
     def columns(self, codes: np.ndarray) -> dict[str, pa.Array]:
         """`category` and `rule` of rows by their codes."""
-        pairs = list(self._pairs)
         columns = {}
         for place, column in enumerate(("category", "rule")):
-            values = list(dict.fromkeys(pair[place] for pair in pairs))
-            of_pair = np.array([values.index(pair[place]) for pair in pairs] or [-1], np.int32)
+            of_pair, values = texts([pair[place] for pair in self._pairs])
             columns[column] = coded(of_pair[codes], values)
         return columns
 
 
-def _present(kind: np.ndarray, name: np.ndarray) -> list[tuple[int, int]]:
-    """Which (kind, name) occur."""
-    both = np.unique(kind.astype(np.int64) << 32 | name)
-    return [(int(value >> 32), int(value & 0xFFFFFFFF)) for value in both.tolist()]
+def _device_classes(trace: TraceFile) -> _Classes:
+    names, classify = trace.device_names, trace.columns.classifier.classify
+    return _Classes(len(names), lambda kind, name: classify(names[name], KINDS[kind]))
 
 
-def _classify_device(trace: TraceFile, classes: _Classes) -> None:
-    device, classifier = trace.columns.device, trace.columns.classifier
-    for kind, name in _present(device["kind"], device["name"]):
-        classes.set(kind, name, classifier.classify(classes.names[name], KINDS[kind]))
-
-
-def _classify_host(trace: TraceFile, classes: _Classes) -> None:
+def _host_classes(trace: TraceFile) -> _Classes:
     """On a trace without device work operators compute; beside a device they only launch."""
-    host, classifier = trace.columns.host, trace.columns.classifier
-    for kind, name in _present(host["kind"], host["name"]):
-        text, what = classes.names[name], KINDS[kind]
+    names, classify = trace.host_names, trace.columns.classifier.classify
+
+    def of(kind: int, name: int) -> tuple[str, str]:
+        what = KINDS[kind]
         if kind == OP and trace.has_device:
             what = "host_op"
-        if kind == ANNOTATION and text.startswith(HOST_COMM):
+        if kind == ANNOTATION and names[name].startswith(HOST_COMM):
             what = "op"
-        classes.set(kind, name, classifier.classify(text, what))
+        return classify(names[name], what)
+
+    return _Classes(len(names), of)
 
 
-def _device_spans(trace: TraceFile, classes: _Classes, part: slice) -> pa.Table:
-    columns = trace.columns.device
-    start = columns["start"][part]
-    size = len(start)
-    device, stream = columns["device"][part], columns["stream"][part]
-    correlation, graph = columns["correlation"][part], columns["graph"][part]
-    num_bytes = columns["bytes"][part]
-    launched = trace.launched[part]
+def _device_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Table:
+    columns, size = trace.columns.device, len(rows)
+    stream, graph = columns["stream"][rows], columns["graph"][rows]
+    device, correlation = columns["device"][rows], columns["correlation"][rows]
+    num_bytes, name = columns["bytes"][rows], columns["name"][rows]
+    launched, launch_start, _ = trace.launches(rows)
+    unit = trace.device_units(rows)
+    trace.device_rows_in_units += int((unit >= 0).sum())
     return pa.table(
         {
-            **common(trace, size, "device"),
-            **key_columns(trace, trace.device_unit[part]),
-            "span_id": pa.array(np.arange(size) + trace.first_device + part.start),
+            "rank": rank_column(trace, size),
+            **key_columns(trace, unit),
+            "span_id": pa.array(rows + trace.first_device),
+            "source": constant(SOURCE, size),
+            "timeline": constant("device", size),
             "device": known(device, device >= 0),
             "stream": known(stream, stream >= 0),
-            "name": coded(columns["name"][part], trace.device_names),
-            **classes.columns(classes.of(columns["kind"][part], columns["name"][part])),
-            **interval(trace, start, columns["dur"][part]),
-            "launch_ns": known(trace.launch_start[part] + trace.offset_ns, launched),
+            "name": coded(name, trace.device_names),
+            **classes.columns(classes.of(columns["kind"][rows], name)),
+            **interval(trace, columns["start"][rows], columns["dur"][rows]),
+            "launch_ns": known(launch_start + trace.offset_ns, launched),
             "correlation": known(correlation, correlation >= 0),
             "graph_id": known(graph, graph > 0),
             "bytes": known(num_bytes, num_bytes >= 0),
-            "attrs": _launch_attrs(trace, part),
+            "attrs": _launch_attrs(trace, rows),
         }
     )
 
 
-def _launch_attrs(trace: TraceFile, part: slice) -> pa.Array:
-    """Device work of a CUDA graph says so where the file gives the graph no id."""
-    size = len(trace.launched[part])
-    if not size or not len(trace.columns.host):
-        return pa.nulls(size, pa.string())
+def _launch_attrs(trace: TraceFile, rows: np.ndarray) -> pa.Array:
+    """Device work of a CUDA graph says so: not every version gives the graph an id."""
+    names = trace.columns.host["name"]
+    if not len(names):
+        return pa.nulls(len(rows), pa.string())
     is_graph = np.array(["GraphLaunch" in name for name in trace.host_names], np.bool_)
-    replayed = trace.launched[part] & is_graph[trace.columns.host["name"][trace.launch[part]]]
+    launch = trace.launch[rows]
+    replayed = (launch >= 0) & is_graph[names[launch]]
     return coded(np.where(replayed, 0, -1), [json.dumps({"graph_launch": True})])
 
 
-def _host_spans(trace: TraceFile, classes: _Classes, part: slice) -> pa.Table:
-    rows = trace.host_rows[part]
-    columns = trace.columns.host
-    thread, correlation = columns["thread"][rows], columns["correlation"][rows]
-    unit = trace.host_unit[part]
-    codes = classes.of(columns["kind"][rows], columns["name"][rows])
-    for place, row in enumerate(rows.tolist()) if trace.found.phases else ():
-        rule = trace.found.phases.get(row)
-        if rule is not None:
-            codes[place] = classes.code(("phase", rule))
+def _host_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Table:
+    columns, size = trace.columns.host, len(rows)
+    thread, name, unit = columns["thread"][rows], columns["name"][rows], trace.host_units(rows)
+    codes = classes.of(columns["kind"][rows], name)
+    for row, rule in trace.found.phases_within(int(rows[0]), int(rows[-1])):
+        codes[np.searchsorted(rows, row)] = classes.code(("phase", rule))
     return pa.table(
         {
-            **common(trace, len(rows), "host"),
+            "rank": rank_column(trace, size),
             **key_columns(trace, unit),
-            "span_id": pa.array(np.arange(len(rows)) + trace.first_host + part.start),
+            "span_id": pa.array(trace.host_span_ids(rows)),
             "parent_id": known(unit + trace.first_unit, unit >= 0),
+            "source": constant(SOURCE, size),
+            "timeline": constant("host", size),
             "stream": known(thread, thread >= 0),
-            "name": coded(columns["name"][rows], trace.host_names),
+            "name": coded(name, trace.host_names),
             **classes.columns(codes),
             **interval(trace, columns["start"][rows], columns["dur"][rows]),
-            "correlation": known(correlation, correlation >= 0),
+            "correlation": _call_ids(trace, rows),
         }
     )
 
 
+def _call_ids(trace: TraceFile, rows: np.ndarray) -> pa.Array:
+    """Correlation ids of CUDA calls among host rows."""
+    calls = trace.columns.calls
+    if not len(calls):
+        return pa.nulls(len(rows), pa.int64())
+    place = np.minimum(np.searchsorted(calls["row"], rows), len(calls) - 1)
+    return known(calls["correlation"][place], calls["row"][place] == rows)
+
+
 def _unit_spans(trace: TraceFile) -> pa.Table:
-    units = trace.units
-    size = len(units)
+    units, size = trace.units, len(trace.units)
     start = np.array([unit.start for unit in units], np.int64)
     dur = np.array([-1 if u.end is None else u.end - u.start for u in units], np.int64)
     thread = np.array([unit.thread for unit in units], np.int64)
-    # A file that lost its end lost work of any step: its events are not in the order of time.
-    whole = (dur >= 0) & (not trace.cut)
-    rows = {
-        **common(trace, size, "host"),
+    columns = {
+        "rank": rank_column(trace, size),
         **key_columns(trace, np.arange(size)),
         "span_id": pa.array(np.arange(size) + trace.first_unit),
+        "source": constant(SOURCE, size),
+        "timeline": constant("host", size),
         "stream": known(thread, thread >= 0),
-        "name": pa.array([unit.name for unit in units], pa.string()),
-        "category": constant("unit", size, pa.string()),
-        "rule": pa.array([unit.mark.rule for unit in units], pa.string()),
+        "name": coded(*texts([unit.name for unit in units])),
+        "category": constant("unit", size),
+        "rule": coded(*texts([unit.mark.rule for unit in units])),
         **interval(trace, start, dur),
     }
-    rows["complete"] = pa.array(whole)
-    return pa.table(rows)
+    # A file that lost its end lost work of any step: its events are not in the order of time.
+    columns["complete"] = pa.array((dur >= 0) & (not trace.cut))
+    return pa.table(columns)
 
 
 def step_rows(trace: TraceFile) -> list[dict[str, Any]]:

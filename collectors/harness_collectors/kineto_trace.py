@@ -10,15 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors.kineto_comm import Groups
-from harness_collectors.kineto_events import KERNEL, OP, TraceColumns
-from harness_collectors.kineto_units import (
-    FoundUnits,
-    find_launches,
-    outermost,
-    unit_intervals,
-)
+from harness_collectors.kineto_events import KERNEL, TraceColumns
+from harness_collectors.kineto_units import FoundUnits, find_launches, unit_intervals
 
 SOURCE: Final = "torch_profiler"
+BATCH_ROWS: Final = 1 << 16
 
 
 @dataclass
@@ -34,6 +30,7 @@ class TraceFile:
     """One file, read: its columns and what they were resolved to.
 
     `offset_ns` is added to every raw time (the file's base); `cut`: the file lost its end.
+    Columns of derived values are made a batch at a time: a file may hold 20 million rows.
     """
 
     columns: TraceColumns
@@ -43,6 +40,7 @@ class TraceFile:
     offset_ns: int
     cut: bool
     numbering: Numbering
+    device_rows_in_units: int = 0
 
     def __post_init__(self) -> None:
         columns = self.columns
@@ -50,59 +48,64 @@ class TraceFile:
         self.host_names = list(columns.host_names)
         self.units = self.found.units
         self.has_device = len(columns.device) > 0
-        intervals = unit_intervals(self.units)
-        host, device = columns.host, columns.device
-        self.launch = find_launches(device["correlation"], host)
-        self.launched = self.launch >= 0
-        self.launch_start = host["start"][self.launch] if len(host) else self.launch
-        thread = host["thread"][self.launch] if len(host) else self.launch
-        located = intervals.locate(self.launch_start, thread)
-        self.device_unit = np.where(self.launched, located, -1)
-        self.host_rows = self._kept_host_rows()
-        self.host_unit = intervals.locate(
-            host["start"][self.host_rows], host["thread"][self.host_rows]
-        )
+        self.launch = find_launches(columns.device["correlation"], columns.calls)
+        self._intervals = unit_intervals(self.units)
+        self._unit_rows = np.array(self.found.rows, np.int64)
         # Span ids: units, then device rows, then host rows, in the order of the file.
         self.first_unit = self.numbering.next_span
         self.first_device = self.first_unit + len(self.units)
-        self.first_host = self.first_device + len(device)
-        self.numbering.next_span = self.first_host + len(self.host_rows)
+        self._first_host = self.first_device + len(columns.device)
+        self.numbering.next_span = self._first_host + len(columns.host)
 
-    def _kept_host_rows(self) -> np.ndarray:
-        """All but annotations that became units and operators inside other operators."""
+    def launches(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For device rows: is the launch known, its raw time, its thread."""
+        launch = self.launch[rows]
         host = self.columns.host
-        keep = np.ones(len(host), np.bool_)
-        if self.found.rows:
-            keep[np.fromiter(self.found.rows, np.int64)] = False
-        ops = np.flatnonzero(host["kind"] == OP)
-        if ops.size:
-            keep[ops] = outermost(host["start"][ops], host["dur"][ops], host["thread"][ops])
-        return np.flatnonzero(keep)
+        if not len(host):
+            return np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.int64), launch
+        return launch >= 0, host["start"][launch], host["thread"][launch]
+
+    def device_units(self, rows: np.ndarray) -> np.ndarray:
+        """Index of the unit that launched each device row; -1: none."""
+        known_launch, start, thread = self.launches(rows)
+        return np.where(known_launch, self._intervals.locate(start, thread), -1)
+
+    def host_units(self, rows: np.ndarray) -> np.ndarray:
+        """Index of the unit in which each host row began; -1: none."""
+        host = self.columns.host
+        return self._intervals.locate(host["start"][rows], host["thread"][rows])
+
+    def host_rows(self, first: int, last: int) -> np.ndarray:
+        """Rows in a range that stand for themselves: not annotations that became units."""
+        last = min(last, len(self.columns.host))
+        keep = np.ones(last - first, np.bool_)
+        low, high = np.searchsorted(self._unit_rows, (first, last))
+        keep[self._unit_rows[low:high] - first] = False
+        return np.flatnonzero(keep) + first
+
+    def host_span_ids(self, rows: np.ndarray) -> np.ndarray:
+        """Span ids of host rows."""
+        return rows - np.searchsorted(self._unit_rows, rows) + self._first_host
 
     @property
     def bounds(self) -> tuple[int, int] | None:
-        """Earliest start and latest end of the kept rows, in ns; None: there are none."""
-        tables = [table for table in (self.columns.device, self.columns.host) if len(table)]
-        if not tables:
+        """Earliest start and latest end of the events, in ns; None: there are none."""
+        columns = self.columns
+        if columns.first_ns > columns.last_ns:
             return None
-        first = min(int(table["start"].min()) for table in tables)
-        last = max(int((table["start"] + np.maximum(table["dur"], 0)).max()) for table in tables)
-        return first + self.offset_ns, last + self.offset_ns
+        return columns.first_ns + self.offset_ns, columns.last_ns + self.offset_ns
 
     @property
     def main_device(self) -> int | None:
         """The device with most of the work; None: there is none."""
         devices, counts = np.unique(self.columns.device["device"], return_counts=True)
-        known_device = devices >= 0
-        if not known_device.any():
-            return None
-        return int(devices[known_device][counts[known_device].argmax()])
+        named = devices >= 0
+        return int(devices[named][counts[named].argmax()]) if named.any() else None
 
     def kernel_share(self, rule: str) -> float | None:
         """Share of the kernels' summed time that one rule classified; None: no kernels."""
         device = self.columns.device
-        kernels = device["kind"] == KERNEL
-        length = np.where(kernels, np.maximum(device["dur"], 0), 0)
+        length = np.where(device["kind"] == KERNEL, np.maximum(device["dur"], 0), 0)
         total = int(length.sum())
         if not total:
             return None
@@ -120,14 +123,27 @@ def coded(codes: np.ndarray, values: Sequence[str]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string()))
 
 
+def texts(values: Sequence[str | None]) -> tuple[np.ndarray, list[str]]:
+    """Codes of texts (-1: None) and the distinct ones, for `coded`."""
+    distinct = list(dict.fromkeys(value for value in values if value is not None))
+    place = {value: code for code, value in enumerate(distinct)}
+    codes = [-1 if value is None else place[value] for value in values]
+    return np.array(codes or [-1], np.int32), distinct
+
+
 def known(values: np.ndarray, valid: np.ndarray, kind: pa.DataType | None = None) -> pa.Array:
     """Numbers, NULL where not `valid`."""
     return pa.array(values, mask=~valid, type=kind)
 
 
-def constant(value: Any, size: int, kind: pa.DataType) -> pa.Array:
-    """One value in every row."""
-    return pa.repeat(pa.scalar(value, kind), size)
+def constant(value: str | None, size: int) -> pa.DictionaryArray:
+    """One text in every row."""
+    return coded(np.full(size, -1 if value is None else 0), [value or ""])
+
+
+def rank_column(trace: TraceFile, size: int) -> pa.Array:
+    """The file's rank in every row."""
+    return pa.repeat(pa.scalar(trace.rank, pa.int32()), size)
 
 
 def key_columns(trace: TraceFile, unit: np.ndarray) -> dict[str, pa.Array]:
@@ -138,25 +154,14 @@ def key_columns(trace: TraceFile, unit: np.ndarray) -> dict[str, pa.Array]:
     def taken(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind).take(index)
 
-    phases = [each.mark.phase for each in units]
-    distinct = sorted({phase for phase in phases if phase is not None})
-    codes = np.array([-1 if p is None else distinct.index(p) for p in phases] or [-1], np.int32)
+    codes, phases = texts([each.mark.phase for each in units])
     return {
         "batch": taken([each.batch for each in units], pa.int32()),
         "microbatch": taken([each.mark.microbatch for each in units], pa.int32()),
         "repeat": taken([each.mark.repeat for each in units], pa.int32()),
-        "phase": coded(np.where(unit >= 0, codes[unit], -1), distinct),
+        "phase": coded(np.where(unit >= 0, codes[unit], -1), phases),
         "step": taken([each.step for each in units], pa.int32()),
         "warmup": taken([each.mark.warmup for each in units], pa.bool_()),
-    }
-
-
-def common(trace: TraceFile, size: int, timeline: str) -> dict[str, pa.Array]:
-    text = pa.dictionary(pa.int32(), pa.string())
-    return {
-        "rank": constant(trace.rank, size, pa.int32()),
-        "source": constant(SOURCE, size, pa.string()).dictionary_encode().cast(text),
-        "timeline": constant(timeline, size, pa.string()).dictionary_encode().cast(text),
     }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from harness_collectors.kineto_events import ANNOTATION, RUNTIME, Table
+from harness_collectors.kineto_events import ANNOTATION, Table
 from harness_collectors.step_marks import Mark, StepMarks
 
 _FOREVER: Final = 2**63 - 1
@@ -45,11 +46,19 @@ class Unit:
 
 @dataclass(frozen=True)
 class FoundUnits:
-    """Units in the order of time, and the host rows of marks that made none, with their rule."""
+    """Units in the order of time, and the host rows (ascending) that their annotations are.
+
+    `phases`: rows of marks that made no unit, with their rule, ascending.
+    """
 
     units: list[Unit]
-    rows: frozenset[int]
-    phases: dict[int, str]
+    rows: list[int]
+    phases: list[tuple[int, str]]
+
+    def phases_within(self, first: int, last: int) -> list[tuple[int, str]]:
+        """Those of rows `first` to `last`, both included."""
+        low = bisect_left(self.phases, (first, ""))
+        return self.phases[low : bisect_left(self.phases, (last + 1, ""))]
 
 
 def find_units(host: Table, names: Sequence[str], marks: StepMarks) -> FoundUnits:
@@ -65,8 +74,8 @@ def find_units(host: Table, names: Sequence[str], marks: StepMarks) -> FoundUnit
     known = {code: marks.find(names[code]) for code in np.unique(host["name"][rows]).tolist()}
     family = marks.best_family({mark.family for mark in known.values() if mark is not None})
     units: list[Unit] = []
-    used: set[int] = set()
-    phases: dict[int, str] = {}
+    used: list[int] = []
+    phases: list[tuple[int, str]] = []
     for row in rows[order].tolist():
         mark = known[int(host["name"][row])]
         if mark is None:
@@ -76,10 +85,10 @@ def find_units(host: Table, names: Sequence[str], marks: StepMarks) -> FoundUnit
         name, thread = names[int(host["name"][row])], int(host["thread"][row])
         candidate = Unit(mark, name, thread, begin, end, mark.step, mark.batch)
         if mark.family != family or not _place(units, candidate):
-            phases[row] = mark.rule
+            phases.append((row, mark.rule))
         else:
-            used.add(row)
-    return FoundUnits(_numbered(units), frozenset(used), phases)
+            used.append(row)
+    return FoundUnits(_numbered(units), sorted(used), sorted(phases))
 
 
 def _place(units: list[Unit], candidate: Unit) -> bool:
@@ -174,29 +183,16 @@ def unit_intervals(units: Sequence[Unit]) -> Intervals:
     )
 
 
-def find_launches(correlation: np.ndarray, host: Table) -> np.ndarray:
-    """Host row of the CUDA call that launched each device row; -1: not in the file.
+def find_launches(correlation: np.ndarray, calls: Table) -> np.ndarray:
+    """Host row (int32) of the CUDA call that launched each device row; -1: not in the file.
 
-    Correlation ids are unique in a process; where two calls share one, the earlier counts.
+    Correlation ids are unique in a process; where two calls share one, the first counts.
     """
-    ids = host["correlation"]
-    rows = np.flatnonzero((host["kind"] == RUNTIME) & (ids >= 0))
-    if not rows.size:
-        return np.full(len(correlation), -1, np.int64)
-    rows = rows[np.lexsort((host["start"][rows], ids[rows]))]
-    keys = ids[rows]
-    place = np.minimum(np.searchsorted(keys, correlation), len(keys) - 1)
-    return np.where((correlation >= 0) & (keys[place] == correlation), rows[place], -1)
-
-
-def outermost(start: np.ndarray, dur: np.ndarray, thread: np.ndarray) -> np.ndarray:
-    """Which intervals lie in no other of their thread (boolean, in the given order)."""
-    order = np.lexsort((-dur, start, thread))
-    result = np.ones(len(start), np.bool_)
-    ordered_thread = thread[order]
-    cuts = np.flatnonzero(np.diff(ordered_thread)) + 1
-    for part in np.split(order, cuts):
-        ends = start[part] + np.maximum(dur[part], 0)
-        before = np.maximum.accumulate(ends)[:-1]
-        result[part[1:]] = start[part[1:]] >= before
-    return result
+    ids, rows = calls["correlation"], calls["row"]
+    if not len(ids):
+        return np.full(len(correlation), -1, np.int32)
+    if not np.all(ids[1:] > ids[:-1]):
+        order = np.argsort(ids, kind="stable")
+        ids, rows = ids[order], rows[order]
+    place = np.minimum(np.searchsorted(ids, correlation), len(ids) - 1)
+    return np.where((correlation >= 0) & (ids[place] == correlation), rows[place], -1)

@@ -46,7 +46,6 @@ class NotBuilt:
         return iter(())
 
 
-KINETO = NotBuilt("kineto", "Kineto traces recorded by others")
 NSYS = NotBuilt("nsys", "Nsight Systems reports")
 NCCL_LOG = NotBuilt("nccl_log", "NCCL debug logs")
 NCCL_INSPECTOR = NotBuilt("nccl_inspector", "NCCL Inspector records")
