@@ -22,6 +22,7 @@ help: ## say what there is
 
 demo: venv ## run a small TP=2 x PP=2 model on the CPU and print where its time went
 	@$(BIN)/harness run examples/quickstart.toml
+	@echo "the command is $(BIN)/harness; on PATH after: . $(BIN)/activate" >&2
 
 test: check ## check the source, then run the tests (PYTEST_ARGS="-k name" for some of them)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
