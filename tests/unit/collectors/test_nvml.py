@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from fake_nvml import FakeClock, FakeDevice, FakeLibrary
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.collectors.fake_nvml import FakeClock, FakeDevice, FakeLibrary
 
 from harness_collectors import nvml
 from harness_collectors.nvml import METRICS, GpuSource, power_usage_kind
