@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -23,11 +23,12 @@ _ABSENT: Final = {"<not counted>": NOT_COUNTED, "<not supported>": NOT_SUPPORTED
 _KERNEL_ONLY = re.compile(r"(?:context-switches|cs|cpu-migrations|migrations):[upG]*u[upG]*")
 _SCOPES: Final = ("core", "die", "socket", "node", "cluster", "cache", "thread", "cgroup")
 _LONGEST_LINE: Final = 8192
+_LONGEST_TITLE: Final = 200
 
 _TRAILING_COMMA = re.compile(r",\s*}\s*$")
 _DECIMAL_COMMA = re.compile(r"(:\s*-?\d+),(\d+)(?=\s*[,}])")
 _STARTED = re.compile(r"# started on (.{10,40})")
-_VALUE = r"[\d.]+|<not counted>|<not supported>"
+_VALUE = r"(?<![\d.])\d[\d.]{0,40}|<not counted>|<not supported>"
 _DELIMITER = re.compile(rf"(?:{_VALUE})([^\w\s.<>]|\t)[A-Za-z/]*\1")
 _PEOPLE = re.compile(
     r"\s*(?:(?P<time>\d+[.,]\d{9})\s+)?(?:(?P<scope>CPU\d+|[SND]\d+(?:-[A-Z]+\d+)*)\s+(?:\d+\s+(?=[\d<]))?)?"
@@ -169,11 +170,12 @@ def _csv_pattern(delimiter: str) -> re.Pattern[str]:
 def _read_csv(lines: list[str], reading: StatReading) -> None:
     delimiter = next(filter(None, map(_csv_delimiter, lines)), ",")
     pattern = _csv_pattern(delimiter)
-    for line in lines:
+    for place, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         match = pattern.fullmatch(line) if len(line) <= _LONGEST_LINE else None
-        counter = _csv_counter(match) if match else None
+        torn = place == len(lines)  # no line break: a name at the end may be cut
+        counter = _csv_counter(match) if match and not (torn and match["name"]) else None
         if counter is None:
             reading.unreadable += 1
         else:
@@ -194,13 +196,11 @@ def _read_people(lines: list[str], reading: StatReading) -> None:
     torn = lines[-1]
     reading.unreadable += bool(torn.strip())
     elapsed: int | None = None
-    for line in lines[:-1]:
+    for line in _below_titles(lines[:-1]):
         found = _ELAPSED.match(line)
         if found:
             elapsed = _offset(found[1].replace(",", "."))
         if not line.strip() or line.startswith("#") or found or _USER_SYS.match(line):
-            continue
-        if _TITLE.match(line):
             continue
         match = _PEOPLE.fullmatch(line) if len(line) <= _LONGEST_LINE else None
         counter = _people_counter(match) if match else None
@@ -209,6 +209,24 @@ def _read_people(lines: list[str], reading: StatReading) -> None:
         else:
             reading.counters.append(counter)
     reading.counters = [_whole_run(counter, elapsed) for counter in reading.counters]
+
+
+def _below_titles(lines: list[str]) -> Iterator[str]:
+    """Lines without the titles, which go on as long as the command that they quote does."""
+    title_ends = -1
+    for place, line in enumerate(lines):
+        if _TITLE.match(line) and place > title_ends:
+            title_ends = _end_of_title(lines, place)
+        if place > title_ends:
+            yield line
+
+
+def _end_of_title(lines: list[str], start: int) -> int:
+    last = min(start + _LONGEST_TITLE, len(lines)) - 1
+    if lines[start].count("'") % 2 == 0:
+        return start
+    ahead = range(start, last + 1)
+    return next((n for n in ahead if lines[n].rstrip().endswith(("':", "runs):"))), last)
 
 
 def _people_counter(match: re.Match[str]) -> Counter | None:
