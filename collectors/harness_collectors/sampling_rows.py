@@ -15,6 +15,7 @@ from harness_schemas.spi import Batch
 from harness_schemas.vocabulary import COLLECTION_STATES
 
 ROWS_PER_BATCH: Final = 100_000
+_UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _INT64: Final = 1 << 63
 _INT32: Final = 1 << 31
 
@@ -55,13 +56,22 @@ class HostSamples:
                 None if rank is None else _bounded(rank, _INT32),
                 None if device is None else _bounded(device, _INT32),
             )
-        elif "anchor" in line:
+        else:
+            self.place_clock(line)
+
+    def place_clock(self, line: dict[str, Any]) -> None:
+        """Take in what says which clock times are on: the header and the anchors.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is not what it seems.
+        """
+        if "anchor" in line:
             mono, wall, width = (_bounded(value, _INT64) for value in line["anchor"])
             self.anchors.append((mono, wall, width))
         elif line["format"] == sampling.SAMPLES_FORMAT:
-            self.header = line
             self.host = _text(line["host"])
             self.clock_domain = _text(line["boot_id"])
+            self.header = line
 
 
 def _text(value: Any) -> str:
@@ -101,10 +111,22 @@ def _ingest_folder(collector: str, folder: Path) -> Iterator[Batch]:
     host = HostSamples(collector, folder.name)
     with contextlib.suppress(KeyError, TypeError, ValueError):
         host.host = _text(state["host"])
-    yield from _sample_batches(host, folder / sampling.SAMPLES_FILE)
+    samples = folder / sampling.SAMPLES_FILE
+    _read_clocks(host, samples)
     if host.anchors:
-        yield _anchors(host)
+        yield _anchors(host)  # before the times that rest on them
+    yield from _sample_batches(host, samples)
     yield _collection(host, state)
+
+
+def _read_clocks(host: HostSamples, path: Path) -> None:
+    """A first look at the file, for the few lines that samples are not."""
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        for text in stream:
+            if b'"anchor"' not in text and b'"format"' not in text:
+                continue
+            with contextlib.suppress(*_UNREADABLE):  # counted when the samples are read
+                host.place_clock(json.loads(text))
 
 
 def _sample_batches(host: HostSamples, path: Path) -> Iterator[Batch]:
@@ -117,7 +139,7 @@ def _sample_batches(host: HostSamples, path: Path) -> Iterator[Batch]:
             host.bytes += len(text)
             try:
                 host.place(json.loads(text))
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            except _UNREADABLE:
                 host.unreadable += 1
             if len(host.rows) >= ROWS_PER_BATCH:
                 yield _take(host)

@@ -101,6 +101,7 @@ def _header(line: dict[str, Any]) -> dict[str, Any]:
     for name in ("host", "boot_id", "device"):
         _text(line[name])
     _integer(line["rank"], 1 << 31)
+    _integer(line["pid"])
     return line
 
 

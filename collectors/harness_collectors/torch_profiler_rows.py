@@ -21,6 +21,8 @@ from harness_schemas.spi import Batch
 
 LAUNCH_SLACK_NS: Final = 5_000
 """How far a launch may lie outside its unit: the error of Kineto's clock (measured: 2 us)."""
+_HOST_COMM: Final = ("gloo:", "mpi:", "ucc:")
+"""Annotations around collectives that the host itself runs."""
 _DEVICE: Final = ("kernel", "memcpy", "memset", "sync")
 _KEY_COLUMNS: Final = {
     "batch": pa.int32(),
@@ -37,11 +39,11 @@ def ingest_rank(path: Path) -> Iterator[Batch]:
     file = read_file(path)
     tally = Tally()
     if file.header:
+        yield from _anchors(file)  # before the times that rest on them
         for window_id in sorted(file.windows):
             window = WindowRows(file, window_id, tally.next_span)
             tally.next_span += window.size
             yield from window.batches(tally)
-        yield from _anchors(file)
     yield _collection(file, tally, path)
 
 
@@ -116,9 +118,11 @@ class WindowRows:
         self.rules[own] = "profiler-own"
 
     def _kept_host(self) -> NDArray[np.bool_]:
-        """Host events that become spans: all but operators inside other operators."""
+        """Host events that become spans: all but operators inside other operators (collectives
+        stay, whatever is around them)."""
         keep = ~self.on_device
-        ops = np.flatnonzero((self.kinds == "op") | (self.kinds == "host_op"))
+        ops = np.isin(self.kinds, ("op", "host_op")) & (self.categories != "comm")
+        ops = np.flatnonzero(ops)
         thread, start = self.columns["stream"][ops], self.start[ops]
         end = start + self.columns["dur"][ops]
         order = np.lexsort((-end, start, thread))
@@ -258,9 +262,11 @@ def _outermost(thread: Ints, end: Ints) -> NDArray[np.bool_]:
     return keep
 
 
-def _kind(activity: str, on_cpu: bool) -> str:
+def _kind(activity: str, name: str, on_cpu: bool) -> str:
     if activity == "cpu_op":
         return "op" if on_cpu else "host_op"
+    if on_cpu and name.startswith(_HOST_COMM):
+        return "op"
     return KINETO_KINDS.get(activity, "annotation")
 
 
@@ -271,8 +277,9 @@ def _classes(file: RankFile, columns: dict[str, Ints]) -> tuple[NDArray[Any], ..
     on_cpu = file.header["device"] == "cpu"
     table = np.empty((len(distinct), 3), object)
     for place, code in enumerate(distinct.tolist()):
-        kind = _kind(file.names[code >> 32], on_cpu)
-        table[place] = (kind, *classifier().classify(file.names[code & 0xFFFFFFFF], kind))
+        name = file.names[code & 0xFFFFFFFF]
+        kind = _kind(file.names[code >> 32], name, on_cpu)
+        table[place] = (kind, *classifier().classify(name, kind))
     found = table[inverse]
     return found[:, 0], found[:, 1], found[:, 2]
 

@@ -185,6 +185,21 @@ def check_rows(name, batches):
             assert set(batch.data["state"].to_pylist()) <= set(COLLECTION_STATES)
 
 
+@fixtured
+def test_clocks_come_before_the_times_that_rest_on_them(name, tmp_path_factory):
+    """The axis is fixed when the first time arrives (harness_schemas.spi, `ingest`)."""
+    timed = set()
+    for batch in ingest(name, copy_of(name, tmp_path_factory)):
+        rows = batch.data.to_pylist()
+        whose = {(row.get("source"), row.get("rank"), row.get("host")) for row in rows}
+        if batch.table == "clock_anchors":
+            for source, rank, host in whose:
+                late = [w for w in timed if w[0] == source and (w[1] == rank or rank is None)]
+                assert not [w for w in late if w[2] in (None, host)], (source, rank, host)
+        elif batch.table in ("spans", "collectives", "samples"):
+            timed |= whose
+
+
 def spoil(folder, data):
     """Cut one of the files somewhere, or flip a byte of it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
