@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
 
 _POINTER: Final = rb"(?:0x[0-9a-f]{1,16}|\(nil\))"
 _MIDDLE: Final = re.compile(
@@ -24,7 +23,7 @@ MIDDLE_MARK: Final = b" \0"
 
 _STAMP_BYTES: Final = len("[1700000000.123456] ")
 _STAMP_DIGITS: Final = (*range(1, 11), *range(12, 18))
-_STAMP_SIGNS: Final = ((0, b"["), (11, b"."), (18, b"]"), (19, b" "))
+_STAMP_SIGNS: Final = ((0, "["), (11, "."), (18, "]"), (19, " "))
 
 
 @dataclass(frozen=True)
@@ -49,28 +48,24 @@ def encode(text: bytes) -> Block:
 
     if b"\0" in text:  # as in files that several ranks have overwritten
         text = text.replace(b"\0", b" ")
-    text = _MIDDLE.sub(MIDDLE_MARK, text)
-    signs = np.frombuffer(text, np.uint8)
-    ends = np.flatnonzero(signs == ord("\n")) + 1
-    if not len(ends) or ends[-1] != len(text):
-        ends = np.append(ends, len(text))
-    offsets = np.zeros(len(ends) + 1, np.int32)
-    offsets[1:] = ends
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
-    array = pa.Array.from_buffers(pa.binary(), len(ends), buffers)
-    times = _stamps(signs, offsets[:-1], ends)
+    signs = np.frombuffer(_MIDDLE.sub(MIDDLE_MARK, text), np.uint8)
+    starts = np.concatenate(([0], np.flatnonzero(signs == ord("\n")) + 1))
+    starts = starts[starts < len(signs)]
+    times = _stamps(signs, starts)
     if times is not None:
-        array = _without_stamps(array, times >= 0)
-    encoded = array.dictionary_encode()
+        signs, starts = _without_stamps(signs, starts, times >= 0)
+    offsets = np.append(starts, len(signs)).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(signs)]
+    encoded = pa.Array.from_buffers(pa.binary(), len(starts), buffers).dictionary_encode()
     lines = [line.rstrip(b"\r\n") for line in encoded.dictionary.to_pylist()]
     return Block(lines, encoded.indices.to_numpy(), times)
 
 
-def _stamps(signs: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+def _stamps(signs: np.ndarray, starts: np.ndarray) -> np.ndarray | None:
     """Stamps as the capture half asks for them (`[%s.%6f] `); None: no line has one."""
     import numpy as np
 
-    at = np.flatnonzero((ends - starts > _STAMP_BYTES) & (signs[starts] == ord("[")))
+    at = np.flatnonzero(starts + _STAMP_BYTES <= len(signs))
     for place, sign in _STAMP_SIGNS:
         at = at[signs[starts[at] + place] == ord(sign)]
     digits = signs[starts[at][:, None] + np.array(_STAMP_DIGITS)] - np.uint8(ord("0"))
@@ -83,9 +78,13 @@ def _stamps(signs: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarr
     return times
 
 
-def _without_stamps(array: pa.Array, stamped: np.ndarray) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _without_stamps(
+    signs: np.ndarray, starts: np.ndarray, stamped: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The text without its stamps, and where its lines start then."""
+    import numpy as np
 
-    cut = pc.binary_slice(array, _STAMP_BYTES)
-    return cut if stamped.all() else pc.if_else(pa.array(stamped), cut, array)
+    kept = np.ones(len(signs), dtype=bool)
+    kept[starts[stamped][:, None] + np.arange(_STAMP_BYTES)] = False
+    before = np.cumsum(stamped) - stamped
+    return signs[kept], starts - before * _STAMP_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness_collectors import nccl_lines as lines
 from harness_collectors.nccl_lines import Record
 from harness_collectors.nccl_state import (
     MAX_THINGS,
@@ -28,21 +29,38 @@ class Owners:
 
     def of(self, record: Record) -> tuple[Process, Thread] | None:
         """Process and thread of a record; None: too many processes."""
-        host, pid = record.host, record.pid
+        host, pid = self._glued_host(record) or record.host, record.pid
         if host is not None and pid is not None and len(self._hosts) < MAX_THINGS:
             hosts = self._hosts.setdefault(pid, [])
             if host not in hosts:
-                # Text of the application may be glued to the host's name.
-                known = [name for name in hosts if record.start and host.endswith(name)]
-                if known:
-                    host = known[0]
-                else:
-                    hosts.append(host)
+                hosts.append(host)
         process = self.evidence.process(self.file, host, pid)
         if process is None:
             self.file.dropped += 1
             return None
         return process, self.evidence.thread(process, record.tid)
+
+    def records(self, line: bytes) -> list[Record]:
+        """The records of a line, told apart where one's end is glued to the next one's host."""
+        found = list(lines.records(line))
+        for place, record in enumerate(found):
+            host = self._glued_host(record)
+            if host is not None and record.host is not None:
+                glue = record.host.removesuffix(host)
+                found[place] = record._replace(host=host, start=record.start + len(glue))
+                if place:
+                    before = found[place - 1]
+                    found[place - 1] = before._replace(text=before.text + glue.encode("ascii"))
+        return found
+
+    def _glued_host(self, record: Record) -> str | None:
+        """The host's name where other text stands before it without a space."""
+        if record.host is None or record.pid is None or not record.start:
+            return None
+        known = self._hosts.get(record.pid, ())
+        if record.host in known:
+            return None
+        return next((name for name in known if record.host.endswith(name)), None)
 
     def is_host(self, name: str) -> bool:
         """Whether a process on this host has printed something."""

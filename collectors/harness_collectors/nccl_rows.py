@@ -283,9 +283,9 @@ def _state(file: LogFile, records: int, unreadable: int) -> tuple[str, str | Non
             "(set NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,GRAPH,COLL,TUNING)"
         )
     if unreadable:
-        problems.append(f"{unreadable} lines are torn or interleaved")
+        problems.append(f"{unreadable} of its lines torn or interleaved")
     if file.dropped:
-        problems.append(f"{file.dropped} records are beyond the limits")
+        problems.append(f"{file.dropped} records beyond the limits")
     if file.intake.ended:
         problems.append(file.intake.ended)
     if not problems:

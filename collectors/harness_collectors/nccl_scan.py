@@ -136,7 +136,7 @@ class Scanner:
         """A line by itself; `before` is the row that the next call has."""
         line = block.lines[block.codes[place]][:_MAX_EXAMINED]
         now = block.time(place)
-        found = list(lines.records(line))
+        found = self._owners.records(line)
         for record in found:
             if MIDDLE_MARK in record.text or b" opCount " in record.text:
                 self._glued_call(record, now)

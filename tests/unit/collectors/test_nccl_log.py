@@ -1,0 +1,504 @@
+"""The grammar version by version, whom lines are about, and what the capture half sets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from nccl_tables import counted, ingest, ingest_text
+
+from harness_collectors import nccl_lines as lines
+from harness_collectors import nccl_state, nccl_stream
+from harness_collectors.nccl_log import COLLECTOR
+from harness_collectors.nccl_stream import Intake
+from harness_schemas.spi import CaptureRequest
+
+P = "node:70:71 [0] NCCL INFO "
+INIT = "comm 0xa1 rank 1 nranks 4 cudaDev 1"
+CALL = (
+    "AllReduce: opCount 0 sendbuff 0x1 recvbuff 0x2 count {count} datatype 7 op 0 root 0 "
+    "comm {comm} [nranks={nranks}] stream 0x3"
+)
+
+
+def init_of(line, folder):
+    return ingest_text(folder, P + line + "\n")["nccl_comms"]
+
+
+@pytest.mark.parametrize(
+    ("line", "more"),
+    [
+        # 2.4: no bus
+        (f"{INIT} nvmlDev 1 - Init COMPLETE", {"state": "complete"}),
+        # 2.5 to 2.15
+        (f"{INIT} busId 60 - Init COMPLETE", {"bus_id": "60", "comm_id": None}),
+        # 2.16 to 2.18.1
+        (f"{INIT} busId 60 commId 0xbeef - Init COMPLETE", {"comm_id": "0xbeef"}),
+        # 2.18.3 to 2.20
+        (f"{INIT} nvmlDev 1 busId 60 commId 0xbeef - Init START", {"state": "started"}),
+        # 2.21.5, 2.22
+        (
+            f"ncclCommInitRank {INIT} nvmlDev 1 busId 60 commId 0xbeef - Init COMPLETE",
+            {"comm_id": "0xbeef", "bus_id": "60"},
+        ),
+        (
+            f"ncclCommSplit {INIT} nvmlDev 1 busId 60 parent 0xa0 color 5 key 1 commId 0xbee - "
+            "Init COMPLETE",
+            {"parent": "0xa0", "comm_id": "0xbee"},
+        ),
+        # 2.24 to 2.28: no space before the dash, no commId
+        (
+            f"ncclCommSplit {INIT} nvmlDev 1 busId 60 parent 0xa0 splitCount 2 color 5 key 1- "
+            "Init START",
+            {"parent": "0xa0", "state": "started", "comm_id": None},
+        ),
+        # 2.29 on
+        (
+            f"[Rank 1] ncclCommInitRankConfig {INIT} nvmlDev 1 busId 60 commId 0xbeef - Init START",
+            {"state": "started"},
+        ),
+        # RCCL
+        (
+            f"ncclCommInitRank {INIT} nvmlDev 1 busId 60 commId 0xbeef localSize 120 used 77 bytes "
+            "on core 3 - Init COMPLETE",
+            {"comm_id": "0xbeef", "state": "complete"},
+        ),
+        (f"{INIT} busId 60 - Abort COMPLETE", {"state": "aborted"}),
+    ],
+)
+def test_init_lines_of_every_version(line, more, tmp_path):
+    [comm] = init_of(line, tmp_path)
+    known = {"comm": "0xa1", "comm_rank": 1, "nranks": 4, "cuda_dev": 1, "host": "node", "pid": 70}
+    assert {key: comm[key] for key in {**known, **more}} == {**known, **more}
+
+
+def test_a_cut_init_line_gives_what_is_whole(tmp_path):
+    [comm] = ingest_text(tmp_path, P + f"{INIT} nvmlDev 1 busId 1700")["nccl_comms"]
+    assert (comm["comm_rank"], comm["nranks"], comm["cuda_dev"], comm["bus_id"]) == (1, 4, 1, None)
+    assert ingest_text(tmp_path, P + "comm 0xa1 rank 1 nranks 4")["nccl_comms"] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ("24 coll channels, 32 p2p channels, 2 p2p channels per peer", (24, 32, None)),
+        ("2 coll channels, 4 nvls channels, 8 p2p channels, 2 p2p channels per peer", (2, 8, 4)),
+        (
+            "2 coll channels, 99 collnet channels, 0 nvls channels, 8 p2p channels, "
+            "2 p2p channels per peer",
+            (2, 8, 0),
+        ),
+    ],
+)
+def test_channel_counts(line, counts, tmp_path):
+    text = P + f"{INIT} busId 1 commId 0x1 - Init START\n" + P + line + "\n"
+    [comm] = ingest_text(tmp_path, text)["nccl_comms"]
+    found = comm["coll_channels"], comm["p2p_channels"], comm["nvls_channels"]
+    assert found == counts
+
+
+@pytest.mark.parametrize(
+    ("via", "name"),
+    [
+        ("NET/IB/0/GDRDMA", "NET/IB/GDRDMA"),
+        ("NET/IBext_v8/3(7)/GDRDMA/Shared", "NET/IBext_v8/GDRDMA/Shared"),
+        ("NET/AWS Libfabric/1/GDRDMA(PCI)", "NET/AWS Libfabric/GDRDMA(PCI)"),
+        ("NET/Socket/0", "NET/Socket"),
+        ("P2P/direct pointer/read", "P2P/direct pointer/read"),
+        ("P2P/CUMEM/CE", "P2P/CUMEM/CE"),
+        ("P2P/indirect/5[a1]", "P2P/indirect"),
+        ("SHM/direct/direct", "SHM/direct/direct"),
+        ("direct shared memory", "direct shared memory"),
+        ("P2P/CUM", None),
+        ("NET/IB", None),
+        ("P2P/direct point", None),
+    ],
+)
+def test_transports(via, name):
+    assert lines.transport(via.encode()) == name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Ring 00 : 0[0] -> 1[1] via P2P/IPC",  # 2.4
+        "Channel 00 : 0[89000] -> 1[8e000] via P2P/IPC",  # 2.5 to 2.17
+        "Channel 00/0 : 0[0] -> 1[1] via P2P/IPC",  # 2.18 on
+        "Channel 00/0 : 0[0] -> 1[1] via P2P/IPC comm 0xa1 nRanks 02",  # RCCL
+    ],
+)
+def test_edges_of_every_version(line, tmp_path):
+    start = "comm 0xa1 rank 0 nranks 2 cudaDev 0 busId 1 commId 0x1 - Init START"
+    [comm] = ingest_text(tmp_path, f"{P}{start}\n{P}{line}\n")["nccl_comms"]
+    assert json.loads(comm["transports"]) == {"P2P/IPC": 1}
+
+
+def test_edges_before_an_unannounced_init_belong_to_it(tmp_path):
+    """Up to 2.18 nothing says that an initialisation starts; its lines come before it ends."""
+    text = "".join(
+        f"{P}{line}\n"
+        for line in (
+            "Channel 00 : 1[10] -> 0[20] via P2P/IPC",
+            "8 coll channels, 8 p2p channels, 1 p2p channels per peer",
+            f"{INIT} busId 60 - Init COMPLETE",
+        )
+    )
+    [comm] = ingest_text(tmp_path, text)["nccl_comms"]
+    assert (comm["coll_channels"], json.loads(comm["transports"])) == (8, {"P2P/IPC": 1})
+
+
+def test_an_edge_printed_by_both_ends_counts_once(tmp_path):
+    text = ""
+    for rank in (0, 1):
+        prefix = f"n{rank}:9:9 [0] NCCL INFO "
+        side = "send" if rank == 0 else "receive"
+        text += f"{prefix}comm 0xa{rank} rank {rank} nranks 2 cudaDev 0 commId 0x1 - Init START\n"
+        text += f"{prefix}Channel 00/0 : 0[0] -> 1[0] [{side}] via NET/IB/{rank}\n"
+    comms = ingest_text(tmp_path, text)["nccl_comms"]
+    assert [row["transports"] for row in comms] == ['{"NET/IB": 1}', None]
+
+
+def test_a_ring_map_is_no_transport(tmp_path):
+    start = f"{P}{INIT} busId 60 commId 0x1 - Init START\n"
+    [comm] = ingest_text(tmp_path, f"{start}{P}Channel 00/04 : 0 2 1 3\n")["nccl_comms"]
+    assert comm["transports"] is None
+    assert json.loads(comm["attrs"])["rings"] == ["0 2 1 3"]
+
+
+CHOICES = {
+    "262144 Bytes -> Algo 0 proto 1 time 54.7": (None, 262144, "TREE", "LL128", None, 54.7),
+    "AllReduce: 8 Bytes -> Algo 1 proto 2 time 3.5": ("all_reduce", 8, "RING", "SIMPLE", None, 3.5),
+    "AllGather: 8 Bytes -> Algo NVLS_TREE proto LL channel{Lo..Hi}={0..15}": (
+        ("all_gather", 8, "NVLS_TREE", "LL", 16, None)
+    ),
+    "AllReduce [Symmetric]: 64 Bytes -> Kernel AllReduce_LDMC nchannels 8 nthreads 512 nWorks 1": (
+        ("all_reduce", 64, "AllReduce_LDMC", "SYMMETRIC", 8, None)
+    ),
+    "AlltoAll [Copy Engine]: 64 Bytes -> cudaMemcpy": (
+        ("all_to_all", 64, "COPY_ENGINE", None, None, None)
+    ),
+    "AllGather [Hierarchical CE]: 64 Bytes -> RMA proxy + CE": (
+        ("all_gather", 64, "HIERARCHICAL_CE", None, None, None)
+    ),
+}
+
+
+@pytest.mark.parametrize("line", CHOICES)
+def test_choices_in_all_spellings(line, tmp_path):
+    [row] = ingest_text(tmp_path, P + line + "\n")["nccl_tuning"]
+    names = ("op", "bytes", "algo", "proto", "channels", "model_us")
+    assert tuple(row[name] for name in names) == CHOICES[line]
+    assert row["count"] == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "AllReduce: 8 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..",
+        "AllReduce: 8 Bytes -> Algo 9 proto 2 time 3.5",
+        "AllReduce: 8 Bytes -> Algo RINH proto LL channel{Lo..Hi}={0..1}",
+        "AllReduce: 8 Bytes -> Algo RING proto LL channel{Lo..Hi}={5..1}",
+        "AllRedxce: 8 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..1}",
+        "8 Bytes -> Algo 0 proto 1",
+    ],
+)
+def test_choices_that_cannot_be_are_counted(line, tmp_path):
+    tables = ingest_text(tmp_path, P + line + "\n")
+    assert tables["nccl_tuning"] == []
+    assert tables["collection"][0]["unreadable"] == 1
+
+
+def test_the_cost_table_is_no_choice(tmp_path):
+    line = "    AllReduce |    16.8/   0.5 |    31.0/   0.0 |"
+    assert ingest_text(tmp_path, P + line + "\n")["nccl_tuning"] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NCCL version 2.4.8+cuda10.1", "2.4.8"),
+        ("Thu Jun 18 14:28:58 2020[1,0]<stdout>:NCCL version 2.4.8+cuda10.1", "2.4.8"),
+        (f"{P}NCCL version 2.30.7+cuda13.0", "2.30.7"),
+        (f"{P}RCCL version : 2.27.7-HEAD:0d2c4fd", "2.27.7"),
+        (f"{P}RCCL version 2.18.3+hip6.0 HEAD:abc", "2.18.3"),
+        ("RuntimeError: NCCL error: unhandled system error, NCCL version 2.4.8", None),
+        ("NCCL version 2.4.8+cud", None),
+    ],
+)
+def test_versions(line, version, tmp_path):
+    tables = ingest_text(tmp_path, f"{line}\n{P}Using network IB\n")
+    assert json.loads(tables["collection"][0]["detail"])["nccl_version"] == version
+
+
+def test_processes_with_different_versions(tmp_path):
+    text = (
+        f"{P}NCCL version 2.20.5+cuda12.1\n{P.replace('70:', '80:')}NCCL version 2.21.5+cuda12.4\n"
+    )
+    tables = ingest_text(tmp_path, text)
+    assert counted(tables["nccl_comms"], "pid", "nccl_version") == {
+        (70, "2.20.5"): 1,
+        (80, "2.21.5"): 1,
+    }
+    assert json.loads(tables["collection"][0]["detail"])["nccl_version"] is None
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["[1,2]<stdout>:", "[3] ", "(RayWorkerWrapper pid=70, ip=10.0.0.1) ", "(WorkerDict pid=9) ",
+     "3: ", "2024-05-01T12:00:00.123456789Z ", "INFO 05-01 12:00:00 worker.py:12] ",
+     "Thu Jun 18 14:28:58 2020[1,0]<stdout>:", "[2025-01-02 03:04:05] "],
+)  # fmt: skip
+def test_foreign_prefixes(prefix, tmp_path):
+    body = [f"{INIT} busId 60 commId 0x1 - Init COMPLETE"]
+    body += [CALL.format(count=count, comm="0xa1", nranks=4) for count in (16, 32)]
+    text = "".join(f"{prefix}{P}{line}\n" for line in body)
+    tables = ingest_text(tmp_path, text)
+    assert [row["bytes"] for row in tables["collectives"]] == [64, 128]
+    assert {row["rank"] for row in tables["collectives"]} == {1}
+    assert (tables["nccl_comms"][0]["host"], tables["nccl_comms"][0]["pid"]) == ("node", 70)
+    assert tables["collection"][0]["unreadable"] == 0
+
+
+def test_lines_glued_to_each_other_and_to_text(tmp_path):
+    call = P + CALL.format(count=16, comm="0xa1", nranks=4)
+    text = f"{P}{INIT} busId 60 commId 0x1 - Init COMPLETE\n 65536 float -1{call}\n{call}{call}\n"
+    tables = ingest_text(tmp_path, text)
+    assert counted(tables["collectives"], "rank", "bytes") == {(1, 64): 3}
+    assert [row["seq"] for row in tables["collectives"]] == [0, 1, 2]
+    assert {row["host"] for row in tables["nccl_comms"]} == {"node"}
+
+
+def test_a_call_of_another_process_communicator_is_not_believed(tmp_path):
+    """As chunks of two files make it: one line's head, another's tail."""
+    other = P.replace("node:70", "node:80")
+    text = f"{P}{INIT} busId 60 commId 0x1 - Init COMPLETE\n"
+    text += f"{other}comm 0xb2 rank 2 nranks 4 cudaDev 2 busId 60 commId 0x1 - Init COMPLETE\n"
+    text += P + CALL.format(count=16, comm="0xb2", nranks=4) + "\n"
+    text += P + CALL.format(count=16, comm="0xa1", nranks=8) + "\n"
+    tables = ingest_text(tmp_path, text)
+    assert tables["collectives"] == []
+    assert tables["collection"][0]["unreadable"] == 2
+    assert len(tables["nccl_comms"]) == 2
+
+
+def test_an_address_used_again_is_another_communicator(tmp_path):
+    def life(size, identity):
+        head = f"comm 0xa1 rank 0 nranks {size} cudaDev 0 busId 6 commId {identity} - Init "
+        call = CALL.format(count=1, comm="0xa1", nranks=size)
+        return [head + "START", head + "COMPLETE", call, call]
+
+    end = "comm 0xa1 rank 0 nranks 2 cudaDev 0 busId 6 - Destroy COMPLETE"
+    body = [*life(2, "0x1"), end, *life(2, "0x2"), *life(2, "0x3")]
+    tables = ingest_text(tmp_path, "".join(f"{P}{line}\n" for line in body))
+    assert [row["state"] for row in tables["nccl_comms"]] == ["destroyed", "complete", "complete"]
+    assert [row["seq"] for row in tables["collectives"]] == [0, 1, 0, 1, 0, 1]
+    assert len({row["comm_group"] for row in tables["collectives"]}) == 3
+
+
+def test_lines_that_contradict_each_other_make_a_rank_unknown(tmp_path):
+    start = "comm 0xa1 rank {} nranks 4 cudaDev 1 busId 60 commId 0x1 - Init {}"
+    text = f"{P}{start.format(1, 'START')}\n{P}{start.format(2, 'COMPLETE')}\n"
+    [comm] = ingest_text(tmp_path, text)["nccl_comms"]
+    assert (comm["comm_rank"], comm["rank"], comm["nranks"]) == (None, None, 4)
+
+
+def test_two_that_claim_one_rank_have_none(tmp_path):
+    line = "comm 0xa1 rank 1 nranks 4 cudaDev 1 busId 60 commId 0x1 - Init COMPLETE"
+    text = f"{P}{line}\n{P.replace('70:', '80:')}{line}\n"
+    assert counted(ingest_text(tmp_path, text)["nccl_comms"], "comm_rank") == {(None,): 2}
+
+
+def test_ranks_of_sub_groups_without_a_world_are_unknown(tmp_path):
+    text = ""
+    for pid, (rank, identity) in enumerate([(0, "0x1"), (1, "0x1"), (0, "0x2"), (1, "0x2")]):
+        line = f"comm 0xa{pid} rank {rank} nranks 2 cudaDev 0 busId 6 commId {identity}"
+        text += f"n:{pid + 10}:1 [0] NCCL INFO {line} - Init COMPLETE\n"
+    comms = ingest_text(tmp_path, text)["nccl_comms"]
+    assert counted(comms, "rank", "comm_rank") == {(None, 0): 2, (None, 1): 2}
+
+
+def test_our_own_record_of_ranks_overrides(tmp_path):
+    spans = tmp_path / "spans"
+    spans.mkdir()
+    start = {"t": "start", "rank": 5, "host": "node.cluster", "pid": 70}
+    (spans / "rank-00005.meta.jsonl").write_text(json.dumps(start) + "\n")
+    text = f"{P}{INIT} busId 60 commId 0x1 - Init COMPLETE\n"
+    [comm] = ingest_text(tmp_path, text, root=tmp_path, run={"world_size": 8})["nccl_comms"]
+    assert (comm["rank"], comm["comm_rank"]) == (5, 1)
+
+
+def test_a_world_of_another_size_than_the_run_gives_no_ranks(tmp_path):
+    text = f"{P}{INIT} busId 60 commId 0x1 - Init COMPLETE\n"
+    [comm] = ingest_text(tmp_path, text, run={"world_size": 8})["nccl_comms"]
+    assert (comm["rank"], comm["comm_rank"]) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("op", "bytes_"),
+    [
+        ("AllReduce", 4),
+        ("AllGather", 16),
+        ("ReduceScatter", 16),
+        ("AlltoAll", 16),
+        ("Broadcast", 4),
+    ],
+)
+def test_sizes_follow_nccl_tests(op, bytes_, tmp_path):
+    text = P + CALL.format(count=1, comm="0xa1", nranks=4).replace("AllReduce", op) + "\n"
+    [call] = ingest_text(tmp_path, text)["collectives"]
+    assert (call["bytes"], call["group_size"], call["rank"]) == (bytes_, 4, None)
+
+
+def test_secrets_reach_nothing(tmp_path):
+    text = (
+        f"{P}NCCL_NET_PLUGIN_TOKEN set by environment to tops3cret\n"
+        "node:70:71 [0] net.cc:1 NCCL WARN cannot log in with token=hf_abcdefghijklmnop\n"
+    )
+    tables = ingest_text(tmp_path, text)
+    stored = json.dumps(dict(tables))
+    assert "tops3cret" not in stored
+    assert "hf_abcdefghijklmnop" not in stored
+    assert "NCCL_NET_PLUGIN_TOKEN" in stored
+    assert "cannot log in" in stored
+
+
+def test_meta_calltrace_is_not_a_call(tmp_path):
+    line = "COLLTRACE: opCount 5 AllReduce sendbuff 0x1 recvbuff 0x2 count 3 datatype float"
+    tables = ingest_text(tmp_path, f"{P}{line}\n")
+    assert tables["collectives"] == []
+    assert tables["collection"][0]["unreadable"] == 0
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def many_calls(number):
+    head = f"{P}{INIT} busId 60 commId 0x1 - Init COMPLETE\n"
+    call = P + CALL.format(count="{0}", comm="0xa1", nranks=4) + "\n"
+    return (head + "".join(call.format(1 + i % 7) for i in range(number))).encode()
+
+
+@pytest.mark.parametrize("block", [64, 1000, 4096])
+def test_blocks_do_not_show(block, tmp_path, monkeypatch):
+    text = many_calls(200)
+    whole = ingest_text(tmp_path, text)
+    blocks = Intake.blocks
+    monkeypatch.setattr(Intake, "blocks", lambda self: blocks(self, block))
+    assert ingest_text(tmp_path, text) == whole
+
+
+def test_calls_beyond_memory_go_to_a_file(tmp_path, monkeypatch):
+    text = many_calls(500)
+    whole = ingest_text(tmp_path, text)
+    blocks, make = Intake.blocks, nccl_state.CallLog.__init__
+    monkeypatch.setattr(Intake, "blocks", lambda self: blocks(self, 2000))
+    monkeypatch.setattr(nccl_state.CallLog, "__init__", lambda self: make(self, 50))
+    assert ingest_text(tmp_path, text) == whole
+    assert [row["seq"] for row in whole["collectives"]] == list(range(500))
+
+
+def test_gzip_in_members_and_cut(tmp_path):
+    text = many_calls(400)
+    packed = gzip.compress(text[:9000]) + gzip.compress(text[9000:])
+    assert len(ingest_text(tmp_path, packed, "a.log.gz")["collectives"]) == 400
+    tables = ingest_text(tmp_path, packed[:-50], "b.log.gz")
+    assert 0 < len(tables["collectives"]) < 400
+    assert tables["collection"][0]["state"] == "degraded"
+    assert "gzip stream is cut" in tables["collection"][0]["reason"]
+
+
+def test_a_gzip_bomb_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(nccl_stream, "FREE_BYTES", 1 << 20)
+    bomb = gzip.compress(f"{P}Using network IB\n".encode() + b"\n" * (64 << 20))
+    [state] = ingest_text(tmp_path, bomb, "bomb.gz")["collection"]
+    assert (state["state"], "not a log" in state["reason"]) == ("degraded", True)
+    assert 0 < json.loads(state["detail"])["lines"] < 64 << 20
+
+
+def test_a_line_without_end_is_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(nccl_stream, "MAX_LINE_BYTES", 1 << 16)
+    text = b"x" * (1 << 20) + b"\n" + many_calls(3)
+    path = tmp_path / "long.log"
+    path.write_bytes(text)
+    intake = Intake(path)
+    assert b"".join(intake.blocks(4096)) == many_calls(3)
+    assert intake.overlong == 1
+    assert len(ingest([path])["collectives"]) == 3
+
+
+def test_a_file_that_is_gone(tmp_path):
+    [state] = ingest([tmp_path / "none.log"])["collection"]
+    assert (state["state"], state["records"]) == ("failed", 0)
+    assert "No such file" in state["reason"]
+
+
+def test_holes_of_a_file_that_ranks_overwrote(tmp_path):
+    text = many_calls(3)
+    tables = ingest_text(tmp_path, b"\0" * 5000 + text + b"\0" * 100 + b"\n" + text[:40])
+    assert len(tables["collectives"]) == 3
+
+
+# -- capture -----------------------------------------------------------------------------------
+
+VARIABLES = (
+    "NCCL_DEBUG",
+    "NCCL_DEBUG_SUBSYS",
+    "NCCL_DEBUG_FILE",
+    "NCCL_DEBUG_TIMESTAMP_FORMAT",
+    "NCCL_DEBUG_TIMESTAMP_LEVELS",
+)
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def plan(options=None, device="cuda"):
+    given = COLLECTOR.options(options or {})
+    return COLLECTOR.prepare(CaptureRequest(Path("/run"), 2, device, given))
+
+
+def test_capture_asks_for_a_file_a_process(clean):
+    made = plan()
+    assert made.env == {
+        "NCCL_DEBUG": "INFO",
+        "NCCL_DEBUG_SUBSYS": "INIT,ENV,GRAPH,COLL,TUNING",
+        "NCCL_DEBUG_FILE": "/run/artifacts/nccl_log/nccl.%h.%p.log",
+        "NCCL_DEBUG_TIMESTAMP_FORMAT": "[%s.%6f]_",
+        "NCCL_DEBUG_TIMESTAMP_LEVELS": "VERSION,WARN,INFO",
+    }
+    assert made.notes == ()
+    assert "NCCL_DEBUG_TIMESTAMP_FORMAT" not in plan({"stamps": False}).env
+    assert plan(device="cpu").env == {}
+
+
+def test_settings_of_the_user_are_kept_and_said(clean):
+    clean.setenv("NCCL_DEBUG", "WARN")
+    clean.setenv("NCCL_DEBUG_SUBSYS", "INIT,ENV,GRAPH,COLL,TUNING")
+    made = plan()
+    assert "NCCL_DEBUG" not in made.env
+    assert made.env["NCCL_DEBUG_SUBSYS"] == "INIT,ENV,GRAPH,COLL,TUNING"
+    [note] = made.notes
+    assert "NCCL_DEBUG=WARN" in note
+    assert "INFO" in note
+    assert plan({"override": True}).env["NCCL_DEBUG"] == "INFO"
+    assert "NCCL_DEBUG=WARN" in COLLECTOR.check("cuda").reason
+
+
+def test_options_say_every_mistake():
+    with pytest.raises(ValueError, match="level") as caught:
+        COLLECTOR.options({"level": "LOUD", "subsystems": "INIT,FOO", "stamps": 1})
+    assert str(caught.value).count("\n") == 2
+    assert COLLECTOR.options({"subsystems": "all, ^coll"})["subsystems"] == "ALL,^COLL"
+
+
+def test_recognise():
+    assert COLLECTOR.recognise(Path("x"), b"app\nnode:1:2 [0] NCCL INFO Using network IB\n")
+    assert COLLECTOR.recognise(Path("x"), b"NCCL WARN NET/IB : Unable to open device\n")
+    assert not COLLECTOR.recognise(Path("x"), b"the NCCL library is great\n")
+    assert not COLLECTOR.recognise(Path("x"), b'{"log": "a NCCL INFO b"}')
