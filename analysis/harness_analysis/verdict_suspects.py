@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _WHO: Final = (
-    r"(?:\[rank(?P<prefix>\d+)\]:.*?)?"
-    r"\[(?:PG (?:ID )?(?P<pg>\d+)(?: PG GUID [^\]]*?)? )?Rank (?P<rank>\d{1,6})\].*?"
+    r"(?:\[rank(?P<prefix>\d{1,6})\]:.{0,120}?)?"
+    r"\[(?:PG (?:ID )?(?P<pg>\d+)(?: PG GUID [^\]]{0,200}?)? )?Rank (?P<rank>\d{1,6})\].{0,400}?"
 )
 _TIMED_OUT = re.compile(
     _WHO + r"Watchdog caught collective operation timeout: WorkNCCL\(SeqNum=(?P<seq>\d+)"
@@ -90,6 +90,8 @@ class _Report:
 def _reports(lines: Iterable[str]) -> dict[str | None, dict[int, _Report]]:
     groups: dict[str | None, dict[int, _Report]] = {}
     for line in lines:
+        if "Watchdog" not in line and "last enqueued" not in line:  # cheap, and nearly all
+            continue
         found = _TIMED_OUT.search(line) or _PROGRESS.search(line)
         if found is None:
             continue
