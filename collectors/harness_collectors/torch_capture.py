@@ -1,9 +1,10 @@
 """The capture half of torch_profiler: a rank hook that opens torch.profiler over some units.
 
 The events are taken from torch in the process, without its JSON. What is written, line by line:
-docs/formats-torch-profiler.md. Costs measured on an H100 with torch 2.11: the first start of a
-process 5 to 7 s (so it is made during warm-up), a later one 14 ms, the first launch in a window
-3 ms (so the hook makes one itself), the stop 7 to 14 ms, taking the events 4 to 9 us each.
+docs/formats-torch-profiler.md. Costs measured on H100 and H200 with torch 2.11: the first start
+of a process 20 to 40 ms, a later one 12 to 19 ms, of which the first launch in a window takes 3
+(so the hook makes one itself); the stop 2 to 14 ms; taking the events 4 to 9 us each.
+torch.profiler.profile, one layer up, needs 5 to 7 s for its first start: it imports the inductor.
 
 Left attached, CUPTI made every later launch 5 us slower (7.4 to 12.5 us, eager); detached after
 each window it left nothing that could be measured. Before CUDA 12.6 detaching crashes with CUDA
