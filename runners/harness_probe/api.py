@@ -7,9 +7,9 @@ import os
 import time
 from pathlib import Path
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness_probe.recorder import KIND_IO, KIND_SPAN, KIND_UNIT, Recorder
+from harness_probe.recorder import KIND_DEVICE, KIND_IO, KIND_SPAN, KIND_UNIT, Recorder
 from harness_probe.spans import (
     NOOP,
     NOOP_FILE,
@@ -21,6 +21,9 @@ from harness_probe.spans import (
     Unit,
     communication,
 )
+
+if TYPE_CHECKING:
+    from harness_probe.device import DeviceSpan, GraphMarks
 
 _active: Recorder | None = None
 _hooked = False
@@ -143,7 +146,7 @@ def unit(
         warmup=warmup,
         perturbed_by=perturbed_by,
     )
-    return Unit(rec, head, unit_id)
+    return Unit(rec, head, unit_id, phase)
 
 
 def collective(op: str, group: int, num_bytes: int, dtype: str = "") -> Communication | Noop:
@@ -171,6 +174,61 @@ def io(op: str, path: str | os.PathLike[str], num_bytes: int = -1) -> File | Noo
         return NOOP_FILE
     head = rec.descriptor(KIND_IO, ("io", op), name=op, category="io", op=op, timeline="host")
     return File(rec, head, {"path": os.fspath(path)}, num_bytes)
+
+
+def use_device(device: Any = None) -> bool:
+    """Record on the GPU's timeline as well; returns whether it is recorded from now on.
+
+    Needs torch and a CUDA device; without them it changes nothing. Units, communication on
+    device tensors and `device_span` are recorded by event pairs, resolved by `resolve_device`.
+    """
+    rec = _active
+    if rec is None or rec.device is not None:
+        return rec is not None
+    import torch
+
+    if not torch.cuda.is_available():
+        return False
+    from harness_probe.device import DeviceTimeline
+
+    if device is not None:
+        torch.cuda.set_device(device)
+    rec.device = DeviceTimeline(rec, torch, device)
+    return True
+
+
+def resolve_device(idle: bool = False) -> None:
+    """Write device times of all that has happened. Call it after a synchronisation of your own;
+    `idle` says that the device has nothing to do, so that its clock is paired with the host's."""
+    rec = _active
+    if rec is not None and rec.device is not None:
+        rec.device.resolve()
+        if idle:
+            rec.device.pair_clocks()
+
+
+def device_span(name: str, category: str = "other") -> DeviceSpan | Noop:
+    """A named interval on the device: `with probe.device_span("copy", "memcpy"): ...`."""
+    rec = _active
+    if rec is None or rec.device is None:
+        return NOOP
+    from harness_probe.device import DeviceSpan
+
+    head = rec.descriptor(
+        KIND_DEVICE,
+        (name, category, "device"),
+        name=name,
+        category=category,
+        timeline="device",
+        source="app_timers",
+    )
+    return DeviceSpan(rec, rec.device, head)
+
+
+def graph_marks() -> GraphMarks | None:
+    """Marks for one CUDA graph about to be captured; None while no device is recorded."""
+    rec = _active
+    return rec.device.graph_marks() if rec is not None and rec.device is not None else None
 
 
 def group(ranks: list[int] | tuple[int, ...], name: str = "", token: Any = None) -> int:

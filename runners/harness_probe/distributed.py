@@ -7,10 +7,12 @@ the whole input for all_to_all.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from threading import get_ident
 from typing import Any
 
@@ -114,10 +116,12 @@ def _wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             group = _group_id(rec, _argument(args, kwargs, "group", _GROUP_POSITION[name]))
             if group is None:
                 return function(*args, **kwargs)
-            num_bytes, dtype = _message(_argument(args, kwargs, keyword, position))
+            message = _argument(args, kwargs, keyword, position)
+            root = _root(name, args, kwargs)
+            call = Call(rec, function, args, kwargs, op, group, root, *_message(message))
             if _argument(args, kwargs, "async_op", _GROUP_POSITION[name] + 1):
-                return _post(rec, function, args, kwargs, op, group, -1, num_bytes, dtype)
-            return _call(rec, function, args, kwargs, op, group, -1, num_bytes, dtype)
+                return call.post(_timeline(rec, message))
+            return call.run(_timeline(rec, message))
 
     else:
         op, peer_name = _POINT_TO_POINT[name]
@@ -131,69 +135,117 @@ def _wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             group = _group_id(rec, process_group)
             if group is None:
                 return function(*args, **kwargs)
-            num_bytes, dtype = _message(_argument(args, kwargs, "tensor", 0))
+            message = _argument(args, kwargs, "tensor", 0)
             peer = _global_peer(args, kwargs, peer_name, process_group)
-            record = _post if name in ("isend", "irecv") else _call
-            return record(rec, function, args, kwargs, op, group, peer, num_bytes, dtype)
+            call = Call(rec, function, args, kwargs, op, group, peer, *_message(message))
+            if name in ("isend", "irecv"):
+                return call.post(_timeline(rec, message))
+            return call.run(_timeline(rec, message))
 
     traced.__harness_wrapped__ = True  # type: ignore[attr-defined]
     return traced
 
 
-def _call(
-    rec: Recorder,
-    function: Callable[..., Any],
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    op: str,
-    group: int,
-    peer: int,
-    num_bytes: int,
-    dtype: str,
-) -> Any:
-    with communication(rec, op, group, peer, num_bytes, dtype):
-        return function(*args, **kwargs)
+@dataclass(slots=True)  # not frozen: that would cost 2 us a call
+class Call:
+    """One outermost communication call: what it is, and how to make it.
+
+    `peer`: the other side of a point-to-point call, the root of a rooted one, else -1.
+    """
+
+    rec: Recorder
+    function: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    op: str
+    group: int
+    peer: int
+    num_bytes: int
+    dtype: str
+
+    def run(self, timeline: Any) -> Any:
+        """Make a call that blocks the host (`timeline` None) or the current stream."""
+        if timeline is not None:
+            return self._on_device(timeline, lambda: self.function(*self.args, **self.kwargs))
+        with self._communication():
+            return self.function(*self.args, **self.kwargs)
+
+    def post(self, timeline: Any) -> Any:
+        """A posted call is no interval: its `wait` is. Its ordinal is fixed where it is issued."""
+        enqueued = time.monotonic_ns()
+        ordinal = next_ordinal(self.rec, self.op, self.group, self.peer)
+        with self._silent():
+            work = self.function(*self.args, **self.kwargs)
+        if work is None:  # this rank is not in the group
+            return None
+        if timeline is not None:
+            return _TracedWork(work, lambda wait: self._on_device(timeline, wait, ordinal))
+
+        def recorded(wait: Callable[[], Any]) -> Any:
+            with self._communication(enqueued, ordinal):
+                return wait()
+
+        return _TracedWork(work, recorded)
+
+    def _communication(self, enqueued_ns: int = 0, ordinal: int = -1) -> Any:
+        what = (self.op, self.group, self.peer, self.num_bytes, self.dtype)
+        return communication(self.rec, *what, enqueued_ns, ordinal)
+
+    def _on_device(self, timeline: Any, make: Callable[[], Any], ordinal: int = -1) -> Any:
+        from harness_probe.device import record_call
+
+        what = (self.op, self.group, self.peer, self.num_bytes, self.dtype)
+        with self._silent():
+            return record_call(self.rec, timeline, *what, make, ordinal)
+
+    @contextlib.contextmanager
+    def _silent(self) -> Iterator[None]:
+        """Layers below this call are not recorded again."""
+        self.rec.communicating.add(get_ident())
+        try:
+            yield
+        finally:
+            self.rec.communicating.discard(get_ident())
 
 
-def _post(
-    rec: Recorder,
-    function: Callable[..., Any],
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    op: str,
-    group: int,
-    peer: int,
-    num_bytes: int,
-    dtype: str,
-) -> Any:
-    """A posted call is no interval: its `wait` is. Its ordinal is fixed where it is issued."""
-    enqueued = time.monotonic_ns()
-    ordinal = next_ordinal(rec, op, group, peer)
-    rec.communicating.add(get_ident())
-    try:
-        work = function(*args, **kwargs)
-    finally:
-        rec.communicating.discard(get_ident())
-    if work is None:  # this rank is not in the group
+def _timeline(rec: Recorder, message: Any) -> Any:
+    """The device timeline if the message lies on a GPU, else None: the call blocks the host."""
+    tensor = message[0] if isinstance(message, (list, tuple)) and message else message
+    if not getattr(tensor, "is_cuda", False) or get_ident() != rec.owner:
         return None
-    return _TracedWork(
-        work, lambda: communication(rec, op, group, peer, num_bytes, dtype, enqueued, ordinal)
-    )
+    if rec.device is None and not sys.modules["torch"].cuda.is_current_stream_capturing():
+        api.use_device()
+    return rec.device
+
+
+_ROOTS = {
+    "broadcast": ("src", 1),
+    "reduce": ("dst", 1),
+    "gather": ("dst", 2),
+    "scatter": ("src", 2),
+}
+
+
+def _root(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
+    keyword, position = _ROOTS.get(name, ("", -1))
+    root = _argument(args, kwargs, keyword, position) if keyword else None
+    if keyword and root is None:
+        root = 0 if f"group_{keyword}" not in kwargs else None
+    return root if isinstance(root, int) else -1
 
 
 class _TracedWork:
     """A `Work` handle whose first `wait` is recorded; everything else is the handle's own."""
 
-    def __init__(self, work: Any, record: Callable[[], Any]) -> None:
+    def __init__(self, work: Any, record: Callable[[Callable[[], Any]], Any]) -> None:
         self._work = work
-        self._record: Callable[[], Any] | None = record
+        self._record: Callable[[Callable[[], Any]], Any] | None = record
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
         record, self._record = self._record, None
         if record is None:
             return self._work.wait(*args, **kwargs)
-        with record():
-            return self._work.wait(*args, **kwargs)
+        return record(lambda: self._work.wait(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._work, name)

@@ -65,6 +65,7 @@ class Recorder:
         self.ordinals: dict[Any, int] = {}
         self.foreign_lock = threading.Lock()
         self.group_ids: dict[Any, int] = {}  # of torch's process groups
+        self.device: Any = None  # harness_probe.device.DeviceTimeline, once a GPU is used
         self._descriptors = 0
         self._unit_ids = itertools.count(1)  # `next` is one step for all threads
         self._attrs_ids = itertools.count(1)
@@ -160,6 +161,8 @@ class Recorder:
             return
         self._stopping.set()
         self._flusher.join(timeout=5)
+        if self.device is not None and threading.get_ident() == self.owner:
+            self.device.close()
         self.anchor()
         self.file.close()
         self.meta.write(

@@ -165,11 +165,13 @@ class TimedSpan:
 class Unit(TimedSpan):
     """One unit of work on this rank; every record made inside carries its key."""
 
-    __slots__ = ("_outer", "_unit")
+    __slots__ = ("_device", "_outer", "_phase", "_unit")
 
-    def __init__(self, rec: Recorder, head: int, unit: int) -> None:
+    def __init__(self, rec: Recorder, head: int, unit: int, phase: str) -> None:
         super().__init__(rec, head)
         self._unit = unit
+        self._phase = phase
+        self._device: Any = None
 
     def __enter__(self) -> int:
         rec = self._rec
@@ -177,6 +179,8 @@ class Unit(TimedSpan):
         rec.unit_id = self._unit
         self._enter()
         rec.live.update(self._start, self._unit, entered=rec.entered)
+        if rec.device is not None:
+            self._device = rec.device.open_unit(self._phase)
         return self._unit
 
     def __exit__(
@@ -185,6 +189,8 @@ class Unit(TimedSpan):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._device is not None:
+            self._rec.device.close_unit(self._device)
         self._leave(-1, 0, -1, 0)
         self._rec.unit_id = self._outer
 

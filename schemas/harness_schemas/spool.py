@@ -31,10 +31,10 @@ RECORD_FIELDS: Final = (
     "span_id",  # counts from 1 in this rank
     "parent_id",  # 0: none
     "unit_id",  # 0: none; defined by a meta line of kind `unit`
-    "start_ns",  # CLOCK_MONOTONIC; device spans: mapped to it by the recorder
+    "start_ns",  # CLOCK_MONOTONIC; device timeline: the device's own clock (meta lines `clock`)
     "end_ns",
-    "cpu_start_ns",  # CLOCK_THREAD_CPUTIME_ID of the recording thread; -1: not taken
-    "cpu_end_ns",
+    "cpu_start_ns",  # CLOCK_THREAD_CPUTIME_ID of the recording thread; -1: not taken.
+    "cpu_end_ns",  # Device timeline: begin and return of the host's call (CLOCK_MONOTONIC)
     "bytes",  # -1: not known
     "group_peer",  # group id (high 32 bits) | peer's global rank + 1 (low 32 bits)
     "ordinal",  # of this op in its group, or of this pair; -1: none
@@ -89,6 +89,8 @@ META_KINDS: Final = (
     "sample",
     "clock",
     "collection",
+    "device",
+    "device_end",
     "error",
     "end",
 )
