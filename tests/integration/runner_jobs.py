@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from harness_runners import synthetic
+from harness_runners.model_shape import read_shape
 from harness_runners.plan import GenerationPlan, ModelPlan, PromptPlan, RunPlan
 from harness_runners.prepare import make_synthetic
 from harness_schemas.rundir import RunDir
@@ -34,8 +35,11 @@ def make_model(folder, shape, layers=4, **changes):
     return folder
 
 
-def make_plan(folder, model, tp=1, layers=(4,), dtype="float32", prompts=3, **generation):
+def make_plan(
+    folder, model, tp=1, layers=None, dtype="float32", prompts=3, check_prompts=None, **generation
+):
     """A run folder with a plan for a model; prompts come from a file beside it."""
+    layers = layers or (read_shape(model).layers,)
     run = RunDir(folder)
     for path in (run.spans, run.logs, run.artifacts, run.completions):
         path.mkdir(parents=True)
@@ -52,7 +56,7 @@ def make_plan(folder, model, tp=1, layers=(4,), dtype="float32", prompts=3, **ge
         dtype=dtype,
         prompts=PromptPlan(str(source), None, prompts),
         generation=GenerationPlan(**settings),
-        check_prompts=prompts,
+        check_prompts=prompts if check_prompts is None else check_prompts,
         threads=1,
     )
     plan.write()
