@@ -206,7 +206,8 @@ def _all_lines(evidence: VerdictEvidence) -> Iterator[TextLine]:
         yield TextLine("launcher", "the time limit of the run was reached")
     if evidence.oom_kills:
         yield TextLine("cgroup", f"memory.events: oom_kill {evidence.oom_kills}")
-    for step in latest_attempt(evidence.steps):
+    # Steps of ranks first: the rows of the script and the job only sum up what became of them.
+    for step in sorted(latest_attempt(evidence.steps), key=_sums_up):
         if step.state not in _GOOD_STATES or step.derived_exit == _OOM_EXIT:
             yield TextLine("sacct", _step_text(step))
     for end in evidence.rank_exits:
@@ -219,12 +220,19 @@ def _all_lines(evidence: VerdictEvidence) -> Iterator[TextLine]:
         yield TextLine("launcher", f"the workload ended with code {evidence.exit_code}")
 
 
+def _sums_up(step: StepState) -> int:
+    if step.step_id is None:
+        return 2
+    return 0 if step.step_id[:1].isdecimal() else 1
+
+
 def _step_text(step: StepState) -> str:
     whole = step.step_id is None
     who = f"job {step.job_id}" if whole else f"step {step.job_id}.{step.step_id}"
     state = step.state or "of unknown state"
     ended = "" if step.exit_code is None else f", exit {step.exit_code}:{step.signal or 0}"
-    derived = f", derived exit {step.derived_exit}" if step.derived_exit else ""
+    told = step.derived_exit not in (None, "0:0")
+    derived = f", derived exit {step.derived_exit}" if told else ""
     reason = f", reason {step.reason}" if step.reason else ""
     return f"{who}: {state}{ended}{derived}{reason}"
 

@@ -180,7 +180,10 @@ def test_a_step_that_failed_is_not_hidden_by_its_job():
     oom = StepState("3", "0", "OUT_OF_MEMORY", 0, 125)
     failed = StepState("3", "1", "FAILED", 1)
     assert judge(VerdictEvidence(exit_code=0, steps=(done, oom, failed))).name == "oom_host"
-    assert judge(VerdictEvidence(exit_code=0, steps=(done, failed))).name == "rank_failed"
+    found = judge(VerdictEvidence(exit_code=0, steps=(done, failed)))
+    assert (found.name, found.evidence) == ("rank_failed", "step 3.1: FAILED, exit 1:0")
+    whole = StepState("3", None, "FAILED", 1, derived_exit="1:0")
+    assert judge(VerdictEvidence(steps=(whole, failed))).evidence == found.evidence
     assert judge(VerdictEvidence(steps=(done,))).name == "ok"
     derived = StepState("3", None, "COMPLETED", 0, derived_exit="0:125")
     assert judge(VerdictEvidence(steps=(derived,))).name == "oom_host"
