@@ -198,7 +198,6 @@ class Clock:
     unknown: int
     """Of these, clocks whose residual is not known: their times are compared with no other's."""
     residual_ns: int | None
-    largest_offset_ns: int | None
     largest_drift_ppb: int | None
     samples: int | None
 
@@ -297,7 +296,7 @@ _COLLECTORS = """(
 
 _CLOCKS = """(
   SELECT source, method, count(*) AS clocks, count(*) - count(residual_ns) AS unknown,
-    max(residual_ns) AS residual_ns, max(abs(offset_ns)) AS largest_offset_ns,
+    max(residual_ns) AS residual_ns,
     max(abs(drift_ppb)) AS largest_drift_ppb, sum(samples)::BIGINT AS samples
   FROM clock_offsets GROUP BY source, method
 ) ORDER BY source, method"""

@@ -6,6 +6,7 @@ Collectors therefore yield a source's clock rows before its other rows (harness_
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from harness_analysis.clocks import Anchor, Mapping, PingPong, align_domains
@@ -19,7 +20,7 @@ CREATE TEMP MACRO aligned(raw, offset_ns, drift_ppb, ref_ns) AS
 
 TIMES = {
     "spans": ("start_ns", "end_ns", "launch_ns"),
-    "collectives": ("enqueue_ns", "start_ns", "end_ns"),
+    "collectives": ("enqueue_ns", "start_ns", "end_ns", "return_ns"),
     "step_tokens": ("device_ns", "host_ns"),
     "requests": ("arrival_ns", "start_ns"),
     "samples": ("ts_ns",),
@@ -27,6 +28,9 @@ TIMES = {
     "ranks": ("last_record_ns",),
 }
 """Columns on a source's own clock, by table."""
+
+HOST_TIMES = frozenset({"launch_ns", "enqueue_ns", "return_ns"})
+"""Of these, the ones that the host's clock gave even where the row is about the device."""
 
 SOURCE_OF = {
     "step_tokens": "app_timers",
@@ -37,13 +41,23 @@ SOURCE_OF = {
 """Tables without a column `source`: whose clock their times are on."""
 
 
+@dataclass(frozen=True)
+class Clock:
+    """Whose clock: the times of `source` on `timeline` (None: both) of a rank, or of a host."""
+
+    source: str
+    timeline: str | None
+    rank: int | None
+    host: str | None
+
+
 class Axis:
     """Clocks by (source, rank, host), their domains, and the mapping of every domain."""
 
     def __init__(self) -> None:
         self._anchors: list[Anchor] = []
-        self._pingpongs: list[tuple[int, int, int, int, int, int]] = []
-        self._clocks: dict[tuple[str, int | None, str | None], str] = {}
+        self._pingpongs: list[tuple[Any, Any, int, int, int, int]] = []
+        self._clocks: dict[Clock, str] = {}
         self._mappings: dict[str, Mapping] = {}
         self._reference: str | None = None
         self._dirty = False
@@ -56,15 +70,18 @@ class Axis:
                 continue
             if raw is not None and wall is not None:
                 self._anchors.append(Anchor(domain, raw, wall, row.get("width_ns") or 0))
-            key = (str(row.get("source")), row.get("rank"), row.get("host"))
-            self._clocks.setdefault(key, domain)
+            clock = Clock(
+                str(row.get("source")), row.get("timeline"), row.get("rank"), row.get("host")
+            )
+            self._clocks.setdefault(clock, domain)
             self._dirty = True
 
     def add_pingpongs(self, rows: list[dict[str, Any]]) -> None:
         """Take rows of `clock_pingpongs`."""
         times = ("t0_ns", "t1_ns", "t2_ns", "t3_ns")
         for row in rows:
-            self._pingpongs.append((row["rank"], row["peer"], *(row[name] for name in times)))
+            sides = (row.get("clock_domain") or row["rank"], row.get("peer_domain") or row["peer"])
+            self._pingpongs.append((*sides, *(row[name] for name in times)))
             self._dirty = True
 
     def refresh(self) -> bool:
@@ -86,20 +103,25 @@ class Axis:
         return True
 
     def _first_domain(self) -> str:
-        """The domain of the lowest rank of the first source that has one."""
+        """The host's domain of the lowest rank of the first source that has one."""
         first = next(iter(self._clocks))
-        ranks = [key for key in self._clocks if key[0] == first[0] and key[1] is not None]
-        return self._clocks[min(ranks, key=lambda key: key[1] or 0) if ranks else first]
+        ranked = [
+            clock
+            for clock in self._clocks
+            if clock.source == first.source
+            and clock.rank is not None
+            and clock.timeline != "device"
+        ]
+        return self._clocks[min(ranked, key=lambda clock: clock.rank or 0) if ranked else first]
 
     def _trips(self) -> list[PingPong]:
-        domains = {
-            rank: domain for (_, rank, _), domain in self._clocks.items() if rank is not None
-        }
+        """Round trips between two domains; ranks stand for the clock of their host."""
+        hosts = {c.rank: d for c, d in self._clocks.items() if c.timeline != "device"}
         trips = []
-        for rank, peer, *times in self._pingpongs:
-            own, other = domains.get(rank), domains.get(peer)
-            if own is not None and other is not None and own != other:
-                trips.append(PingPong(own, other, *times))
+        for own, other, *times in self._pingpongs:
+            sides = [side if isinstance(side, str) else hosts.get(side) for side in (own, other)]
+            if None not in sides and sides[0] != sides[1]:
+                trips.append(PingPong(str(sides[0]), str(sides[1]), *times))
         return trips
 
     def rows(self) -> list[dict[str, Any]]:
@@ -108,9 +130,15 @@ class Axis:
         seen_reference = False
         ordered = sorted(
             self._clocks.items(),
-            key=lambda item: (item[0][0], item[0][1] is None, item[0][1] or 0, item[0][2] or ""),
+            key=lambda item: (
+                item[0].source,
+                item[0].timeline or "",
+                item[0].rank is None,
+                item[0].rank or 0,
+                item[0].host or "",
+            ),
         )
-        for (source, rank, host), domain in ordered:
+        for clock, domain in ordered:
             mapping = self._mappings[domain]
             method = mapping.method
             if domain == self._reference:
@@ -119,9 +147,10 @@ class Axis:
                 seen_reference = True
             found.append(
                 {
-                    "source": source,
-                    "rank": rank,
-                    "host": host,
+                    "source": clock.source,
+                    "timeline": clock.timeline,
+                    "rank": clock.rank,
+                    "host": clock.host,
                     "clock_domain": domain,
                     "offset_ns": mapping.offset_ns,
                     "drift_ppb": mapping.drift_ppb,
@@ -135,21 +164,32 @@ class Axis:
 
 
 def aligned_select(table: str, columns: list[str]) -> str:
-    """SELECT that reads `batch` with its times mapped to the axis by `rank_clock`/`host_clock`."""
-    times = set(TIMES.get(table, ()))
+    """SELECT that reads `batch` with its times mapped to the axis.
+
+    Uses the temporary tables `rank_clock` (by source, timeline, rank) and `host_clock`.
+    """
+    timeline = "b.timeline" if "timeline" in columns else "'host'"
+    source = f"'{SOURCE_OF[table]}'" if table in SOURCE_OF else "b.source"
+    on_host = table in ("samples", "perf_counters")
+    joins = [
+        f"LEFT JOIN rank_clock k ON k.source = {source} AND k.rank = b.rank "
+        f"AND k.timeline = coalesce({timeline}, 'host')"
+    ]
+    if on_host:
+        joins.append(f"LEFT JOIN host_clock h ON h.source = {source} AND h.host = b.host")
+    if HOST_TIMES & set(columns):
+        joins.append(
+            f"LEFT JOIN rank_clock l ON l.source = {source} AND l.rank = b.rank "
+            "AND l.timeline = 'host'"
+        )
     parts = []
     for name in columns:
-        if name in times:
-            clock = "offset_ns, drift_ppb, ref_ns"
-            if table in ("samples", "perf_counters"):
-                clock = ", ".join(f"coalesce(k.{n}, h.{n})" for n in clock.split(", "))
-            else:
-                clock = ", ".join(f"k.{n}" for n in clock.split(", "))
-            parts.append(f"aligned(b.{name}, {clock}) AS {name}")
-        else:
+        if name not in TIMES.get(table, ()):
             parts.append(f"b.{name}")
-    source = f"'{SOURCE_OF[table]}'" if table in SOURCE_OF else "b.source"
-    join = f" FROM batch b LEFT JOIN rank_clock k ON k.source = {source} AND k.rank = b.rank"
-    if table in ("samples", "perf_counters"):
-        join += f" LEFT JOIN host_clock h ON h.source = {source} AND h.host = b.host"
-    return f"SELECT {', '.join(parts)}{join}"
+            continue
+        clock = "l" if name in HOST_TIMES else "k"
+        terms = [f"{clock}.{term}" for term in ("offset_ns", "drift_ppb", "ref_ns")]
+        if on_host:
+            terms = [f"coalesce({term}, h{term[1:]})" for term in terms]
+        parts.append(f"aligned(b.{name}, {', '.join(terms)}) AS {name}")
+    return f"SELECT {', '.join(parts)} FROM batch b {' '.join(joins)}"

@@ -40,7 +40,7 @@ class PingPong:
 
     def seen_from(self, domain: str) -> OffsetSample:
         """What this round trip says about `domain`'s clock (either side's)."""
-        offset = ((self.t1_ns - self.t0_ns) + (self.t2_ns - self.t3_ns)) / 2
+        offset = ((self.t1_ns - self.t0_ns) + (self.t2_ns - self.t3_ns)) // 2
         round_trip = (self.t3_ns - self.t0_ns) - (self.t2_ns - self.t1_ns)
         if domain == self.domain:
             return OffsetSample((self.t0_ns + self.t3_ns) // 2, offset, round_trip)
@@ -52,7 +52,7 @@ class OffsetSample:
     """The other clock minus this one, at a moment of this one, if both ways took equally long."""
 
     at_ns: int
-    offset_ns: float
+    offset_ns: int
     round_trip_ns: int
     """Time on the network, both ways; half of it bounds the error of the offset."""
 
@@ -87,16 +87,32 @@ def align_domains(
     base = _wall_mapping(reference, by_domain.get(reference, []), "reference")
     found = {reference: base}
     trips = list(pingpongs)
-    for domain in domains:
-        if domain in found:
-            continue
-        seen = [t.seen_from(domain) for t in trips if {t.domain, t.peer} == {domain, reference}]
-        sound = [sample for sample in seen if sample.round_trip_ns >= 0]
-        if sound:
-            found[domain] = _pingpong_mapping(domain, sound, base)
-        else:
-            found[domain] = _wall_mapping(domain, by_domain.get(domain, []), "wall_clock")
+    missing = [domain for domain in dict.fromkeys(domains) if domain not in found]
+    # Outwards from the reference: a device is paired with its host, its host with another.
+    while reached := [d for d in missing if any(_joins(t, d, found) for t in trips)]:
+        for domain in reached:
+            seen = [_on_axis(t, domain, found) for t in trips if _joins(t, domain, found)]
+            found[domain] = _pingpong_mapping(domain, seen)
+        missing = [domain for domain in missing if domain not in found]
+    for domain in missing:
+        found[domain] = _wall_mapping(domain, by_domain.get(domain, []), "wall_clock")
     return found
+
+
+def _joins(trip: PingPong, domain: str, found: dict[str, Mapping]) -> bool:
+    """Whether a sound round trip leads from `domain` to one that is mapped already."""
+    other = {trip.domain: trip.peer, trip.peer: trip.domain}.get(domain)
+    return other in found and trip.seen_from(domain).round_trip_ns >= 0
+
+
+def _on_axis(trip: PingPong, domain: str, found: dict[str, Mapping]) -> OffsetSample:
+    """Aligned time minus `domain`'s clock, as one round trip shows it."""
+    seen = trip.seen_from(domain)
+    other = found[trip.peer if trip.domain == domain else trip.domain]
+    there = seen.at_ns + seen.offset_ns
+    return OffsetSample(
+        seen.at_ns, seen.offset_ns + (other.apply(there) - there), seen.round_trip_ns
+    )
 
 
 def _wall_mapping(domain: str, anchors: list[Anchor], method: str) -> Mapping:
@@ -109,8 +125,8 @@ def _wall_mapping(domain: str, anchors: list[Anchor], method: str) -> Mapping:
     return Mapping(domain, offset, 0, anchors[0].raw_ns, residual, method, len(anchors))
 
 
-def _pingpong_mapping(domain: str, trips: list[OffsetSample], base: Mapping) -> Mapping:
-    """Offset and drift against the reference from the quickest round trips of each cluster.
+def _pingpong_mapping(domain: str, trips: list[OffsetSample]) -> Mapping:
+    """Offset and drift against the axis from the quickest round trips of each cluster.
 
     Least squares over the quickest tenth of the trips, taken in clusters of 2 s so that the
     start and the end of the run both count. The residual is half the slowest round trip used
@@ -118,7 +134,9 @@ def _pingpong_mapping(domain: str, trips: list[OffsetSample], base: Mapping) -> 
     """
     best = _quickest(trips)
     raw = np.array([trip.at_ns for trip in best], dtype=np.int64)
-    offset = np.array([trip.offset_ns for trip in best])
+    # Offsets are of the order of Unix time: the fit is made around the first, in exact integers.
+    first = best[0].offset_ns
+    offset = np.array([float(trip.offset_ns - first) for trip in best])
     ref = int(raw[0])
     slope = 0.0
     span = int(raw.max() - raw.min())
@@ -131,7 +149,7 @@ def _pingpong_mapping(domain: str, trips: list[OffsetSample], base: Mapping) -> 
     bound = max(trip.round_trip_ns for trip in best) / 2
     return Mapping(
         domain,
-        base.offset_ns + round(intercept),
+        first + round(intercept),
         round(slope * 1e9),
         ref,
         int(spread + bound) + SAME_HOST_RESIDUAL_NS,

@@ -122,20 +122,30 @@ class Writer:
     def _set_clocks(self, con: duckdb.DuckDBPyConnection) -> None:
         import pyarrow as pa
 
-        names = ("source", "rank", "host", "clock_domain", "offset_ns", "drift_ppb", "ref_ns")
-        columns = arrow_schema(BY_NAME["clock_offsets"])
-        kept = pa.schema([f for f in columns if f.name in (*names, "residual_ns")])
-        clock_map = pa.Table.from_pylist(self.axis.rows(), schema=kept)  # noqa: F841
-        for name, key in (("rank_clock", "rank"), ("host_clock", "host")):
-            con.execute(
-                f"""
-                CREATE OR REPLACE TEMP TABLE {name} AS
-                SELECT source, {key}, first(clock_domain) AS clock_domain,
-                  first(offset_ns) AS offset_ns, first(drift_ppb) AS drift_ppb,
-                  first(ref_ns) AS ref_ns, first(residual_ns) AS residual_ns
-                FROM clock_map WHERE {key} IS NOT NULL GROUP BY source, {key}
-                """
-            )
+        clock_map = pa.Table.from_pylist(  # noqa: F841 - DuckDB finds it by its name
+            self.axis.rows(), schema=arrow_schema(BY_NAME["clock_offsets"])
+        )
+        facts = ", ".join(
+            f"first({name}) AS {name}"
+            for name in ("clock_domain", "offset_ns", "drift_ppb", "ref_ns", "residual_ns")
+        )
+        # A clock without a timeline serves both.
+        con.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE rank_clock AS
+            SELECT source, t.timeline, rank, {facts}
+            FROM clock_map c JOIN (VALUES ('host'), ('device')) t(timeline)
+              ON c.timeline IS NULL OR c.timeline = t.timeline
+            WHERE rank IS NOT NULL GROUP BY source, t.timeline, rank
+            """
+        )
+        con.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE host_clock AS
+            SELECT source, host, {facts} FROM clock_map
+            WHERE host IS NOT NULL AND timeline IS DISTINCT FROM 'device' GROUP BY source, host
+            """
+        )
 
     def script(self, name: str) -> None:
         """Run the statements of `sql/build/<name>.sql`."""

@@ -178,6 +178,8 @@ TABLES: tuple[Table, ...] = (
             start_ns BIGINT aligned start of the interval
             end_ns BIGINT aligned end; NULL: it never ended
             duration_ns BIGINT end - start
+            return_ns BIGINT aligned return of the host's call; what lies before it may be launch
+            low_ns BIGINT lower bound of the duration where the interval encloses the launch
             transfer_ns BIGINT part that moved data (upper bound); NULL: cannot be told
             wait_ns BIGINT part spent waiting for a later rank; NULL: cannot be told
             wait_method VARCHAR end_anchored, start_anchored, floor, bounded; NULL: unsplit
@@ -287,6 +289,7 @@ TABLES: tuple[Table, ...] = (
         + _columns(
             """
             source VARCHAR evidence whose clock this is
+            timeline VARCHAR host or device; NULL: both
             rank INTEGER rank; NULL: all ranks of the domain
             host VARCHAR host
             clock_domain VARCHAR boot id, or the name of a device's or file's clock
@@ -306,6 +309,7 @@ TABLES: tuple[Table, ...] = (
         + _columns(
             """
             source VARCHAR evidence whose clock this is
+            timeline VARCHAR host or device; NULL: both
             rank INTEGER rank that took it
             host VARCHAR host
             clock_domain VARCHAR boot id, or the name of a device's or file's clock
@@ -317,12 +321,14 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "clock_pingpongs",
-        "A round trip between two ranks: own clock, peer's clock twice, own clock.",
+        "A round trip between two clocks: own, the peer's twice, own. The peer may be a device.",
         RUN
         + RANK
         + _columns(
             """
+            clock_domain VARCHAR own clock; NULL: that of the rank's host
             peer INTEGER rank on the other side
+            peer_domain VARCHAR the peer's clock; NULL: that of the peer's host
             t0_ns BIGINT sent, own clock
             t1_ns BIGINT received by the peer, peer's clock
             t2_ns BIGINT sent back by the peer, peer's clock

@@ -23,7 +23,7 @@ CREATE TEMP TABLE joined AS
     max(k.residual_ns) AS residual_ns,
     count(*) FILTER (k.residual_ns IS NULL) AS unknown_clocks
   FROM collective_parts c
-  LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank
+  LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank AND k.timeline = c.timeline
   WHERE c.op NOT IN ('send', 'recv') AND c.seq IS NOT NULL AND c.comm_group IS NOT NULL
   GROUP BY c.source, c.timeline, c.comm_group, c.seq;
 
@@ -87,7 +87,7 @@ INSERT INTO run.collectives BY NAME
 CREATE TEMP TABLE sides AS
   SELECT c.*, k.clock_domain, k.residual_ns
   FROM collective_parts c
-  LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank
+  LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank AND k.timeline = c.timeline
   WHERE c.op IN ('send', 'recv');
 
 INSERT INTO run.collectives BY NAME

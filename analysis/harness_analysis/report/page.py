@@ -1,0 +1,167 @@
+"""Puts the page together: gathers the numbers, lets each section draw, fills the template.
+
+The page fetches nothing. Its Content-Security-Policy forbids every connection and every script
+but the two it brings, which are named by their hashes: text from evidence cannot run even if
+escaping failed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness_analysis.answer import Answer, load_answer
+from harness_analysis.report.blocks import Figure, Section
+from harness_analysis.report.numbers.pipeline import Bubble, load_bubbles
+from harness_analysis.report.numbers.samples import Samples, load_samples
+from harness_analysis.report.numbers.steps import StepSeries, load_steps
+from harness_analysis.report.numbers.waiting import Waiting, load_waiting
+from harness_analysis.report.palette import STYLES, css_name, part_names, variables
+from harness_analysis.report.sections.evidence import (
+    evidence_section,
+    glossary_section,
+    specification_section,
+)
+from harness_analysis.report.sections.parts import breakdown_section, steps_section
+from harness_analysis.report.sections.pipeline import pipeline_section
+from harness_analysis.report.sections.samples import samples_section
+from harness_analysis.report.sections.summary import (
+    correctness_section,
+    latency_section,
+    summary_section,
+)
+from harness_analysis.report.sections.waits import waits_section
+from harness_schemas.errors import HarnessError
+
+if TYPE_CHECKING:
+    import duckdb
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class PageNumbers:
+    """Everything that the page shows."""
+
+    answer: Answer
+    steps: StepSeries | None
+    waiting: Waiting | None
+    bubbles: Sequence[Bubble]
+    samples: Samples | None
+    spec: str | None
+    provenance: str | None
+
+
+def write_report(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Write the report of the run in `con` as one HTML page.
+
+    The same database gives the same bytes. `path` appears whole or not at all.
+
+    Raises:
+        EvidenceError: the database is not a run's.
+        HarnessError: the page cannot be written.
+    """
+    page = render_page(gather(con))
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise HarnessError(
+            f"cannot write {path}: {error.strerror or error}",
+            "choose another place with --output",
+        ) from None
+
+
+def gather(con: duckdb.DuckDBPyConnection) -> PageNumbers:
+    """Ask the database everything that the page shows."""
+    answer = load_answer(con)
+    row = con.execute("SELECT spec, provenance FROM runs ORDER BY run_id").fetchone()
+    spec, provenance = row or (None, None)
+    return PageNumbers(
+        answer=answer,
+        steps=load_steps(con),
+        waiting=load_waiting(con),
+        bubbles=load_bubbles(con),
+        samples=load_samples(con),
+        spec=spec,
+        provenance=provenance,
+    )
+
+
+def page_sections(numbers: PageNumbers) -> list[Section]:
+    """The sections in their order; those without evidence are left out."""
+    answer = numbers.answer
+    sections = [
+        summary_section(answer),
+        breakdown_section(answer),
+        steps_section(numbers.steps),
+        waits_section(numbers.waiting),
+        pipeline_section(numbers.bubbles),
+        latency_section(answer.latency),
+        correctness_section(answer.correctness),
+        samples_section(numbers.samples),
+        evidence_section(answer),
+        specification_section(numbers.spec, numbers.provenance),
+        glossary_section(),
+    ]
+    return [section for section in sections if section is not None]
+
+
+def render_page(numbers: PageNumbers) -> str:
+    """The page as text."""
+    import jinja2
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["figure_json"] = lambda figure: Markup(figure_json(figure))
+    environment.globals["css_name"] = css_name
+    scripts = [get_plotlyjs().replace("\r\n", "\n"), _asset("report.js")]
+    template = environment.get_template("report.html.j2")
+    text = template.render(
+        run=numbers.answer.run,
+        sections=page_sections(numbers),
+        parts=part_names(),
+        patterns={part: style.pattern for part, style in STYLES.items()},
+        light=variables(dark=False),
+        dark=variables(dark=True),
+        css=Markup(_asset("report.css")),
+        # Ours and plotly's own scripts: no text of the evidence is in them.
+        scripts=[Markup(script) for script in scripts],
+        policy=_policy(scripts),
+    )
+    return str(text)
+
+
+def figure_json(figure: Figure) -> str:
+    """A figure's data for a script element: `<` cannot end it, whatever the evidence says."""
+    text = json.dumps(figure.data(), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _asset(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")

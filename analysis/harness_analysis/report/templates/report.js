@@ -1,0 +1,133 @@
+// Draws the figures: colours from the page's theme, choices and shares from its controls.
+(function () {
+  "use strict";
+  const root = document.documentElement;
+  const figures = Array.from(document.querySelectorAll("[data-figure]"));
+  const parsed = new Map();
+  const touch = matchMedia("(pointer: coarse)").matches;
+
+  function dataOf(figure) {
+    if (!parsed.has(figure)) {
+      parsed.set(figure, JSON.parse(figure.querySelector("script").textContent));
+    }
+    return parsed.get(figure);
+  }
+
+  // Replaces strings `var(--name)` by the theme's values; long lists of numbers are left alone.
+  function themed(value, style) {
+    if (typeof value === "string") {
+      const name = /^var\((--[\w-]+)\)$/.exec(value);
+      return name ? style.getPropertyValue(name[1]).trim() : value;
+    }
+    if (Array.isArray(value)) {
+      const plain = value.length > 8 && typeof value[0] !== "object";
+      return plain ? value : value.map((item) => themed(item, style));
+    }
+    if (value !== null && typeof value === "object") {
+      const copy = {};
+      for (const key of Object.keys(value)) copy[key] = themed(value[key], style);
+      return copy;
+    }
+    return value;
+  }
+
+  function shares(values) {
+    const total = values[0].map((_, k) => values.reduce((sum, row) => sum + (row[k] || 0), 0));
+    return values.map((row) => row.map((v, k) => (v === null || !total[k] ? null : (100 * v) / total[k])));
+  }
+
+  function tracesOf(figure, data, style) {
+    const traces = data.traces.map((trace) => themed(trace, style));
+    const select = figure.querySelector("select");
+    if (select) {
+      data.choices[select.selectedIndex].forEach((changes, k) => Object.assign(traces[k], changes));
+    }
+    if (asShares(figure)) {
+      const along = traces[0].orientation === "h" ? "x" : "y";
+      shares(traces.map((trace) => trace[along])).forEach((values, k) => {
+        traces[k][along] = values;
+        if (along === "y") traces[k].hovertemplate = "%{y:.1f} %";
+      });
+    }
+    return traces;
+  }
+
+  function asShares(figure) {
+    const chosen = figure.querySelector("input[value=share]");
+    return chosen !== null && chosen.checked;
+  }
+
+  function axis(own, style) {
+    const line = style.getPropertyValue("--line").trim();
+    const muted = style.getPropertyValue("--muted").trim();
+    const base = {
+      gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true,
+      tickfont: { color: muted }, tickformat: own.type === "category" ? undefined : ",~r",
+    };
+    const title = own.title ? { title: { ...own.title, font: { color: muted, size: 12 }, standoff: 8 } } : {};
+    return { ...base, ...own, ...title };
+  }
+
+  function layoutOf(figure, data, style) {
+    const own = themed(data.layout, style);
+    const text = style.getPropertyValue("--text").trim();
+    const card = style.getPropertyValue("--card").trim();
+    const muted = style.getPropertyValue("--muted").trim();
+    const layout = {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: text },
+      margin: { l: 8, r: 12, t: 8, b: 8 }, height: Number(figure.dataset.height),
+      dragmode: touch ? false : "zoom", showlegend: false,
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      hoverlabel: { bgcolor: card, bordercolor: style.getPropertyValue("--line").trim(), font: { color: text } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: muted, activecolor: text },
+      ...own, xaxis: axis(own.xaxis, style), yaxis: axis(own.yaxis, style),
+    };
+    if (asShares(figure)) {
+      const along = data.traces[0].orientation === "h" ? "xaxis" : "yaxis";
+      layout[along] = { ...layout[along], range: [0, 100] };
+      layout[along].title = { ...layout[along].title, text: "% of the window" };
+    }
+    return layout;
+  }
+
+  function draw(figure, width) {
+    const data = dataOf(figure);
+    const style = getComputedStyle(root);
+    const layout = layoutOf(figure, data, style);
+    if (width) layout.width = width;
+    const config = {
+      responsive: true, displaylogo: false, displayModeBar: !touch,
+      modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    };
+    return Plotly.react(figure.querySelector(".plot"), tracesOf(figure, data, style), layout, config);
+  }
+
+  // One after the other, so that the page answers while it draws.
+  function drawAll() {
+    const waiting = figures.slice();
+    function next() {
+      const figure = waiting.shift();
+      if (!figure) { root.dataset.ready = "yes"; return; }
+      draw(figure);
+      setTimeout(next, 0);
+    }
+    next();
+  }
+
+  figures.forEach((figure) => {
+    figure.querySelectorAll("select, input").forEach((control) => {
+      control.addEventListener("change", () => draw(figure));
+    });
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  addEventListener("beforeprint", () => {
+    root.dataset.theme = "light";
+    figures.forEach((figure) => draw(figure, 640));
+  });
+  addEventListener("afterprint", () => {
+    delete root.dataset.theme;
+    figures.forEach((figure) => draw(figure));
+  });
+  drawAll();
+})();
