@@ -41,7 +41,7 @@ venv: $(READY) ## make .venv with the pinned versions of constraints.txt
 
 # The stamp comes last: an interrupted installation is taken up again, a complete one skipped.
 $(READY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" && $(PYTHON) $(NEW_ENOUGH) || { \
+	@test -n "$(PYTHON)" && $(PYTHON) $(NEW_ENOUGH) 2>/dev/null || { \
 		echo "harness needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; }
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
