@@ -101,7 +101,7 @@ def _accounting_storage() -> str | None:
     """`AccountingStorageType` of the cluster; None where the controller does not answer."""
     try:
         done = subprocess.run(
-            ["scontrol", "show", "config"], capture_output=True, timeout=10, check=False
+            ["scontrol", "show", "config"], capture_output=True, timeout=2, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
