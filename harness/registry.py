@@ -22,7 +22,7 @@ _BUILT_IN = {
     "otel": "harness_collectors.otel_spans:COLLECTOR",
     "kineto": "harness_collectors.kineto:COLLECTOR",
     "nsys": "harness_collectors.unavailable:NSYS",
-    "nccl_log": "harness_collectors.unavailable:NCCL_LOG",
+    "nccl_log": "harness_collectors.nccl_log:COLLECTOR",
     "nccl_inspector": "harness_collectors.unavailable:NCCL_INSPECTOR",
     "flight_recorder": "harness_collectors.unavailable:FLIGHT_RECORDER",
     "perf": "harness_collectors.perf:COLLECTOR",

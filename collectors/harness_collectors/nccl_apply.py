@@ -118,16 +118,16 @@ def _comm_of(evidence: Evidence, line: Line, said: lines.InitLine) -> Comm | Non
 
 
 def _used_again(comm: Comm, said: lines.InitLine) -> bool:
-    if said.event in _ENDED or not comm.seen_init:
+    if said.event not in ("started", "complete") or not comm.seen_init:
         return False
-    if comm.state in _ENDED:
-        return True
-    if said.event == "complete" and comm.state != "complete":
+    if said.event == "complete" and comm.state == "started":
         return False
     new = Comm(comm.process, None, -1)
     for name, value in said.facts.items():
         new.says(name, value)
-    return None not in (new.identity, comm.identity) and new.identity != comm.identity
+    if None in (new.identity, comm.identity):
+        return comm.state in _ENDED
+    return new.identity != comm.identity
 
 
 def _complete(evidence: Evidence, thread: Thread, comm: Comm, rank: int) -> None:

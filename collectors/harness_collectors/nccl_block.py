@@ -21,6 +21,9 @@ _MIDDLE: Final = re.compile(
 MIDDLE_MARK: Final = b" \0"
 """What stands for opCount and the buffers of a call once they are taken out."""
 
+_HOLE: Final = b"\x7f"
+"""What stands for zero bytes of the text itself: nothing that a line may hold."""
+
 _STAMP_BYTES: Final = len("[1700000000.123456] ")
 _STAMP_DIGITS: Final = (*range(1, 11), *range(12, 18))
 _STAMP_SIGNS: Final = ((0, "["), (11, "."), (18, "]"), (19, " "))
@@ -47,7 +50,7 @@ def encode(text: bytes) -> Block:
     import pyarrow as pa
 
     if b"\0" in text:  # as in files that several ranks have overwritten
-        text = text.replace(b"\0", b" ")
+        text = text.replace(b"\0", _HOLE)
     signs = np.frombuffer(_MIDDLE.sub(MIDDLE_MARK, text), np.uint8)
     starts = np.concatenate(([0], np.flatnonzero(signs == ord("\n")) + 1))
     starts = starts[starts < len(signs)]

@@ -174,7 +174,7 @@ class Record(NamedTuple):
 def records(line: bytes) -> Iterator[Record]:
     """The records in a line: one, or several where line ends were lost."""
     plain = _PLAIN.match(line)
-    if plain is not None and b"NCCL INFO " not in plain[6] and len(plain[6]) <= MAX_TEXT_BYTES:
+    if plain is not None and len(plain[6]) <= MAX_TEXT_BYTES and not _MARK.search(plain[6]):
         host, pid, tid, device, level, text = plain.groups()
         yield Record(host.decode("ascii"), int(pid), int(tid), int(device), level, text, 0)
         return

@@ -24,11 +24,11 @@ Version = tuple[str | None, str | None, str | None]
 def all_batches(evidence: Evidence, resolution: Resolution) -> Iterator[Batch]:
     """Every table's rows, in the order in which the evidence was read."""
     tables = (
+        ("clock_anchors", anchor_rows(evidence)),  # first: the times of others rest on them
         ("nccl_comms", comm_rows(evidence)),
         ("nccl_tuning", tuning_rows(evidence)),
         ("spans", span_rows(evidence)),
         ("nccl_events", event_rows(evidence)),
-        ("clock_anchors", anchor_rows(evidence)),
     )
     for table, rows in tables:
         if rows:

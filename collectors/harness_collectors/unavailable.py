@@ -47,6 +47,5 @@ class NotBuilt:
 
 
 NSYS = NotBuilt("nsys", "Nsight Systems reports")
-NCCL_LOG = NotBuilt("nccl_log", "NCCL debug logs")
 NCCL_INSPECTOR = NotBuilt("nccl_inspector", "NCCL Inspector records")
 FLIGHT_RECORDER = NotBuilt("flight_recorder", "PyTorch Flight Recorder dumps")
