@@ -64,9 +64,13 @@ class Figure:
     """The reader may switch from time to share."""
 
     def data(self) -> dict[str, Any]:
-        """What the page's script is given."""
+        """What the page's script is given; what the first choice sets is written there only."""
+        first = self.choices[0].changes if self.choices else [{}] * len(self.traces)
         return {
-            "traces": list(self.traces),
+            "traces": [
+                {name: value for name, value in trace.items() if name not in changes}
+                for trace, changes in zip(self.traces, first, strict=True)
+            ],
             "layout": dict(self.layout),
             "choices": [list(choice.changes) for choice in self.choices],
         }

@@ -168,7 +168,6 @@ def steps_section(series: StepSeries | None) -> Section | None:
     """Stacked parts over the steps of decoding, for all ranks, a stage or one rank."""
     if series is None:
         return None
-    bins = series.bins
     mean = series.mean()
     scale = time_scale(mean[:, 0].tolist())
     anywhere = {part: series.values[:, :, k + 1].ravel() for k, part in enumerate(PARTS)}
@@ -235,9 +234,7 @@ def _stack(
     stacks = []
     for part in shown:
         scaled = [scale.of(value) for value in mean[:, 1 + PARTS.index(part)].tolist()]
-        stacks.append(
-            scaled if exact and len(series.ranks) <= 16 else [digits(v, 5) for v in scaled]
-        )
+        stacks.append(scaled if exact and len(series.ranks) <= 16 else [digits(v) for v in scaled])
     return stacks
 
 

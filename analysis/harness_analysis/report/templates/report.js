@@ -39,9 +39,8 @@
   function tracesOf(figure, data, style) {
     const traces = data.traces.map((trace) => themed(trace, style));
     const select = figure.querySelector("select");
-    if (select) {
-      data.choices[select.selectedIndex].forEach((changes, k) => Object.assign(traces[k], changes));
-    }
+    const changes = data.choices[select ? select.selectedIndex : 0] || [];
+    changes.forEach((fields, k) => Object.assign(traces[k], fields));
     if (asShares(figure)) {
       const along = traces[0].orientation === "h" ? "x" : "y";
       shares(traces.map((trace) => trace[along])).forEach((values, k) => {
