@@ -40,27 +40,31 @@ class TensorEntry:
 
 
 def read_checkpoint(folder: Path) -> dict[str, TensorEntry]:
-    """Every tensor of a model directory, by name, from the headers alone.
+    """Every tensor of a model directory, by name, from the headers of all files.
 
     Raises:
         UsageError: no safetensors, an absent or cut file, or a tensor the index promises in vain.
     """
+    files = tensor_files(folder)
     entries: dict[str, TensorEntry] = {}
-    promised = _promised(folder)
-    for name in sorted(set(promised.values())):
-        entries.update(read_header(folder / name))
-    missing = sorted(set(promised) - set(entries) - {""})
+    for file in sorted(set(files.values())):
+        entries.update(read_header(file))
+    missing = sorted(set(files) - set(entries))
     if missing:
         raise UsageError(f"{folder / INDEX} names {missing[0]}, which none of its files holds")
     return entries
 
 
-def _promised(folder: Path) -> dict[str, str]:
-    """Tensor name -> file name by the index; {"": file} for a checkpoint of one file."""
-    index = folder / INDEX
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Which file holds which tensor: by the index, else by the header of the only file.
+
+    Raises:
+        UsageError: no safetensors, a broken index, or an absent file.
+    """
+    index, single = folder / INDEX, folder / SINGLE
     if not index.exists():
-        if (folder / SINGLE).exists():
-            return {"": SINGLE}
+        if single.exists():
+            return dict.fromkeys(read_header(single), single)
         raise UsageError(f"{folder} holds neither {SINGLE} nor {INDEX}")
     try:
         weight_map = dict(json.loads(index.read_text())["weight_map"].items())
@@ -69,7 +73,7 @@ def _promised(folder: Path) -> dict[str, str]:
     absent = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
     if absent:
         raise UsageError(f"{index} names {absent[0]}, which is not there")
-    return weight_map
+    return {tensor: folder / name for tensor, name in weight_map.items()}
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:

@@ -60,5 +60,5 @@ def make_injector(plan: InjectPlan | None, rank: int) -> Injector:
     if plan is None or plan.rank != rank or plan.delay_ns == 0:
         return Injector()
     if plan.where == "device":
-        raise UsageError("inject.where = device needs a GPU", "use inject.where = host")
+        raise UsageError("inject.where = device is not available yet", "use inject.where = host")
     return BusyHost(plan.delay_ns, plan.every)

@@ -50,10 +50,11 @@ def _device(spec: RunSpec) -> Iterator[Problem]:
     except UsageError as error:
         yield "device", error.message
         return
-    if device == "cpu" and spec.generation.mode == "graph":
-        yield "generation.mode", "graph replays CUDA graphs, and the device is cpu"
-    if device == "cpu" and spec.inject is not None and spec.inject.where == "device":
-        yield "inject.where", "device keeps a GPU busy, and the device is cpu"
+    why = "the device is cpu" if device == "cpu" else "this version cannot do it yet"
+    if spec.generation.mode == "graph":
+        yield "generation.mode", f"graph replays CUDA graphs, and {why}"
+    if spec.inject is not None and spec.inject.where == "device":
+        yield "inject.where", f"device keeps a GPU busy, and {why}"
 
 
 def _model_files(spec: RunSpec) -> Iterator[Problem]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import harness_probe as probe
 from harness_runners import cache
 from harness_runners.plan import PromptPlan
-from harness_schemas.errors import UsageError
+from harness_schemas.errors import HarnessError, UsageError
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        with probe.io("read", path) as file:
+            rows = pyarrow.parquet.read_table(path).to_pylist()
+            file.add(path.stat().st_size)
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
     yield from enumerate(rows, start=1)
@@ -94,7 +98,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Rows of a JSONL file; in place of one that is no JSON, the error."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with probe.io("read", path) as file:
+            text = path.read_text(encoding="utf-8")
+            file.add(path.stat().st_size)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
@@ -130,27 +136,38 @@ def token_file(cache_dir: Path, model_folder: Path, prompts: Sequence[Prompt]) -
 
 def read_tokens(path: Path) -> list[Request]:
     """Requests from a cached Parquet file."""
-    import pyarrow.parquet
-
-    rows = pyarrow.parquet.read_table(path).to_pylist()
+    rows = [row for _, row in _parquet_rows(path)]
     return [Request(row["id"], tuple(row["tokens"])) for row in rows]
 
 
 def write_tokens(path: Path, requests: Sequence[Request]) -> None:
-    """Cache requests; the file appears whole or not at all."""
+    """Cache requests; the file appears whole or not at all.
+
+    Raises:
+        HarnessError: the cache cannot be written.
+    """
     import pyarrow as pa
     import pyarrow.parquet
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(
         {
             "id": pa.array([request.id for request in requests], pa.string()),
             "tokens": pa.array([list(r.tokens) for r in requests], pa.list_(pa.int32())),
         }
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    pyarrow.parquet.write_table(table, temporary)
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with probe.io("write", path) as file:
+            pyarrow.parquet.write_table(table, temporary)
+            temporary.replace(path)
+            file.add(path.stat().st_size)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise HarnessError(
+            f"cannot write {path}: {error.strerror or error}",
+            "free space, or name another cache folder in HARNESS_CACHE_DIR",
+        ) from None
 
 
 def too_long(requests: Sequence[Request], context: int, new_tokens: int) -> list[str]:

@@ -158,9 +158,7 @@ def tokenise(plan: RunPlan, place: Place) -> tuple[list[Request], Any]:
         made = [Request(p.id, tuple(tokenizer(p.text)["input_ids"])) for p in texts]  # type: ignore[misc]
         prompts.write_tokens(file, made)
     dist.barrier()
-    with probe.io("read", file) as reading:
-        requests = prompts.read_tokens(file)
-        reading.add(file.stat().st_size)
+    requests = prompts.read_tokens(file)
     context = read_shape(folder).max_positions
     problems = prompts.too_long(requests, context, plan.generation.new_tokens)
     if problems:

@@ -125,10 +125,10 @@ def bytes_read(plan, rank):
     attrs = {row["id"]: row["attrs"] for row in found.meta if row["t"] == "attrs"}
     read = {}
     for record in found.records:
-        path = (
-            attrs.get(record.extra, {}).get("path", "") if (record.head >> 40) & 0xFF == 5 else ""
-        )
-        if path.endswith(".safetensors"):
+        is_io = (record.head >> 40) & 0xFF == 5
+        fact = attrs.get(record.extra, {}) if is_io else {}
+        path = fact.get("path", "")
+        if path.endswith(".safetensors") and fact.get("part") != "header":
             read[path] = read.get(path, 0) + record.bytes
     return read
 

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 import harness_probe as probe
-from harness_runners.checkpoint import read_checkpoint
 from harness_runners.engines import BatchJob, Generated, OpenUnit, weights
 from harness_runners.engines.kv_cache import StageCache
 from harness_runners.engines.pipeline import MicroBatch, Pipeline, divide, pad_left
@@ -66,13 +65,13 @@ class DeepSpeedEngine:
         place, layers = self._place, layers_of(self._plan, self._place)
         model = build_stage(self._folder, self._dtype, layers, place.is_first, place.is_last)
         model = self._cut_layers(model)
-        used = weights.load_weights(model, self._folder, self._groups.tensor)
+        skipped = weights.load_weights(model, self._folder, self._groups.tensor)
         if model.config.tie_word_embeddings and place.tp == place.pp == 1:
             model.lm_head.weight = model.model.embed_tokens.weight
         weights.fresh_rotary(model, self._device)
         weights.check_loaded(model)
-        skipped = weights.skipped_by_owner(read_checkpoint(self._folder), used, self._plan.layers)
-        probe.fact(weights_bytes=weights.weights_bytes(model), skipped_tensors=skipped)
+        owners = weights.skipped_by_owner(skipped, self._plan.layers)
+        probe.fact(weights_bytes=weights.weights_bytes(model), skipped_tensors=owners)
         windows = layer_windows(model.config, sum(self._plan.layers))
         stage = Stage(model, layers, windows, place.is_first, place.is_last)
         injector = make_injector(self._plan.inject, place.rank)

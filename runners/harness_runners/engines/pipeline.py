@@ -110,18 +110,18 @@ class Pipeline:
                 if microbatch.done:
                     continue
                 with open_unit(phase, job, microbatch.index, step) as unit_id:
-                    self._advance(job, microbatch, cache, step, stoppable)
-                    rows = microbatch.rows
-                    now = time.monotonic_ns()
+                    done_ns = self._advance(job, microbatch, cache, step, stoppable)
                 if not microbatch.done:
+                    rows = microbatch.rows
                     units.append(
-                        UnitRecord(unit_id, microbatch.index, step, rows.start, len(rows), now)
+                        UnitRecord(unit_id, microbatch.index, step, rows.start, len(rows), done_ns)
                     )
         return Generated(None, units, [microbatch.logits for microbatch in microbatches])
 
     def _advance(
         self, job: BatchJob, microbatch: MicroBatch, cache: StageCache, step: int, stoppable: bool
-    ) -> None:
+    ) -> int:
+        """One step of a micro-batch; returns when the stage's result was there (host clock)."""
         if self._tokens_in is not None and step > 0:
             microbatch.sampler.told(self._tokens_in.take())
         stopped = stoppable and self._is_check(step) and self._all_ended(microbatch)
@@ -130,7 +130,7 @@ class Pipeline:
             microbatch.done = True
             if self._onward is not None:
                 self._onward.send(source)  # its receive is posted already; nobody reads it
-            return
+            return time.monotonic_ns()
         self._injector.before_step()
         positions = microbatch.positions(step)
         cache.write_at(positions.slots)
@@ -138,9 +138,11 @@ class Pipeline:
         if self.stage.is_last:
             if job.keep_logits:
                 microbatch.logits.append(result)
-            result = microbatch.sampler.sample(result, step)
+            result = microbatch.sampler.sample(result)
+        done_ns = time.monotonic_ns()
         self._pass_on(microbatch, result, step)
         self._expect(microbatch, step + 1, stoppable)
+        return done_ns
 
     def _take(self, microbatch: MicroBatch, step: int, stopped: bool) -> torch.Tensor:
         """The stage's input: tokens [b, q] on the first stage, hidden states elsewhere."""

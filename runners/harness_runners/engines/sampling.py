@@ -1,4 +1,4 @@
-"""Greedy sampling and the end of sequences, on the device."""
+"""Greedy sampling and the end of sequences, on the device: no step needs a value of the host."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ class Sampler:
         self._fill = fill
         self._ended = torch.zeros(rows, dtype=torch.bool, device=device)
         self._last = torch.full((rows,), fill, dtype=torch.long, device=device)
+        self._step = torch.zeros(1, dtype=torch.long, device=device)
 
-    def sample(self, logits: torch.Tensor, step: int) -> torch.Tensor:
+    def sample(self, logits: torch.Tensor) -> torch.Tensor:
         """The next token of every row [b], from logits [b, vocabulary]."""
         token = torch.where(self._ended, self._fill, logits.argmax(dim=-1))
-        self.tokens[:, step] = token
+        self.tokens.index_copy_(1, self._step, token[:, None])
+        self._step += 1
         self.told(token)
         return token
 
     def told(self, token: torch.Tensor) -> None:
         """Take note of tokens [b] that were sampled elsewhere."""
-        self._last = token
+        self._last.copy_(token)
         self._ended |= (token[:, None] == self._eos[None, :]).any(dim=-1)
 
     def last_token(self) -> torch.Tensor:

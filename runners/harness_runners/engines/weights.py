@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import harness_probe as probe
-from harness_runners.checkpoint import TensorEntry, read_checkpoint
+from harness_runners.checkpoint import TensorEntry, read_header, tensor_files
 from harness_runners.storage import storage_bytes_read, storage_bytes_since
 from harness_schemas.errors import HarnessError, UsageError
 
@@ -37,8 +37,8 @@ class Cut:
         return count * self.entry.element_bytes
 
 
-def load_weights(model: nn.Module, folder: Path, tensor_group: Any) -> set[str]:
-    """Read every parameter of a stage; returns the checkpoint's names that were used.
+def load_weights(model: nn.Module, folder: Path, tensor_group: Any) -> dict[str, Path]:
+    """Read every parameter of a stage; returns the tensors it left alone, with their files.
 
     A tensor-parallel layer's parameter is smaller than its tensor along one dimension. Shards
     may be uneven, so where ours begins follows from the sizes that the other ranks hold.
@@ -46,17 +46,35 @@ def load_weights(model: nn.Module, folder: Path, tensor_group: Any) -> set[str]:
     Raises:
         UsageError: the checkpoint lacks a tensor or its shape does not fit the model.
     """
-    entries = read_checkpoint(folder)
+    files = tensor_files(folder)
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    keys = {name: _key(name, files) for name in parameters}
+    entries: dict[str, TensorEntry] = {}
+    for file in sorted({files[key] for key in keys.values()}):
+        entries.update(_read_header(file))
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     peers, own = _gather_shapes(shapes, tensor_group)
-    cuts = {name: _cut(name, entries, peers, own) for name in parameters}
-    by_file: dict[Path, list[str]] = {}
-    for name, cut in cuts.items():
-        by_file.setdefault(cut.entry.file, []).append(name)
-    for file, names in sorted(by_file.items()):
-        _read_file(file, [(parameters[name], cuts[name]) for name in names])
-    return {cut.key for cut in cuts.values()}
+    by_file: dict[Path, list[tuple[nn.Parameter, Cut]]] = {}
+    for name, parameter in parameters.items():
+        cut = _cut(keys[name], entries, [peer[name] for peer in peers], own)
+        by_file.setdefault(cut.entry.file, []).append((parameter, cut))
+    for file, wanted in sorted(by_file.items()):
+        _read_file(file, wanted)
+    return {name: file for name, file in files.items() if name not in keys.values()}
+
+
+def _key(name: str, files: Mapping[str, Path]) -> str:
+    """The tensor that a parameter is filled from."""
+    for key in (name, TIED.get(name, name)):
+        if key in files:
+            return key
+    raise UsageError(f"the checkpoint has no tensor {name}")
+
+
+def _read_header(path: Path) -> dict[str, TensorEntry]:
+    with probe.io("read", path) as file:
+        file.note(part="header")
+        return read_header(path)
 
 
 def _gather_shapes(
@@ -74,26 +92,21 @@ def _gather_shapes(
 
 
 def _cut(
-    name: str,
-    entries: Mapping[str, TensorEntry],
-    peers: list[dict[str, tuple[int, ...]]],
-    own: int,
+    key: str, entries: Mapping[str, TensorEntry], shapes: list[tuple[int, ...]], own: int
 ) -> Cut:
-    key = name if name in entries else TIED.get(name, name)
+    """The part of a tensor that this rank holds; `shapes`: of the parameter on all TP ranks."""
     entry = entries.get(key)
     if entry is None:
-        raise UsageError(f"the checkpoint has no tensor {name}")
-    shape = peers[own][name]
-    differing = [
-        dim for dim in range(len(entry.shape)) if shape[dim : dim + 1] != entry.shape[dim : dim + 1]
-    ]
-    if not differing and len(shape) == len(entry.shape):
+        raise UsageError(f"the checkpoint's index promises {key}, but its file does not hold it")
+    mine = shapes[own]
+    if mine == entry.shape:
         return Cut(key, entry)
-    sizes = [peer[name][differing[0]] for peer in peers] if len(differing) == 1 else []
-    if not sizes or sum(sizes) != entry.shape[differing[0]]:
+    differing = [dim for dim, size in enumerate(entry.shape) if mine[dim : dim + 1] != (size,)]
+    sizes = [shape[differing[0]] for shape in shapes] if len(mine) == len(entry.shape) else []
+    if len(differing) != 1 or sum(sizes) != entry.shape[differing[0]]:
         raise UsageError(
             f"{key} has the shape {list(entry.shape)} in {entry.file.name}; "
-            f"the model's config gives this rank {list(shape)}"
+            f"the model's config gives this rank {list(mine)}"
         )
     start = sum(sizes[:own])
     return Cut(key, entry, differing[0], start, start + sizes[own])
@@ -135,15 +148,12 @@ def weights_bytes(model: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def skipped_by_owner(
-    entries: Iterable[str], used: set[str], layers: tuple[int, ...]
-) -> dict[str, int]:
+def skipped_by_owner(skipped: Iterable[str], layers: tuple[int, ...]) -> dict[str, int]:
     """How many tensors this rank left to whom: `stage 1`, or `nobody` for unknown names."""
     counts: dict[str, int] = {}
-    for key in entries:
-        if key not in used:
-            owner = _owner(key, layers)
-            counts[owner] = counts.get(owner, 0) + 1
+    for key in skipped:
+        owner = _owner(key, layers)
+        counts[owner] = counts.get(owner, 0) + 1
     return counts
 
 

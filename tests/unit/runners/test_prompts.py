@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness_runners import prompts
 from harness_runners.plan import PromptPlan
 from harness_runners.prompts import Prompt, PromptErrors, Request, read_prompts
-from harness_schemas.errors import UsageError
+from harness_schemas.errors import HarnessError, UsageError
 
 
 def written(folder, lines):
@@ -90,6 +90,12 @@ def test_tokens_survive_the_cache(tmp_path):
     prompts.write_tokens(file, requests)
     assert prompts.read_tokens(file) == requests
     assert [path.name for path in file.parent.iterdir()] == ["k.parquet"]
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "tokens").write_text("a file where the folder should be")
+    with pytest.raises(HarnessError, match=r"cannot write .*k\.parquet"):
+        prompts.write_tokens(tmp_path / "tokens" / "k.parquet", [Request("a", (1,))])
 
 
 def test_the_cache_knows_tokenizer_and_prompts(tmp_path):
