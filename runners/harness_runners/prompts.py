@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections import Counter
@@ -163,7 +164,8 @@ def write_tokens(path: Path, requests: Sequence[Request]) -> None:
             temporary.replace(path)
             file.add(path.stat().st_size)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise HarnessError(
             f"cannot write {path}: {error.strerror or error}",
             "free space, or name another cache folder in HARNESS_CACHE_DIR",
