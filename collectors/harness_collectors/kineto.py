@@ -88,23 +88,29 @@ class Kineto:
         return start == b"[" and b'"ph"' in head[:4096] and b'"ts"' in head[:4096]
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
-        """Rows of every file, in the order of names.
+        """Rows of every file: those of unknown rank first, then by name.
 
         Files of one rank belong in one call, or their span ids and ordinals collide:
-        `by_rank` sorts them.
+        `by_rank` groups them.
         """
         numberings: dict[int | None, Numbering] = {}
-        for path in sorted(files):
-            yield from _ingest_file(path, context, numberings)
+        for group in sorted(by_rank(files), key=lambda group: head_rank(group[0]) is not None):
+            for path in group:
+                yield from _ingest_file(path, context, numberings)
 
 
 def by_rank(files: Sequence[Path]) -> list[list[Path]]:
     """Files grouped by rank, each group to be ingested by one process; by their heads alone."""
     groups: dict[int | str, list[Path]] = {}
     for path in sorted(files):
-        rank = _rank(_head_metadata(path), path)
+        rank = head_rank(path)
         groups.setdefault(str(path) if rank is None else rank, []).append(path)
     return list(groups.values())
+
+
+def head_rank(path: Path) -> int | None:
+    """The rank as far as the file's head and name tell it."""
+    return _rank(_head_metadata(path), path)
 
 
 def _head_metadata(path: Path) -> dict[str, Any]:
@@ -135,15 +141,17 @@ def _ingest_file(
     origin = _origin(path, name, metadata, columns)
     numbering = numberings.setdefault(origin.rank, Numbering())
     trace = _resolve(columns, metadata, origin, bool(health.cut), numbering)
+    if trace.bounds is not None:
+        if not numbering.anchored and origin.wall_clock:
+            yield _anchor_row(origin, trace)
+        numbering.anchored = True
+        if not context.run:  # in a run of ours the recorder says more about its ranks
+            yield _rank_row(path, origin, trace)
     yield from kineto_rows.span_batches(trace)
     yield from kineto_collectives.collective_batches(trace)
     steps = kineto_rows.step_rows(trace)
     if steps:
         yield batch("steps", steps)
-    if trace.bounds is not None:
-        yield _rank_row(path, origin, trace)
-        if origin.wall_clock:
-            yield _anchor_row(origin, trace)
     yield _collection_row(origin, trace, metadata, health, size)
 
 

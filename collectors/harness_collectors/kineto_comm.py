@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from harness_collectors.classify import name_forms
+from harness_collectors.comm_kernels import describe_kernel
 from harness_collectors.kineto_events import CommLabel
 
 COALESCED: Final = "point-to-point calls of several peers in one kernel"
@@ -31,12 +32,11 @@ _OPS: Final = (
     ("allgather", "all_gather"),
     ("alltoall", "all_to_all"),
     ("broadcast", "broadcast"),
-    ("crossdevicereduce", "all_reduce"),
     ("gather", "gather"),
     ("scatter", "scatter"),
     ("reduce", "reduce"),
 )
-_EXPERTS = re.compile(r"dispatch|combine|a2a", re.IGNORECASE)
+_EXPERTS = re.compile(r"dispatch|combine", re.IGNORECASE)
 _CALL = re.compile(r"(?:nccl|rccl|gloo|mpi|ucc|xccl|hccl):(?P<call>\w+)(?: (?P<peers>.*))?$")
 _PEERS = re.compile(r"(?P<left>\d{1,9})(?P<way>->|<-)(?P<right>\d{1,9})$")
 
@@ -186,7 +186,7 @@ def operation_of_kernel(name: str, others_named: bool) -> Operation:
     function = name_forms(name)["function"]
     if "SendRecv" in function:
         return Operation(None, reason=COALESCED) if others_named else Operation("all_to_all")
-    op = canonical_op(function)
+    op = describe_kernel(name).op
     return Operation("all_to_all" if op is None and _EXPERTS.search(function) else op)
 
 

@@ -234,13 +234,15 @@ _KIND_OF_CAT: Final = _Kinds(
 )
 
 
-class _Nesting:
+class Nesting:
     """Finds operators inside other operators of their thread, chunk by chunk.
 
-    Files list an operator before those inside it; where one does not, the inner one is kept.
+    That is enough where a file lists each operator before those inside it, as all but the oldest
+    do; `unordered` says that this one does not.
     """
 
     def __init__(self) -> None:
+        self.unordered = False
         self._last: dict[int, tuple[int, int]] = {}
 
     def keep(
@@ -249,22 +251,41 @@ class _Nesting:
         """Which rows are no operator inside another one (boolean)."""
         result = np.ones(len(kind), np.bool_)
         ops = np.flatnonzero(kind == OP)
-        if not ops.size:
-            return result
         end = start + np.maximum(dur, 0)
         for owner in np.unique(thread[ops]).tolist():
             mine = ops[thread[ops] == owner]
-            mine = mine[np.lexsort((-end[mine], start[mine]))]
-            first, last = self._last.get(owner, (_LIMIT, -_LIMIT))
-            # What ends before the latest end of those that began earlier lies inside one of them.
-            reach = np.maximum.accumulate(np.concatenate(([-_LIMIT], end[mine][:-1])))
-            inside = end[mine] <= reach
-            inside |= (start[mine] >= first) & (end[mine] <= last)
+            first, last = self._last.get(owner, (-_LIMIT, -_LIMIT))
+            starts = start[mine]
+            self.unordered |= bool(starts[0] < first or (starts[1:] < starts[:-1]).any())
+            inside = _is_inside(starts, end[mine])
+            inside |= (starts >= first) & (end[mine] <= last)
             result[mine[inside]] = False
             longest = mine[end[mine].argmax()]
             if end[longest] > last:
                 self._last[owner] = (int(start[longest]), int(end[longest]))
         return result
+
+
+def _is_inside(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Which intervals lie in another one (boolean); of equal ones all but the first."""
+    order = np.lexsort((-end, start))
+    # What ends before the latest end of those that began earlier lies inside one of them.
+    reach = np.maximum.accumulate(np.concatenate(([-_LIMIT], end[order][:-1])))
+    result = np.empty(len(start), np.bool_)
+    result[order] = end[order] <= reach
+    return result
+
+
+def nested_rows(host: Table) -> np.ndarray:
+    """Rows of operators inside other operators, whatever the file's order."""
+    ops = np.flatnonzero(host["kind"] == OP)
+    thread = host["thread"][ops]
+    parts = []
+    for owner in np.unique(thread).tolist():
+        mine = ops[thread == owner]
+        start = host["start"][mine]
+        parts.append(mine[_is_inside(start, start + np.maximum(host["dur"][mine], 0))])
+    return np.concatenate(parts) if parts else ops
 
 
 class Table:
@@ -318,7 +339,7 @@ class TraceColumns:
         self.device_names = _KernelNames(self.classifier)
         self.host_names = Names()
         self._threads = _Threads()
-        self._nesting = _Nesting()
+        self.nesting = Nesting()
         self.device = Table(
             start="i8", dur="i8", name="i4", kind="i1", device="i4", stream="i8",
             correlation="i8", graph="i8", bytes="i8",
@@ -361,14 +382,14 @@ class TraceColumns:
         pids = {event.pid for event in events}
         self.pids.update(pid for pid in pids if isinstance(pid, int) and pid > 0)
         thread = _numbers(map(self._threads.__getitem__, map(_tid_of, events)), events)
-        keep = self._nesting.keep(kind, start, dur, thread)
+        keep = self.nesting.keep(kind, start, dur, thread)
         if not keep.all():
             events = [events[index] for index in np.flatnonzero(keep).tolist()]
             kind, start, dur, thread = kind[keep], start[keep], dur[keep], thread[keep]
         calls = np.flatnonzero(kind == RUNTIME)
         if calls.size:
             ids = [events[index].args.correlation for index in calls.tolist()]
-            known = np.fromiter(ids, np.int64, len(ids)) >= 0
+            known = np.fromiter(ids, np.int64, len(ids)) > 0  # 0: it launched nothing
             self.calls.append(
                 row=calls[known] + len(self.host),
                 correlation=np.fromiter(ids, np.int64, len(ids))[known],

@@ -118,7 +118,7 @@ def _device_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.T
             **classes.columns(classes.of(columns["kind"][rows], name)),
             **interval(trace, columns["start"][rows], columns["dur"][rows]),
             "launch_ns": known(launch_start + trace.offset_ns, launched),
-            "correlation": known(correlation, correlation >= 0),
+            "correlation": known(correlation, correlation > 0),
             "graph_id": known(graph, graph > 0),
             "bytes": known(num_bytes, num_bytes >= 0),
             "attrs": _launch_attrs(trace, rows),
@@ -151,13 +151,19 @@ def _host_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Tab
             "parent_id": known(unit + trace.first_unit, unit >= 0),
             "source": constant(SOURCE, size),
             "timeline": constant("host", size),
-            "stream": known(thread, thread >= 0),
+            "stream": _threads(trace, thread),
             "name": coded(name, trace.host_names),
             **classes.columns(codes),
             **interval(trace, columns["start"][rows], columns["dur"][rows]),
             "correlation": _call_ids(trace, rows),
         }
     )
+
+
+def _threads(trace: TraceFile, thread: np.ndarray) -> pa.Array:
+    """Thread ids, 0 for a process's main thread (on Linux its id is the process's)."""
+    main = np.isin(thread, list(trace.columns.pids))
+    return known(np.where(main, 0, thread), thread >= 0)
 
 
 def _call_ids(trace: TraceFile, rows: np.ndarray) -> pa.Array:
@@ -180,7 +186,7 @@ def _unit_spans(trace: TraceFile) -> pa.Table:
         "span_id": pa.array(np.arange(size) + trace.first_unit),
         "source": constant(SOURCE, size),
         "timeline": constant("host", size),
-        "stream": known(thread, thread >= 0),
+        "stream": _threads(trace, thread),
         "name": coded(*texts([unit.name for unit in units])),
         "category": constant("unit", size),
         "rule": coded(*texts([unit.mark.rule for unit in units])),

@@ -39,7 +39,8 @@ _BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
 _CLOSING = re.compile(rb"\}\s*,?\s*\](?=\s*(?:[,}]|\Z))")
 _EMPTY = re.compile(rb"[\s,]*\]")
 _AFTER_CLOSING = re.compile(rb'\s*(?:,\s*"|\}|\Z)')
-_RESTART = re.compile(rb'\}\s*,\s*(?=\{\s*"(?:ph|name|cat|ts|pid|args)")')
+_RESTART = re.compile(rb'\}\s*,\s*(?=\{\s*"(?:ph"|name"\s*:\s*"[^"\\]*"\s*,\s*"ph"))')
+"""How every version of Kineto begins an event; objects inside events do not begin so."""
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]"]', re.DOTALL)
 _NOT_A_NUMBER = re.compile(rb"(:\s*)[+-]?(?:nan|inf(?:inity)?)(?=\s*[,}\]])", re.IGNORECASE)
 _ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}|(.?))', re.DOTALL)
@@ -103,10 +104,12 @@ def _inflate(stream: BinaryIO, health: Health) -> Iterator[bytes]:
                 if not compressed.lstrip(b"\x00").startswith(GZIP_MAGIC[:1]):
                     return  # padding after the last member
                 engine = zlib.decompressobj(wbits=31)
+            before = engine.copy()
             try:
                 block = engine.decompress(compressed, BLOCK_BYTES)
             except zlib.error:
                 health.cut = "the gzip stream is damaged"
+                yield from _crumbs(before, compressed)
                 return
             compressed = engine.unused_data if engine.eof else engine.unconsumed_tail
             given += len(block)
@@ -117,6 +120,17 @@ def _inflate(stream: BinaryIO, health: Health) -> Iterator[bytes]:
                 yield block
     if not engine.eof:
         health.cut = "the gzip stream ends early"
+
+
+def _crumbs(engine: Any, compressed: bytes) -> Iterator[bytes]:
+    """What can still be inflated before the damage: a call that fails gives nothing at all."""
+    for place in range(0, min(len(compressed), BLOCK_BYTES), 16):
+        try:
+            block = engine.decompress(compressed[place : place + 16])
+        except zlib.error:
+            return
+        if block:
+            yield block
 
 
 def _read_ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors.kineto_comm import Groups
-from harness_collectors.kineto_events import KERNEL, TraceColumns
+from harness_collectors.kineto_events import KERNEL, TraceColumns, nested_rows
 from harness_collectors.kineto_units import FoundUnits, find_launches, unit_intervals
 
 SOURCE: Final = "torch_profiler"
@@ -19,10 +19,12 @@ BATCH_ROWS: Final = 1 << 16
 
 @dataclass
 class Numbering:
-    """What goes on from file to file of one rank: span ids and ordinals of collectives."""
+    """What goes on from file to file of one rank: span ids, ordinals of collectives, the clock."""
 
     next_span: int = 1
     next_seq: dict[str, int] = field(default_factory=dict)
+    anchored: bool = False
+    """The rank's clock has been described, or times without a description have been given."""
 
 
 @dataclass
@@ -50,12 +52,14 @@ class TraceFile:
         self.has_device = len(columns.device) > 0
         self.launch = find_launches(columns.device["correlation"], columns.calls)
         self._intervals = unit_intervals(self.units)
-        self._unit_rows = np.array(self.found.rows, np.int64)
+        self._left_out = np.array(self.found.rows, np.int64)
+        if columns.nesting.unordered:
+            self._left_out = np.union1d(self._left_out, nested_rows(columns.host))
         # Span ids: units, then device rows, then host rows, in the order of the file.
         self.first_unit = self.numbering.next_span
         self.first_device = self.first_unit + len(self.units)
         self._first_host = self.first_device + len(columns.device)
-        self.numbering.next_span = self._first_host + len(columns.host)
+        self.numbering.next_span = self._first_host + len(columns.host) - len(self._left_out)
 
     def launches(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For device rows: is the launch known, its raw time, its thread."""
@@ -76,16 +80,17 @@ class TraceFile:
         return self._intervals.locate(host["start"][rows], host["thread"][rows])
 
     def host_rows(self, first: int, last: int) -> np.ndarray:
-        """Rows in a range that stand for themselves: not annotations that became units."""
+        """Rows in a range that become spans: no annotation that became a unit, and no operator
+        inside another."""
         last = min(last, len(self.columns.host))
         keep = np.ones(last - first, np.bool_)
-        low, high = np.searchsorted(self._unit_rows, (first, last))
-        keep[self._unit_rows[low:high] - first] = False
+        low, high = np.searchsorted(self._left_out, (first, last))
+        keep[self._left_out[low:high] - first] = False
         return np.flatnonzero(keep) + first
 
     def host_span_ids(self, rows: np.ndarray) -> np.ndarray:
         """Span ids of host rows."""
-        return rows - np.searchsorted(self._unit_rows, rows) + self._first_host
+        return rows - np.searchsorted(self._left_out, rows) + self._first_host
 
     @property
     def bounds(self) -> tuple[int, int] | None:

@@ -195,4 +195,4 @@ def find_launches(correlation: np.ndarray, calls: Table) -> np.ndarray:
         order = np.argsort(ids, kind="stable")
         ids, rows = ids[order], rows[order]
     place = np.minimum(np.searchsorted(ids, correlation), len(ids) - 1)
-    return np.where((correlation >= 0) & (ids[place] == correlation), rows[place], -1)
+    return np.where((correlation > 0) & (ids[place] == correlation), rows[place], -1)

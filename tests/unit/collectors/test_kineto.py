@@ -1,0 +1,527 @@
+"""Kineto traces to rows: every header form, attribution by launch, communication."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from unit.collectors.kineto_traces import (
+    ALLREDUCE,
+    BASE,
+    GEMM,
+    OLD_CATS,
+    SENDRECV,
+    collective,
+    decode_events,
+    device_spans,
+    groups,
+    launched,
+    mark,
+    rows,
+    span,
+    tables,
+    text,
+    units,
+)
+
+from harness_collectors.kineto import COLLECTOR, by_rank
+
+TP2 = groups((0, 1))
+
+
+def keyed(found):
+    """The steps of device work by its correlation."""
+    return {row["correlation"]: (row["phase"], row["step"]) for row in device_spans(found)}
+
+
+# -- header forms --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["pretty", "line", "compact"])
+@pytest.mark.parametrize("at_end", [(), ("distributedInfo", "baseTimeNanoseconds")])
+@pytest.mark.parametrize("name", ["t.json", "t.json.gz"])
+def test_layout_of_the_file_does_not_matter(tmp_path, style, at_end, name):
+    found = rows(tmp_path, text(decode_events(), TP2, at_end=at_end, style=style), name)
+    state = found["collection"][0]
+    assert (state["state"], state["rank"], state["unreadable"]) == ("ok", 0, 0)
+    assert keyed(found) == {
+        11: ("decode", 1),
+        12: ("decode", 1),
+        13: (None, None),
+        14: ("decode", 2),
+        15: ("decode", 2),
+    }
+    first = device_spans(found)[0]
+    assert first["start_ns"] == first["raw_start_ns"] == BASE + 130_125
+    assert first["end_ns"] == BASE + 150_625
+    assert first["launch_ns"] == BASE + 110_000
+    assert (first["rank"], first["device"], first["stream"]) == (0, 0, 7)
+    assert (first["category"], first["rule"], first["complete"]) == ("compute", "gemm", True)
+    assert found["clock_anchors"][0]["raw_ns"] == found["clock_anchors"][0]["wall_ns"]
+    assert found["ranks"][0]["last_record_ns"] == BASE + 255_250
+
+
+def test_bare_list_of_events(tmp_path):
+    found = rows(tmp_path, text(decode_events(), style="list"), "list_rank3.json")
+    assert len(device_spans(found)) == 5
+    assert found["collection"][0]["rank"] == 3
+    assert "no base time" in found["collection"][0]["reason"]
+    assert "clock_anchors" not in found
+
+
+def test_old_spelling_absolute_integer_microseconds(tmp_path):
+    epoch = 1_623_142_623_460_000
+    events = []
+    for event in decode_events():
+        event["cat"] = OLD_CATS.get(event["cat"], event["cat"])
+        event["ts"] = epoch + int(event["ts"])
+        if "dur" in event:
+            event["dur"] = int(event["dur"])
+        if event["cat"] in ("Kernel", "Memcpy"):
+            event["tid"] = "stream 7"
+            del event["args"]["stream"]
+        elif event["ph"] == "X":
+            event["tid"] = "7"
+        events.append(event)
+    found = rows(tmp_path, text(events, base=None), "old.json")
+    first = device_spans(found)[0]
+    assert first["start_ns"] == (epoch + 130) * 1000
+    assert (first["stream"], first["rank"], first["step"]) == (7, None, 1)
+    assert found["collection"][0]["state"] == "ok"
+
+
+def test_absolute_times_with_decimals_stay_exact(tmp_path):
+    body = text([span("kernel", GEMM, 0, 1.5, correlation=1, device=0, stream=7)], base=None)
+    written = body.replace('"ts": 0', '"ts": 1712195495505543.217')
+    assert written != body
+    assert device_spans(rows(tmp_path, written))[0]["start_ns"] == 1712195495505543217
+
+
+def test_peer_copy_without_device_key(tmp_path):
+    events = launched(
+        1, 10.0, 20.0, 5.0, "Memcpy PtoP (Device -> Device)", "gpu_memcpy", device=None,
+        fromDevice=3, inDevice=3, toDevice=1, bytes=4096,
+    )  # fmt: skip
+    copy = device_spans(rows(tmp_path, text(events, TP2)))[0]
+    assert (copy["device"], copy["category"], copy["bytes"]) == (3, "memcpy", 4096)
+
+
+@pytest.mark.parametrize(
+    ("info", "name", "rank"),
+    [
+        (groups((0, 1), rank=1), "worker7.json", 1),
+        (None, "worker7_step_12.1694.pt.trace.json", 7),
+        (None, "dp0_pp1_tp3_dcp0_ep0_rank11.1770.pt.trace.json", 11),
+        (None, "trace-[rank 4].json", 4),
+        (None, "rank-00005.json", 5),
+        (None, "frank3.json", None),
+        (None, "node-1_999.pt.trace.json", None),
+        ({"rank": "zero"}, "rank_2.json", 2),
+    ],
+)
+def test_rank(tmp_path, info, name, rank):
+    found = rows(tmp_path, text(decode_events(), info), name)
+    assert {row["rank"] for row in found["spans"]} == {rank}
+    assert found["collection"][0]["rank"] == rank
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("dp0_pp1_tp3_dcp0_ep0_rank11.json", (3, 1)),
+        ("1770000000.5-TP-2-DP-0-PP-1-EP-0.trace.json", (2, 1)),
+        ("1770000000.5-TP-2.trace.json", (2, None)),
+        ("kineto_pp2_eager_decode_rank0.json", (None, None)),
+    ],
+)
+def test_place_in_the_parallel_plan_from_engines_file_names(tmp_path, name, place):
+    rank = rows(tmp_path, text(decode_events()), name)["ranks"][0]
+    assert (rank["tp_rank"], rank["stage"]) == place
+
+
+# -- attribution -----------------------------------------------------------------------------
+
+
+def test_graph_replay_belongs_to_its_launch(tmp_path):
+    replay = launched(5, 120.0, 300.0, 10.0, call="cudaGraphLaunch")
+    later = [
+        span("kernel", GEMM, 310.0 + n, 0.5, pid=0, device=0, stream=7, correlation=5)
+        for n in range(3)
+    ]
+    events = [mark("decode_step_4", 100.0, 50.0), mark("decode_step_5", 200.0, 200.0)]
+    found = rows(tmp_path, text([*events, *replay, *later], TP2))
+    assert [row["step"] for row in device_spans(found)] == [4] * 4
+    assert [row["launch_ns"] for row in device_spans(found)] == [BASE + 120_000] * 4
+    assert {row["attrs"] for row in device_spans(found)} == {'{"graph_launch": true}'}
+
+
+def test_graph_id_is_kept(tmp_path):
+    events = launched(5, 1.0, 3.0, 1.0, **{"graph id": 17, "graph node id": 4})
+    assert device_spans(rows(tmp_path, text(events)))[0]["graph_id"] == 17
+
+
+def test_negative_launch_latency_and_lost_launches(tmp_path):
+    early = launched(6, 120.0, 119.5, 10.0)
+    orphan = span("kernel", GEMM, 130.0, 5.0, pid=0, device=0, stream=7, correlation=99)
+    nothing = span("kernel", GEMM, 140.0, 5.0, pid=0, device=0, stream=7, correlation=0)
+    found = rows(tmp_path, text([mark("decode_step_1", 100.0, 50.0), *early, orphan, nothing]))
+    assert [row["launch_ns"] for row in device_spans(found)] == [BASE + 120_000, None, None]
+    assert [row["step"] for row in device_spans(found)] == [1, None, None]
+    detail = json.loads(found["collection"][0]["detail"])
+    assert (detail["device_rows"], detail["device_rows_launched"]) == (3, 1)
+
+
+def test_launch_on_another_thread_belongs_to_the_step_of_the_process(tmp_path):
+    events = [mark("ProfilerStep#3", 100.0, 50.0), *launched(1, 110.0, 120.0, 5.0, tid=99)]
+    assert device_spans(rows(tmp_path, text(events)))[0]["step"] == 3
+
+
+def test_thread_of_the_launch_is_preferred(tmp_path):
+    events = [
+        mark("decode_step_1", 100.0, 50.0, tid=7),
+        mark("decode_step_2", 105.0, 60.0, tid=8),
+        *launched(1, 110.0, 120.0, 5.0, tid=7),
+        *launched(2, 110.0, 126.0, 5.0, tid=8),
+    ]
+    assert keyed(rows(tmp_path, text(events))) == {1: ("decode", 1), 2: ("decode", 2)}
+
+
+def test_profiler_step_gives_way_to_better_marks(tmp_path):
+    events = [
+        mark("ProfilerStep#3", 90.0, 200.0),
+        mark("prefill", 100.0, 50.0),
+        mark("decode_step_1", 150.0, 50.0),
+    ]
+    found = rows(tmp_path, text(events))
+    assert [(row["phase"], row["step"], row["batch"]) for row in units(found)] == [
+        ("prefill", 0, None),
+        ("decode", 1, None),
+    ]
+    outer = [row for row in found["spans"] if row["name"] == "ProfilerStep#3"]
+    assert [(row["category"], row["rule"]) for row in outer] == [("phase", "profiler-step")]
+
+
+def test_annotations_of_one_step_collapse_and_batches_are_counted(tmp_path):
+    names = [
+        "prefill",
+        "decode_step_1",
+        "decode_step_1",
+        "decode_step_2",
+        "prefill",
+        "decode_step_1",
+    ]
+    events = [mark(name, 100.0 * n, 50.0) for n, name in enumerate(names)]
+    found = units(rows(tmp_path, text(events)))
+    assert [(row["batch"], row["phase"], row["step"]) for row in found] == [
+        (0, "prefill", 0),
+        (0, "decode", 1),
+        (0, "decode", 2),
+        (1, "prefill", 0),
+        (1, "decode", 1),
+    ]
+    assert (found[1]["start_ns"], found[1]["end_ns"]) == (BASE + 100_000, BASE + 250_000)
+
+
+def test_engine_steps_without_numbers_are_numbered_in_order(tmp_path):
+    names = [
+        "execute_context_2(14721)_generation_0(0)",
+        "execute_context_0(0)_generation_2(2)",
+        "execute_context_1(512)_generation_2(2)",
+    ]
+    found = rows(tmp_path, text([mark(name, 100.0 * n, 50.0) for n, name in enumerate(names)]))
+    assert [(row["phase"], row["step"]) for row in units(found)] == [
+        ("prefill", 0),
+        ("decode", 1),
+        ("mixed", 2),
+    ]
+    sizes = [(s["batch_size"], s["prefill_tokens"], s["decode_tokens"]) for s in found["steps"]]
+    assert sizes == [(2, 14721, 0), (2, 0, 2), (3, 512, 2)]
+
+
+def test_host_rows_are_inside_their_unit(tmp_path):
+    events = [
+        mark("decode_step_1", 100.0, 50.0),
+        span("cpu_op", "aten::linear", 101.0, 10.0),
+        span("cpu_op", "aten::mm", 102.0, 5.0),
+        span("cpu_op", "aten::add", 112.0, 5.0, tid=99),
+        *launched(1, 103.0, 120.0, 5.0),
+        span("overhead", "Activity Buffer Request", 104.0, 1.0, pid=-1, tid=0),
+        span("python_function", "model.py(3): forward", 100.0, 40.0),
+        span("gpu_user_annotation", "decode_step_1", 120.0, 5.0, pid=0),
+    ]
+    found = rows(tmp_path, text(events))
+    host = {row["name"]: row for row in found["spans"] if row["timeline"] == "host"}
+    assert set(host) == {
+        "decode_step_1", "aten::linear", "aten::add", "cudaLaunchKernel", "Activity Buffer Request",
+    }  # fmt: skip
+    unit = host.pop("decode_step_1")
+    assert {row["parent_id"] for row in host.values()} == {unit["span_id"]}
+    assert {row["step"] for row in host.values()} == {1}
+    assert (host["aten::linear"]["stream"], host["aten::add"]["stream"]) == (0, 99)
+    assert host["cudaLaunchKernel"]["correlation"] == 1
+    assert host["aten::linear"]["category"] == "other"  # beside a device it only launches
+    assert host["Activity Buffer Request"]["category"] == "overhead"
+    ids = [row["span_id"] for row in found["spans"]]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("outer_first", [True, False])
+def test_operators_inside_operators_are_left_out_in_any_order(tmp_path, outer_first):
+    nest = [
+        span("cpu_op", "outer", 100.0, 50.0),
+        span("cpu_op", "middle", 110.0, 20.0),
+        span("cpu_op", "inner", 111.0, 5.0),
+        span("cpu_op", "elsewhere", 111.0, 5.0, tid=8),
+    ]
+    found = rows(tmp_path, text(nest if outer_first else nest[::-1]))
+    assert {row["name"] for row in found["spans"]} == {"outer", "elsewhere"}
+
+
+def test_without_a_device_operators_compute(tmp_path):
+    events = [
+        span("cpu_op", "aten::linear", 101.0, 10.0),
+        span("user_annotation", "gloo:all_reduce", 120.0, 10.0, tid=9),
+    ]
+    found = rows(tmp_path, text(events, groups((0, 1))))
+    assert [row["category"] for row in found["spans"]] == ["compute", "comm"]
+    reduce = found["collectives"][0]
+    assert (reduce["timeline"], reduce["op"], reduce["comm_group"]) == (
+        "host",
+        "all_reduce",
+        "[0,1]#0",
+    )
+    assert (reduce["duration_ns"], reduce.get("bytes")) == (10_000, None)
+    assert reduce["span_id"] == found["spans"][1]["span_id"]
+
+
+def test_span_without_an_end(tmp_path):
+    open_ended = mark("decode_step_1", 100.0, 0)
+    del open_ended["dur"]
+    found = rows(tmp_path, text([open_ended, *launched(1, 110.0, 120.0, -5.0)]))
+    assert [(row["end_ns"], row["complete"]) for row in units(found)] == [(None, False)]
+    assert [(r["end_ns"], r["complete"], r["step"]) for r in device_spans(found)] == [
+        (None, False, 1)
+    ]
+
+
+# -- communication ---------------------------------------------------------------------------
+
+
+def test_collectives_of_decode(tmp_path):
+    found = rows(tmp_path, text(decode_events(), TP2))
+    first, second = found["collectives"]
+    assert (first["comm_group"], first["group_size"], first["op"]) == ("[0,1]#0", 2, "all_reduce")
+    assert (first["bytes"], first["dtype"], first["kernel"]) == (4096, "bfloat16", ALLREDUCE)
+    assert (first["seq"], second["seq"], first["step"], second["step"]) == (0, 1, 1, 2)
+    assert (first["enqueue_ns"], first["start_ns"]) == (BASE + 120_000, BASE + 155_001)
+    assert (first["duration_ns"], first["unsplit_reason"]) == (30_250, None)
+    spans = {row["span_id"]: row["name"] for row in found["spans"]}
+    assert spans[first["span_id"]] == ALLREDUCE
+
+
+def test_ordinals_follow_the_device_whatever_the_order_in_the_file(tmp_path):
+    events = [
+        *launched(2, 20.0, 200.0, 5.0, ALLREDUCE, stream=9, **collective()),
+        *launched(1, 10.0, 100.0, 5.0, ALLREDUCE, stream=7, **collective()),
+        *launched(3, 30.0, 150.0, 5.0, ALLREDUCE, **collective(group="1", ranks="[0, 2]")),
+    ]
+    info = groups((0, 1, 2, 3), (0, 2), world_size=4)
+    seq = {
+        r["start_ns"]: (r["comm_group"], r["seq"])
+        for r in rows(tmp_path, text(events, info))["collectives"]
+    }
+    group = seq[BASE + 100_000][0]
+    assert seq == {
+        BASE + 200_000: (group, 1),
+        BASE + 100_000: (group, 0),
+        BASE + 150_000: ("[0,2]#0", 0),
+    }
+
+
+def test_groups_of_the_same_ranks_are_told_apart_by_creation(tmp_path):
+    events = [
+        *launched(1, 10.0, 100.0, 5.0, ALLREDUCE, **collective(group="2")),
+        *launched(2, 20.0, 200.0, 5.0, ALLREDUCE, **collective(group="0")),
+    ]
+    found = rows(tmp_path, text(events, groups((0, 1), (0,), (0, 1))))
+    assert [row["comm_group"] for row in found["collectives"]] == ["[0,1]#1", "[0,1]#0"]
+
+
+def test_shortened_rank_lists_are_looked_up(tmp_path):
+    world = tuple(range(40))
+    short = "[0, 1, 2, ..., 39]"
+    events = launched(1, 10.0, 100.0, 5.0, ALLREDUCE, **collective(ranks=short, group="0"))
+    known = rows(tmp_path, text(events, groups(world, world_size=40)))["collectives"][0]
+    assert known["group_size"] == 40
+    assert known["comm_group"] == f"[{','.join(map(str, world))}]#0"
+    lost = rows(tmp_path, text(events, None))["collectives"][0]
+    assert (lost["comm_group"], lost["seq"], lost["group_size"]) == (None, None, 2)
+    assert lost["unsplit_reason"] == "ranks of process group 0 not recorded"
+
+
+@pytest.mark.parametrize(
+    ("info", "group", "size", "reason"),
+    [
+        (groups((0, 1)), "[0,1]#0", 2, None),
+        (groups((0, 1), (0, 1), (0,)), "[0,1]#?", 2, None),
+        (groups((0, 1, 2, 3), (0, 1)), "world?", None, "process group not recorded"),
+        ({"rank": 0, "world_size": 8}, "default", 8, None),
+        (None, "world?", None, "process group not recorded"),
+    ],
+)
+def test_kernels_that_name_no_group(tmp_path, info, group, size, reason):
+    found = rows(tmp_path, text(launched(1, 10.0, 20.0, 5.0, ALLREDUCE), info))["collectives"][0]
+    assert (found["comm_group"], found["group_size"], found["unsplit_reason"]) == (
+        group,
+        size,
+        reason,
+    )
+    assert (found["op"], found["bytes"], found["seq"]) == ("all_reduce", None, 0)
+
+
+def test_point_to_point_counts_in_the_ordered_pair(tmp_path):
+    send = collective("send", **{"Dst Rank": 1})
+    recv = collective("recv", **{"Src Rank": 1})
+    events = [
+        *launched(1, 10.0, 100.0, 5.0, SENDRECV, **send),
+        *launched(2, 20.0, 200.0, 5.0, SENDRECV, **recv),
+        *launched(3, 30.0, 300.0, 5.0, SENDRECV, **send),
+    ]
+    found = rows(tmp_path, text(events, TP2))["collectives"]
+    assert [(r["op"], r["src_rank"], r["dst_rank"], r["seq"]) for r in found] == [
+        ("send", 0, 1, 0),
+        ("recv", 1, 0, 0),
+        ("send", 0, 1, 1),
+    ]
+
+
+def test_operation_and_peers_from_the_annotation_around_the_launch(tmp_path):
+    events = [
+        mark("nccl:send 1->0", 5.0, 10.0),
+        *launched(1, 10.0, 100.0, 5.0, SENDRECV),
+        mark("nccl:coalesced", 20.0, 10.0),
+        *launched(2, 22.0, 200.0, 5.0, SENDRECV),
+        mark("nccl:all_to_all", 30.0, 10.0),
+        *launched(3, 35.0, 300.0, 5.0, SENDRECV),
+    ]
+    info = groups((2, 5), rank=5, world_size=8)
+    found = rows(tmp_path, text(events, info))["collectives"]
+    assert [(r["op"], r["src_rank"], r["dst_rank"]) for r in found] == [
+        ("send", 5, 2),
+        (None, None, None),
+        ("all_to_all", None, None),
+    ]
+    assert [r["seq"] for r in found] == [0, None, 0]
+    assert found[1]["unsplit_reason"] == "point-to-point calls of several peers in one kernel"
+
+
+def test_sendrecv_kernels_of_old_files_are_all_to_all(tmp_path):
+    old = launched(1, 10.0, 100.0, 5.0, "ncclKernel_SendRecv_RING_SIMPLE_Sum_int8_t(ncclDevComm*)")
+    found = rows(tmp_path, text(old, {"rank": 0, "world_size": 8}, base=None))["collectives"][0]
+    assert (found["op"], found["bytes"], found["comm_group"]) == ("all_to_all", None, "default")
+    named = [*old, *launched(2, 20.0, 200.0, 5.0, ALLREDUCE, **collective())]
+    found = rows(tmp_path, text(named, TP2))["collectives"][0]
+    assert (found["op"], found["seq"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("op", "in_elements", "out_elements", "canonical", "num_bytes"),
+    [
+        ("allreduce", 8, 8, "all_reduce", 16),
+        ("_allgather_base", 8, 16, "all_gather", 32),
+        ("_reduce_scatter_base", 16, 8, "reduce_scatter", 32),
+        ("all_to_allv", 8, 8, "all_to_all", 16),
+        ("broadcast", 8, 8, "broadcast", 16),
+        ("barrier", 0, 0, "barrier", None),
+        ("something new", 8, 8, None, None),
+    ],
+)
+def test_sizes_follow_nccl_tests(tmp_path, op, in_elements, out_elements, canonical, num_bytes):
+    args = collective(op, **{"In msg nelems": in_elements, "Out msg nelems": out_elements})
+    found = rows(tmp_path, text(launched(1, 1.0, 2.0, 1.0, ALLREDUCE, **args), TP2))
+    assert [(r["op"], r["bytes"]) for r in found["collectives"]] == [(canonical, num_bytes)]
+
+
+def test_unequal_splits_and_fused_kernels_say_why_they_stay_unsplit(tmp_path):
+    uneven = collective("all_to_allv", **{"In split size": "[3, 5]"})
+    fused = (
+        "void flashinfer::trtllm_allreduce_fusion::allreduce_fusion_kernel_oneshot_lamport<1>(P)"
+    )
+    events = [*launched(1, 1.0, 2.0, 1.0, SENDRECV, **uneven), *launched(2, 3.0, 4.0, 1.0, fused)]
+    found = rows(tmp_path, text(events, TP2))
+    assert [row["unsplit_reason"] for row in found["collectives"]] == [
+        "unequal splits",
+        "a kernel that computes and communicates",
+    ]
+    assert [row["category"] for row in device_spans(found)] == ["comm", "comm_fused"]
+
+
+def test_channels_are_the_grid_of_nccl_kernels_only(tmp_path):
+    grid = {"grid": [24, 1, 1]}
+    custom = "void vllm::cross_device_reduce_1stage<__nv_bfloat16, 2>(vllm::RankData*)"
+    events = [
+        *launched(1, 1.0, 2.0, 1.0, ALLREDUCE, **collective(), **grid),
+        *launched(2, 3.0, 4.0, 1.0, custom, **grid),
+    ]
+    found = rows(tmp_path, text(events, TP2))["collectives"]
+    assert [(row["op"], row["channels"]) for row in found] == [
+        ("all_reduce", 24),
+        ("all_reduce", None),
+    ]
+
+
+# -- several files, and the collector's own face ------------------------------------------------
+
+
+def test_files_of_one_rank_are_numbered_on(tmp_path):
+    paths = []
+    for part in ("a", "b"):
+        paths.append(tmp_path / f"rank0_{part}.json")
+        paths[-1].write_text(text(decode_events(), TP2))
+    found = tables(paths, tmp_path)
+    assert [row["seq"] for row in found["collectives"]] == [0, 1, 2, 3]
+    ids = [row["span_id"] for row in found["spans"]]
+    assert sorted(ids) == list(range(1, len(ids) + 1))
+
+
+def test_files_are_grouped_by_rank_from_their_heads(tmp_path):
+    for name, rank in (("x.json", 1), ("y.json", 0), ("z.json", 1)):
+        (tmp_path / name).write_text(text(decode_events(), groups((0, 1), rank=rank)))
+    (tmp_path / "worker4.json").write_text(text(decode_events()))
+    (tmp_path / "nobody.json").write_text(text(decode_events()))
+    grouped = by_rank(sorted(tmp_path.iterdir()))
+    assert sorted(sorted(path.name for path in group) for group in grouped) == [
+        ["nobody.json"],
+        ["worker4.json"],
+        ["x.json", "z.json"],
+        ["y.json"],
+    ]
+
+
+def test_host_of_a_run_folder(tmp_path):
+    folder = tmp_path / "artifacts" / "torch_profiler" / "node-3"
+    folder.mkdir(parents=True)
+    found = rows(folder, text(decode_events(), TP2))
+    assert found["ranks"][0]["host"] == "node-3"
+    assert found["ranks"][0]["clock_domain"] == "wall:node-3"
+
+
+@pytest.mark.parametrize("style", ["pretty", "line", "compact", "list"])
+def test_recognised_by_content(style):
+    head = text(decode_events(), TP2, style=style).encode()
+    assert COLLECTOR.recognise(Path("whatever"), head)
+    assert not COLLECTOR.recognise(Path("trace.json"), b'{"entries": [], "version": "2.4"}')
+    assert not COLLECTOR.recognise(Path("trace.json"), b"")
+
+
+def test_what_cannot_be_read_is_a_failed_collection(tmp_path):
+    found = tables([tmp_path / "absent.json"], tmp_path)
+    assert [row["state"] for row in found["collection"]] == ["failed"]
+    assert set(found) == {"collection"}
+
+
+def test_secrets_in_the_header_go_nowhere(tmp_path):
+    header = {"env": {"HF_TOKEN": "hf_secret"}, "HF_TOKEN": "hf_secret", "cmd": "--key hf_secret"}
+    found = rows(tmp_path, text(decode_events(), TP2, **header))
+    assert "hf_secret" not in json.dumps(found)
