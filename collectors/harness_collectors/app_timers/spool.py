@@ -1,20 +1,22 @@
-"""App timers: the spools that `harness_probe` leaves, one set a rank (docs/spool.md)."""
+"""A rank's files, read as far as they go (docs/spool.md)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_schemas import spool
-from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 if TYPE_CHECKING:
     import numpy as np
 
 SOURCE = "app_timers"
+GRAPH_SOURCE = "graph_events"
+"""Evidence of external events inside CUDA graphs."""
 CHUNK_RECORDS = 1 << 18
 """Records decoded at once: about 100 MB of Arrow columns, whatever the file's size."""
 
@@ -54,7 +56,7 @@ class RankMeta:
 _DEFINITIONS = {"desc": "descriptors", "unit": "units", "group": "groups", "attrs": "attrs"}
 
 
-CLOCK_KINDS = (b'{"t":"start"', b'{"t":"anchor"', b'{"t":"clock"')
+CLOCK_KINDS = tuple(b'{"t":"%s"' % kind for kind in (b"start", b"anchor", b"clock", b"device"))
 
 
 def read_meta(path: Path, only: tuple[bytes, ...] = ()) -> RankMeta:
@@ -137,48 +139,31 @@ def read_records(file: SpoolFile) -> Iterator[np.ndarray]:
             yield table[sound]
 
 
-class AppTimers:
-    """The recorder's own spans: always on, in every rank that imports `harness.probe`."""
+@dataclass(frozen=True)
+class Pending:
+    """What the live page says the rank was inside of."""
 
-    name = "app_timers"
-    title = "spans of the recorder in the ranks"
-    sources = (SOURCE,)
-
-    def check(self, device: str) -> Availability:
-        """Always available: it needs nothing but the standard library."""
-        return Availability(True)
-
-    def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """It has no options."""
-        if given:
-            raise ValueError(f"app_timers has no option {sorted(given)[0]!r}")
-        return {}
-
-    def prepare(self, request: CaptureRequest) -> CapturePlan:
-        """Tell the ranks where to spool."""
-        return CapturePlan(env={"HARNESS_SPOOL_DIR": str(request.run_dir / "spans")})
-
-    def recognise(self, path: Path, head: bytes) -> bool:
-        """A meta file with the recorder's start line; the span file beside it is found from it."""
-        return path.name.endswith(".meta.jsonl") and b'"t":"start"' in head[:4096]
-
-    def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
-        """Rows of every rank, in the order of ranks. Times stay on CLOCK_MONOTONIC."""
-        from harness_collectors import app_timers_rows as rows
-
-        ordered = sorted(files)
-        for path in ordered:
-            # Clocks of all ranks first: another host's clock is mapped through rank 0's trips.
-            yield from rows.clock_batches(read_meta(path, only=CLOCK_KINDS))
-        for path in ordered:
-            meta = read_meta(path)
-            spans = survey_spans(path.with_name(path.name.replace(".meta.jsonl", ".spans")))
-            yield from rows.meta_batches(meta)
-            counts = rows.Counts()
-            if spans.readable:
-                for records in read_records(spans):
-                    yield from rows.record_batches(meta, records, counts)
-            yield from rows.closing_batches(meta, spans, counts, path)
+    descriptor: int
+    unit: int
+    group: int
+    peer: int
+    ordinal: int
+    start_ns: int
+    num_bytes: int
 
 
-COLLECTOR = AppTimers()
+_LIVE = struct.Struct("<8s10q")
+
+
+def read_live(path: Path) -> Pending | None:
+    """The pending communication of a live page; None: nothing pending, or no such page."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_LIVE.size)
+        magic, _, _, unit, descriptor, group_peer, ordinal, start, size, *_ = _LIVE.unpack(data)
+    except (OSError, struct.error):
+        return None
+    if magic != spool.LIVE_MAGIC or descriptor <= 0:
+        return None
+    peer = (group_peer & 0xFFFFFFFF) - 1
+    return Pending(descriptor, unit, group_peer >> 32, peer, ordinal, start, size)

@@ -1,0 +1,182 @@
+"""Rows of `spans` and `collectives` from records: columns at a time, never a span at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from harness_collectors.app_timers.meta_rows import BOOL, I32, KEY_FIELDS, STR
+from harness_collectors.app_timers.spool import SOURCE, RankMeta
+from harness_schemas import spool
+from harness_schemas.spi import Batch
+
+_COMMUNICATION = (spool.KIND_COLLECTIVE, spool.KIND_P2P)
+
+
+@dataclass
+class Counts:
+    """Running totals over a rank's chunks."""
+
+    records: int = 0
+    closed_units: set[int] = field(default_factory=set)
+    last_end_ns: int = 0
+
+
+class _Lookup:
+    """Turns small ids into columns: a table of all ids is built once, rows are taken from it.
+
+    Strings stay dictionary-encoded, so that a chunk of a quarter of a million spans does not
+    carry a quarter of a million copies of "all_reduce".
+    """
+
+    def __init__(self, ids: np.ndarray, largest: int) -> None:
+        # Ids count from 1; what a torn file makes of them falls on 0, which defines nothing.
+        self.ids = np.where((ids >= 0) & (ids <= largest), ids, 0)
+        self.largest = largest
+
+    def column(self, pick: Any, kind: pa.DataType) -> pa.Array:
+        """`pick(id)` for every row, with one Python call an id."""
+        table = pa.array([pick(key) for key in range(self.largest + 1)], type=kind)
+        if pa.types.is_string(kind):
+            return pa.DictionaryArray.from_arrays(pa.array(self.ids.astype(np.int32)), table)
+        return table.take(pa.array(self.ids))
+
+
+def _describe(meta: RankMeta, records: np.ndarray) -> _Lookup:
+    return _Lookup(records[:, 0] & 0xFFFFFFFF, max(meta.descriptors, default=0))
+
+
+def _is(lookup: _Lookup, meta: RankMeta, field_name: str, *values: str) -> np.ndarray:
+    """Which rows' descriptors hold one of these values."""
+    known = meta.descriptors
+    member = [known.get(k, {}).get(field_name) in values for k in range(lookup.largest + 1)]
+    return np.array(member)[lookup.ids]
+
+
+def _source(describe: _Lookup, meta: RankMeta) -> pa.Array:
+    return describe.column(lambda k: meta.descriptors.get(k, {}).get("source") or SOURCE, STR)
+
+
+def _nullable(values: np.ndarray, valid: np.ndarray) -> pa.Array:
+    return pa.array(values, mask=~valid)
+
+
+def record_batches(meta: RankMeta, records: np.ndarray, counts: Counts) -> Iterator[Batch]:
+    """Spans, and collectives among them, of one chunk of records."""
+    if len(records) == 0:
+        return
+    counts.records += len(records)
+    counts.last_end_ns = max(counts.last_end_ns, int(records[:, 5].max()))
+    kinds = (records[:, 0] >> 40) & 0xFF
+    counts.closed_units.update(np.unique(records[kinds == spool.KIND_UNIT, 3]).tolist())
+    yield Batch("spans", _spans(meta, records, kinds))
+    chosen = np.isin(kinds, _COMMUNICATION)
+    if chosen.any():
+        yield Batch("collectives", _collectives(meta, records[chosen]))
+
+
+def _keys(meta: RankMeta, unit_ids: np.ndarray) -> dict[str, pa.Array]:
+    lookup = _Lookup(unit_ids, max(meta.units, default=0))
+    kinds = {"phase": STR, "perturbed_by": STR, "warmup": BOOL}
+    return {
+        name: lookup.column(
+            lambda unit, name=name: meta.units.get(unit, {}).get(name), kinds.get(name, I32)
+        )
+        for name in KEY_FIELDS
+    }
+
+
+def _spans(meta: RankMeta, records: np.ndarray, kinds: np.ndarray) -> pa.Table:
+    size = len(records)
+    describe = _describe(meta, records)
+
+    def described(name: str, kind: pa.DataType = STR) -> pa.Array:
+        return describe.column(lambda key: meta.descriptors.get(key, {}).get(name), kind)
+
+    # `extra` names attributes only where it is not the time a communication was issued.
+    attrs = _Lookup(
+        np.where(np.isin(kinds, _COMMUNICATION), 0, records[:, 11]), max(meta.attrs, default=0)
+    )
+    # On the device timeline these words hold the host's call, not CPU time.
+    on_device = _is(describe, meta, "timeline", "device")
+    has_cpu = (records[:, 6] >= 0) & ~on_device
+    start = pa.array(records[:, 4])
+    return pa.table(
+        {
+            "rank": pa.array(np.full(size, meta.rank, dtype=np.int32)),
+            **_keys(meta, records[:, 3]),
+            "span_id": pa.array(records[:, 1]),
+            "parent_id": _nullable(records[:, 2], records[:, 2] > 0),
+            "source": _source(describe, meta),
+            "timeline": described("timeline"),
+            "stream": pa.array((records[:, 0] >> 32) & 0xFF),
+            "name": described("name"),
+            "category": described("category"),
+            "layer": described("layer", I32),
+            "start_ns": start,
+            "end_ns": pa.array(records[:, 5]),
+            "raw_start_ns": start,
+            "launch_ns": _nullable(records[:, 6], on_device),
+            "cpu_start_ns": _nullable(records[:, 6], has_cpu),
+            "cpu_ns": _nullable(records[:, 7] - records[:, 6], has_cpu),
+            "bytes": _nullable(records[:, 8], records[:, 8] >= 0),
+            "complete": pa.array(np.ones(size, dtype=bool)),
+            "attrs": attrs.column(lambda key: _attrs_text(meta, key), STR),
+        }
+    )
+
+
+def _attrs_text(meta: RankMeta, key: int) -> str | None:
+    found = meta.attrs.get(key)
+    return json.dumps(found.get("attrs", {}), sort_keys=True) if found else None
+
+
+def _collectives(meta: RankMeta, records: np.ndarray) -> pa.Table:
+    size = len(records)
+    describe = _describe(meta, records)
+    groups = _Lookup(records[:, 9] >> 32, max(meta.groups, default=0))
+    op = describe.column(lambda key: meta.descriptors.get(key, {}).get("op"), STR)
+    peer = (records[:, 9] & 0xFFFFFFFF) - 1
+
+    def is_op(*names: str) -> np.ndarray:
+        return _is(describe, meta, "op", *names)
+
+    mine = np.full(size, meta.rank, dtype=np.int64)
+    # A rooted operation keeps its root where a point-to-point call keeps its peer.
+    source_rank = np.where(is_op("send"), mine, peer)
+    target_rank = np.where(is_op("recv"), mine, peer)
+    has_source = is_op("send", "recv", "broadcast", "scatter") & (peer >= 0)
+    has_target = is_op("send", "recv", "reduce", "gather") & (peer >= 0)
+    on_device = _is(describe, meta, "timeline", "device")
+    enqueue = np.where(records[:, 11] > 0, records[:, 11], records[:, 4])
+    enqueue = np.where(on_device, records[:, 6], enqueue)
+    start = pa.array(records[:, 4])
+    return pa.table(
+        {
+            "rank": pa.array(mine.astype(np.int32)),
+            **_keys(meta, records[:, 3]),
+            "span_id": pa.array(records[:, 1]),
+            "source": _source(describe, meta),
+            "timeline": describe.column(
+                lambda key: meta.descriptors.get(key, {}).get("timeline"), STR
+            ),
+            "comm_group": groups.column(meta.group_name, STR),
+            "seq": _nullable(records[:, 10], records[:, 10] >= 0),
+            "op": op,
+            "src_rank": _nullable(source_rank.astype(np.int32), has_source),
+            "dst_rank": _nullable(target_rank.astype(np.int32), has_target),
+            "bytes": _nullable(records[:, 8], records[:, 8] >= 0),
+            "dtype": describe.column(lambda key: meta.descriptors.get(key, {}).get("dtype"), STR),
+            "group_size": groups.column(lambda key: len(meta.group_ranks(key)) or None, I32),
+            "enqueue_ns": pa.array(enqueue),
+            "start_ns": start,
+            "end_ns": pa.array(records[:, 5]),
+            "duration_ns": pa.array(records[:, 5] - records[:, 4]),
+            "return_ns": _nullable(records[:, 7], on_device),
+        }
+    )
