@@ -225,10 +225,13 @@ def device_span(name: str, category: str = "other") -> DeviceSpan | Noop:
     return DeviceSpan(rec, rec.device, head)
 
 
-def graph_marks() -> GraphMarks | None:
+def graph_marks(instrumented: bool) -> GraphMarks | None:
     """Marks for one CUDA graph about to be captured; None while no device is recorded."""
     rec = _active
-    return rec.device.graph_marks() if rec is not None and rec.device is not None else None
+    if rec is None or rec.device is None:
+        return None
+    marks: GraphMarks = rec.device.graph_marks(instrumented)
+    return marks
 
 
 def group(ranks: list[int] | tuple[int, ...], name: str = "", token: Any = None) -> int:

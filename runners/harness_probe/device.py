@@ -206,9 +206,9 @@ class DeviceTimeline:
         self._pending.clear()
         self._rec.meta.write("device_end", lost=lost)
 
-    def graph_marks(self) -> GraphMarks:
+    def graph_marks(self, instrumented: bool) -> GraphMarks:
         """Marks for one graph that is going to be captured."""
-        marks = GraphMarks(self, self._rec, self._cuda)
+        marks = GraphMarks(self, self._rec, self._cuda, len(self._marks) + 1, instrumented)
         self._marks.append(marks)
         return marks
 
@@ -226,59 +226,80 @@ class _Mark:
 
 @dataclass
 class GraphMarks:
-    """External events inside one instrumented graph, read after each of its replays.
+    """What a CUDA graph holds, and when its parts ran.
 
     `with marks.capture(): ...` inside the capture, `with marks.replay(): graph.replay()` later.
-    The events hold the latest replay only: they are read when the next one begins, or at
-    `resolve`; a replay that is not over by then is counted as lost.
+    A clean graph remembers its communication calls and takes one event pair a replay around the
+    launch. An instrumented one has external events around every call inside the graph; they hold
+    the latest replay only, so they are read when the next one begins or at `resolve`, and a
+    replay that is not over by then is counted as lost.
     """
 
     timeline: DeviceTimeline
     rec: Recorder
     cuda: Any
+    graph_id: int
+    instrumented: bool
     marks: list[_Mark] = field(default_factory=list)
+    calls: list[tuple[str, int, int, int, str]] = field(default_factory=list)
     lost: int = 0
     _replayed: tuple[Base, int, int, int] | None = None
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[None]:
-        """Everything captured inside is the graph's span; collectives in it are marked."""
-        head = self.rec.descriptor(
-            KIND_DEVICE,
-            ("graph", "graph_events"),
-            name="graph",
-            category="graph",
-            timeline="device",
-            source="graph_events",
-        )
-        whole = _Mark(head, self._external(), self._external())
+        """Everything captured inside is the graph's; communication in it is noted."""
         self.timeline.capturing = self
-        whole.start.record()
+        whole = self._mark(self._head("graph_events"))
         try:
             yield
         finally:
-            whole.end.record()
             self.timeline.capturing = None
-            self.marks.insert(0, whole)
+            if whole is not None:
+                whole.end.record()
+                self.marks.insert(0, whole)
+            self.rec.meta.write(
+                "graph", id=self.graph_id, instrumented=self.instrumented, calls=self.calls
+            )
+
+    def _head(self, source: str) -> int:
+        return self.rec.descriptor(
+            KIND_DEVICE,
+            ("graph", self.graph_id, source),
+            name="graph",
+            category="graph",
+            timeline="device",
+            source=source,
+            graph=self.graph_id,
+        )
+
+    def _mark(self, head: int, *what: Any) -> _Mark | None:
+        if not self.instrumented:
+            return None
+        events = [self.cuda.Event(enable_timing=True, external=True) for _ in range(2)]
+        mark = _Mark(head, *events, *what)
+        mark.start.record()
+        return mark
 
     def around(
         self, op: str, group: int, peer: int, num_bytes: int, dtype: str, call: Callable[[], Any]
     ) -> Any:
-        """Capture a communication call between two external events."""
+        """Capture a communication call, between two external events if instrumented."""
+        self.calls.append((op, group, peer, num_bytes, dtype))
         head = device_head(self.rec, op, dtype, "graph_events")
-        mark = _Mark(head, self._external(), self._external(), num_bytes, op, group, peer)
-        mark.start.record()
+        mark = self._mark(head, num_bytes, op, group, peer)
         result = call()
-        mark.end.record()
-        self.marks.append(mark)
+        if mark is not None:
+            mark.end.record()
+            self.marks.append(mark)
         return result
-
-    def _external(self) -> Any:
-        return self.cuda.Event(enable_timing=True, external=True)
 
     @contextlib.contextmanager
     def replay(self) -> Iterator[None]:
-        """Around one replay of the instrumented graph."""
+        """Around one replay of the graph."""
+        if not self.instrumented:
+            with DeviceSpan(self.rec, self.timeline, self._head("app_timers")):
+                yield
+            return
         self.read()
         if self._replayed is not None:
             self.lost += len(self.marks)
@@ -296,19 +317,8 @@ class GraphMarks:
         self._replayed = None
         for mark in self.marks:
             ordinal = next_ordinal(self.rec, mark.op, mark.group, mark.peer) if mark.op else -1
-            group_peer = mark.group << 32 | (mark.peer + 1)
-            item = Interval(
-                base,
-                None,
-                None,
-                mark.head,
-                unit,
-                begin,
-                returned,
-                mark.num_bytes,
-                group_peer,
-                ordinal,
-            )
+            words = (mark.num_bytes, mark.group << 32 | (mark.peer + 1), ordinal)
+            item = Interval(base, None, None, mark.head, unit, begin, returned, *words)
             start, end = base.at(mark.start), base.at(mark.end)
             self.timeline.write(item, start, max(start, end))
 

@@ -91,6 +91,7 @@ META_KINDS: Final = (
     "collection",
     "device",
     "device_end",
+    "graph",
     "error",
     "end",
 )
