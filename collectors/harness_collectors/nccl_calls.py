@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS: Final = 1 << 17
 POINT_TO_POINT: Final = ("send", "recv")
+NOT_TIMED: Final = "the log prints calls, not intervals"
 _UNKNOWN: Final = -1
 
 
@@ -36,21 +36,20 @@ def call_batches(evidence: Evidence, resolution: Resolution, source: str) -> Ite
                 yield Batch("collectives", table.rows(kinds, counts, choices, times))
 
 
-@dataclass(frozen=True)
-class _Peers:
-    """Sender and receiver of a point-to-point call; unknown where the group's members are."""
-
-    source: int | None
-    target: int | None
-
-
-def _peers(kind: CallKind) -> _Peers:
+def _ends(kind: CallKind) -> tuple[int | None, int | None]:
+    """Global ranks of sender and receiver; of a rooted operation only the root's. NULL: unknown."""
     comm = kind.comm
-    if kind.op not in POINT_TO_POINT or comm.global_rank is None or comm.members is None:
-        return _Peers(None, None)
-    peer = comm.members[kind.root] if kind.root < len(comm.members) else None
-    own = comm.global_rank
-    return _Peers(own, peer) if kind.op == "send" else _Peers(peer, own)
+    if comm.members is None or kind.root >= len(comm.members):
+        return None, None
+    root, own = comm.members[kind.root], comm.global_rank
+    return {
+        "send": (own, root),
+        "recv": (root, own),
+        "broadcast": (root, None),
+        "scatter": (root, None),
+        "reduce": (None, root),
+        "gather": (None, root),
+    }.get(kind.op, (None, None))
 
 
 @lru_cache(maxsize=4096)
@@ -97,18 +96,19 @@ class _KindTable:
     def _shared_columns(kinds: list[CallKind], source: str) -> dict[str, pa.Array]:
         import pyarrow as pa
 
-        peers = [_peers(kind) for kind in kinds]
+        ends = [_ends(kind) for kind in kinds]
         return {
             "rank": pa.array([kind.comm.global_rank for kind in kinds], pa.int32()),
             "source": pa.array([source] * len(kinds), pa.string()),
             "timeline": pa.array(["host"] * len(kinds), pa.string()),
             "comm_group": pa.array([kind.comm.group for kind in kinds], pa.string()),
             "op": pa.array([kind.op for kind in kinds], pa.string()),
-            "src_rank": pa.array([peer.source for peer in peers], pa.int32()),
-            "dst_rank": pa.array([peer.target for peer in peers], pa.int32()),
+            "src_rank": pa.array([source for source, _ in ends], pa.int32()),
+            "dst_rank": pa.array([target for _, target in ends], pa.int32()),
             "dtype": pa.array([kind.dtype for kind in kinds], pa.string()),
             "group_size": pa.array([kind.nranks for kind in kinds], pa.int32()),
             "transport": pa.array([transport_of(kind) for kind in kinds], pa.string()),
+            "unsplit_reason": pa.array([NOT_TIMED] * len(kinds), pa.string()),
         }
 
     @staticmethod
@@ -131,9 +131,8 @@ class _KindTable:
         for kind in kinds:
             key: Any = ("comm", kind.comm.order)
             if kind.op in POINT_TO_POINT:
-                pair = _peers(kind)
-                key = (kind.op, pair.source, pair.target)
-                if None in (pair.source, pair.target):
+                key = (kind.op, *_ends(kind))
+                if None in key:
                     key = (kind.op, kind.comm.order, kind.root)
             counters.append(numbers[key] if _is_counted(kind.comm) else _UNKNOWN)
         return counters

@@ -110,11 +110,20 @@ def _world(comms: list[Comm], world_size: int | None) -> list[Comm]:
     size = max((comm.nranks or 0 for comm in roots), default=0)
     if not size or (world_size is not None and size != world_size):
         return []
-    largest = [comm for comm in roots if comm.nranks == size]
-    if len({comm.get("commId") for comm in largest} - {None}) > 1:
+    by_id: dict[str | None, list[Comm]] = defaultdict(list)
+    for comm in roots:
+        if comm.nranks == size:
+            by_id[comm.get("commId")].append(comm)
+    unnamed = by_id.pop(None, [])  # old versions print no identity
+    first, *others = by_id.values() or [unnamed]
+    # Several over the same processes agree on who is who; sub-groups side by side do not.
+    if any(_seats(comms) != _seats(first) for comms in others):
         return []
-    ranks = [comm.rank for comm in largest]
-    return largest if len(set(ranks)) == len(ranks) else []
+    return first if len({comm.rank for comm in first}) == len(first) else []
+
+
+def _seats(comms: list[Comm]) -> set[tuple[int | None, int, str | None]]:
+    return {(comm.rank, comm.process.order, comm.get("cudaDev")) for comm in comms}
 
 
 def _assign_ranks(

@@ -319,6 +319,26 @@ def test_ranks_of_sub_groups_without_a_world_are_unknown(tmp_path):
     assert counted(comms, "rank", "comm_rank") == {(None, 0): 2, (None, 1): 2}
 
 
+def test_two_groups_of_all_ranks_agree_on_ranks(tmp_path):
+    text = ""
+    for pid, rank in ((10, 0), (11, 1)):
+        for number in (1, 2):
+            line = f"comm 0xa{pid}{number} rank {rank} nranks 2 cudaDev 0 busId 6 commId 0x{number}"
+            text += f"n:{pid}:1 [0] NCCL INFO {line} - Init COMPLETE\n"
+    comms = ingest_text(tmp_path, text)["nccl_comms"]
+    assert counted(comms, "rank", "comm_rank") == {(0, 0): 2, (1, 1): 2}
+    assert {json.loads(row["attrs"])["group"] for row in comms} == {"[0,1]#0", "[0,1]#1"}
+
+
+def test_a_rooted_call_names_its_root(tmp_path):
+    call = CALL.format(count=1, comm="0xa1", nranks=4).replace("root 0", "root 2")
+    text = f"{P}{INIT} busId 60 commId 0x1 - Init COMPLETE\n"
+    text += "".join(f"{P}{call.replace('AllReduce', op)}\n" for op in ("Broadcast", "Reduce"))
+    calls = ingest_text(tmp_path, text)["collectives"]
+    assert [(row["src_rank"], row["dst_rank"]) for row in calls] == [(2, None), (None, 2)]
+    assert {row["unsplit_reason"] for row in calls} == {"the log prints calls, not intervals"}
+
+
 def test_our_own_record_of_ranks_overrides(tmp_path):
     spans = tmp_path / "spans"
     spans.mkdir()
