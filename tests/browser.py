@@ -91,13 +91,14 @@ class Browser:
         return [row["message"] for row in rows if row["level"] in ("WARNING", "SEVERE")]
 
     def requests(self) -> list[str]:
-        """Addresses asked for since the last call."""
+        """Addresses asked for since the last call, less images that the page itself made."""
         rows = self.call("POST", "/se/log", {"type": "performance"})
         events = [json.loads(row["message"])["message"] for row in rows]
         return [
             event["params"]["request"]["url"]
             for event in events
             if event["method"] == "Network.requestWillBeSent"
+            and not event["params"]["request"]["url"].startswith("data:image/")
         ]
 
     def picture(self, path: Path, top: int = 0, height: int | None = None) -> None:

@@ -199,12 +199,14 @@ def hostile(tmp_path_factory):
             [
                 {
                     "host": HOSTILE,
+                    "rank": None,
                     "metric": name,
+                    "source": HOSTILE,
                     "unit": HOSTILE,
                     "ts_ns": EPOCH_NS + k,
-                    "value": k,
+                    "value": float(k),
                 }
-                for k in (1.0, 2.0)
+                for k in (1, 2)
                 for name in ("rss", HOSTILE)
             ],
         ),
