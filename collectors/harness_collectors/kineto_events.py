@@ -251,28 +251,39 @@ class Nesting:
         """Which rows are no operator inside another one (boolean)."""
         result = np.ones(len(kind), np.bool_)
         ops = np.flatnonzero(kind == OP)
-        end = start + np.maximum(dur, 0)
-        for owner in np.unique(thread[ops]).tolist():
-            mine = ops[thread[ops] == owner]
-            first, last = self._last.get(owner, (-_LIMIT, -_LIMIT))
-            starts = start[mine]
-            self.unordered |= bool(starts[0] < first or (starts[1:] < starts[:-1]).any())
-            inside = _is_inside(starts, end[mine])
-            inside |= (starts >= first) & (end[mine] <= last)
-            result[mine[inside]] = False
-            longest = mine[end[mine].argmax()]
-            if end[longest] > last:
-                self._last[owner] = (int(start[longest]), int(end[longest]))
+        owners = set(thread[ops].tolist())
+        for owner in owners:
+            mine = ops if len(owners) == 1 else ops[thread[ops] == owner]
+            result[mine] = ~self._inside(owner, start[mine], dur[mine])
         return result
+
+    def _inside(self, owner: int, start: np.ndarray, dur: np.ndarray) -> np.ndarray:
+        end = start + np.maximum(dur, 0)
+        first, last = self._last.get(owner, (-_LIMIT, -_LIMIT))
+        step = np.diff(start)
+        ordered = not (step < 0).any() and not ((step == 0) & (np.diff(end) > 0)).any()
+        self.unordered |= not ordered or bool(start[0] < first)
+        inside = _reached(end) if ordered else _is_inside(start, end)
+        inside |= (start >= first) & (end <= last)
+        longest = int(end.argmax())
+        if end[longest] > last:
+            self._last[owner] = (int(start[longest]), int(end[longest]))
+        return inside
 
 
 def _is_inside(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Which intervals lie in another one (boolean); of equal ones all but the first."""
     order = np.lexsort((-end, start))
-    # What ends before the latest end of those that began earlier lies inside one of them.
-    reach = np.maximum.accumulate(np.concatenate(([-_LIMIT], end[order][:-1])))
     result = np.empty(len(start), np.bool_)
-    result[order] = end[order] <= reach
+    result[order] = _reached(end[order])
+    return result
+
+
+def _reached(end: np.ndarray) -> np.ndarray:
+    """The same for intervals in the order of their starts: what ends before the latest end of
+    those that began earlier lies inside one of them."""
+    result = np.zeros(len(end), np.bool_)
+    result[1:] = end[1:] <= np.maximum.accumulate(end)[:-1]
     return result
 
 

@@ -60,10 +60,11 @@ class _Classes:
     def of(self, kind: np.ndarray, name: np.ndarray) -> np.ndarray:
         """Codes of rows."""
         codes: np.ndarray = self._table[kind, name]
-        new = np.flatnonzero(codes < 0)
-        if new.size:
-            pairs = {(int(kind[row]), int(name[row])) for row in new.tolist()}
-            for what, text in sorted(pairs):
+        new = codes < 0
+        if new.any():
+            pairs = np.unique(kind[new].astype(np.int64) << 32 | name[new])
+            for pair in pairs.tolist():
+                what, text = pair >> 32, pair & 0xFFFFFFFF
                 self._table[what, text] = self.code(self._classify(what, text))
             codes = self._table[kind, name]
         return codes

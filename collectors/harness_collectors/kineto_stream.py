@@ -24,7 +24,10 @@ E = TypeVar("E")
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 BLOCK_BYTES: Final = 1 << 18
-READ_AHEAD_BLOCKS: Final = 8
+"""What is decoded at once: it and its events fit the processor's cache."""
+INFLATED_BYTES: Final = 1 << 21
+"""What is gunzipped at once: large, since each handing over may wait for the interpreter."""
+READ_AHEAD: Final = 3
 MAX_HEADER_BYTES: Final = 32 << 20
 """Largest text before or after the events that is kept."""
 MAX_EVENT_BYTES: Final = 16 << 20
@@ -85,19 +88,21 @@ def read_blocks(path: Path, health: Health) -> Generator[bytes, None, None]:
     with path.open("rb") as stream:
         magic = stream.read(2)
         stream.seek(0)
-        if magic == GZIP_MAGIC:
-            blocks = _read_ahead(_inflate(stream, health))
-        else:
-            blocks = iter(lambda: stream.read(BLOCK_BYTES), b"")
-        for block in blocks:
-            health.bytes += len(block)
-            yield block
+        if magic != GZIP_MAGIC:
+            while block := stream.read(BLOCK_BYTES):
+                health.bytes += len(block)
+                yield block
+            return
+        for inflated in _read_ahead(_inflate(stream, health)):
+            health.bytes += len(inflated)
+            for start in range(0, len(inflated), BLOCK_BYTES):
+                yield inflated[start : start + BLOCK_BYTES]
 
 
 def _inflate(stream: BinaryIO, health: Health) -> Iterator[bytes]:
     taken = given = 0
     engine = zlib.decompressobj(wbits=31)
-    while compressed := stream.read(BLOCK_BYTES // 4):
+    while compressed := stream.read(INFLATED_BYTES // 8):
         taken += len(compressed)
         while compressed:
             if engine.eof:
@@ -106,7 +111,7 @@ def _inflate(stream: BinaryIO, health: Health) -> Iterator[bytes]:
                 engine = zlib.decompressobj(wbits=31)
             before = engine.copy()
             try:
-                block = engine.decompress(compressed, BLOCK_BYTES)
+                block = engine.decompress(compressed, INFLATED_BYTES)
             except zlib.error:
                 health.cut = "the gzip stream is damaged"
                 yield from _crumbs(before, compressed)
@@ -124,7 +129,7 @@ def _inflate(stream: BinaryIO, health: Health) -> Iterator[bytes]:
 
 def _crumbs(engine: Any, compressed: bytes) -> Iterator[bytes]:
     """What can still be inflated before the damage: a call that fails gives nothing at all."""
-    for place in range(0, min(len(compressed), BLOCK_BYTES), 16):
+    for place in range(0, len(compressed), 16):
         try:
             block = engine.decompress(compressed[place : place + 16])
         except zlib.error:
@@ -136,7 +141,7 @@ def _crumbs(engine: Any, compressed: bytes) -> Iterator[bytes]:
 def _read_ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """The same blocks, made in a thread: inflating releases the interpreter's lock."""
     with ThreadPoolExecutor(1, "gunzip") as pool:
-        pending = deque(pool.submit(next, blocks, b"") for _ in range(READ_AHEAD_BLOCKS))
+        pending = deque(pool.submit(next, blocks, b"") for _ in range(READ_AHEAD))
         while block := pending.popleft().result():
             pending.append(pool.submit(next, blocks, b""))
             yield block
