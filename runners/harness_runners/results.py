@@ -166,24 +166,31 @@ class Writer:
         times = [token_times(generated.units, row, n) for row, n in enumerate(lengths)]
         arrived = self._arrivals[job.repeat]
         record_requests(job, lengths, times, arrived, self._started)
-        self._trace(job, times)
+        self._trace(job, generated.units, times)
         if job.keep_logits:
             self._keep_logits(job, generated, tokens, lengths)
         elif not job.warmup:
             self._completions.add(job, tokens, lengths)
 
-    def _trace(self, job: BatchJob, times: Sequence[tuple[int, int]]) -> None:
-        if self._units.telemetry is None:
+    def _trace(
+        self, job: BatchJob, units: Sequence[UnitRecord], times: Sequence[tuple[int, int]]
+    ) -> None:
+        """The batch's phases and requests as OpenTelemetry spans."""
+        telemetry = self._units.telemetry
+        if telemetry is None:
             return
+        keys = {"batch": job.index, "repeat": job.repeat}
+        filled = max(unit.host_ns for unit in units if unit.step == 0)
+        telemetry.add("prefill", self._started, filled, **keys)
+        telemetry.add("decode", filled, max(unit.host_ns for unit in units), **keys)
         for request, (first, end) in zip(job.requests, times, strict=True):
-            self._units.telemetry.add(
+            telemetry.add(
                 "request",
                 self._started,
                 end,
                 request_id=request.id,
-                batch=job.index,
-                repeat=job.repeat,
                 time_to_first_token_ns=first - self._started,
+                **keys,
             )
 
     def _keep_logits(

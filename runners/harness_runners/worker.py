@@ -24,7 +24,7 @@ from harness_runners.prompts import Request
 from harness_runners.rank_process import RankEnv
 from harness_runners.results import Writer
 from harness_runners.units import Hooks, Units
-from harness_schemas.errors import UsageError
+from harness_schemas.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
     from harness_runners.telemetry import Telemetry
@@ -37,8 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one rank to its end; the process exits with 0, 1, or 2 for a user's mistake."""
     parser = argparse.ArgumentParser(prog="harness_runners.worker", description=__doc__)
     parser.add_argument("--plan", type=Path, required=True, help="plan.json of the run")
-    plan = RunPlan.read(parser.parse_args(argv).plan)
-    env = RankEnv.read()
+    try:
+        plan, env = RunPlan.read(parser.parse_args(argv).plan), RankEnv.read()
+    except HarnessError as error:  # before the rank has a log of its own
+        sys.stderr.write(f"harness: {error.message}\n")
+        return error.exit_code
     rank_process.redirect_output(plan.run, env.rank)
     rank_process.watch_signals()
     probe.start(plan.run.spans, env.rank, env.world_size, env.local_rank)
@@ -49,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001 (however a rank ends, it says why)
         code = rank_process.report_failure(env.rank, error)
     units.close()
-    rank_process.leave(code)
+    return rank_process.leave(code)
 
 
 def run_rank(plan: RunPlan, env: RankEnv, units: Units) -> None:

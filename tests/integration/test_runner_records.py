@@ -211,19 +211,23 @@ def test_telemetry_has_the_phases_and_the_requests(runs):
         for span in json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]:
             names[span["name"]] += 1
     assert names["request"] == 9
+    assert names["prefill"] == names["decode"] == 3
     assert names["rank 2"] == names["load"] == names["startup"] == 1
 
 
 @pytest.mark.parametrize(("every", "count"), [("step", 1), ("layer", 4)])
 def test_an_injected_delay_comes_back_as_the_peers_waiting(runs, every, count):
-    """Rank 1 is late, so rank 0's all-reduces take longer by the delay; rank 1's do not."""
-    waits = []
+    """Rank 1 is late, so rank 0 enters the all-reduces before it, by the delay in all."""
+    starts = []
     for rank in range(2):
-        reduced = collections.Counter()
+        starts.append({})
         for record in Rank(runs[every], rank).records["collective"]:
             if record.name == "all_reduce" and record.unit["phase"] == "decode":
-                reduced[record.unit["step"]] += record.end_ns - record.start_ns
-        waits.append(sorted(reduced.values())[len(reduced) // 2])
-    injected = count * DELAY_NS
-    assert waits[0] - waits[1] > 0.8 * injected
-    assert waits[0] > 0.9 * injected
+                starts[rank][record.ordinal] = (record.unit["step"], record.start_ns)
+    waits = [collections.Counter(), collections.Counter()]
+    for ordinal, (step, start) in starts[0].items():
+        late = starts[1][ordinal][1] - start
+        waits[late < 0][step] += abs(late)
+    first, second = (sorted(waits[rank][step] for step in range(1, 6))[2] for rank in range(2))
+    assert first > 0.9 * count * DELAY_NS
+    assert second < first / 2

@@ -28,10 +28,10 @@ class Positions:
 
     def _make_mask(self, window: int | None) -> torch.Tensor:
         keys = torch.arange(self._num_slots, device=self.slots.device)
-        distance = self.slots[:, None] - keys[None, :]
-        seen = distance >= 0
+        queries = self.slots[:, None]
+        seen = keys <= queries
         if window is not None:
-            seen &= distance < window
-        allowed = seen[None] & (keys[None, None, :] >= self._pad[:, None, None])
+            seen &= keys > queries - window
+        allowed = seen[None] & (keys >= self._pad[:, None])[:, None]
         # A padding query sees itself: a row without any key would be NaN, and NaN spreads.
-        return (allowed | (distance == 0)[None])[:, None]
+        return (allowed | (keys == queries)[None])[:, None]
