@@ -144,38 +144,98 @@ def _cpu_inside(
 
 
 def _device_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
+    if evidence.source == "app_timers":
+        yield from _event_rows(con, evidence)
+    elif evidence.source == "graph_events":
+        yield from _graph_rows(con, evidence)
+    else:
+        yield from _kernel_rows(con, evidence)
+
+
+def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
+    """Kernel records cover everything that ran on the device: the rest is idle."""
     transfer, wait, unsplit = _communication(con, evidence)
-    classes = [
-        _spans(con, evidence, "category IN ('compute', 'memset')"),
-        _spans(con, evidence, "category = 'comm_fused'"),
-        transfer,
-        wait,
-        unsplit,
-        _spans(con, evidence, "category = 'memcpy'"),
-    ]
-    names = [
-        "compute_ns",
-        "fused_ns",
-        "comm_transfer_ns",
-        "comm_wait_ns",
-        "comm_unsplit_ns",
-        "memcpy_ns",
-    ]
-    units = _device_units(con, evidence)
-    for keys, edges in (*([units] if units else []), *_activity(con, evidence)):
-        parts = divide(edges, classes)
-        window = np.diff(edges)
-        columns: dict[str, Any] = {name: parts[:, k] for k, name in enumerate(names)}
-        # Kernel records cover everything that ran on the device: the rest is idle.
-        columns["idle_ns"] = window - parts.sum(axis=1)
-        columns["unresolved_ns"] = np.zeros(len(window), dtype=np.int64)
-        yield _table(evidence, keys, edges[:-1], window, np.ones(len(window), dtype=bool), columns)
+    classes = {
+        "compute_ns": _spans(con, evidence, "category IN ('compute', 'memset')"),
+        "fused_ns": _spans(con, evidence, "category = 'comm_fused'"),
+        "comm_transfer_ns": transfer,
+        "comm_wait_ns": wait,
+        "comm_unsplit_ns": unsplit,
+        "memcpy_ns": _spans(con, evidence, "category = 'memcpy'"),
+    }
+    units = _kernel_units(con, evidence)
+    for windows in (*([units] if units else []), *_activity(con, evidence)):
+        parts = divide(windows.edges, list(classes.values()))[windows.kept]
+        length = np.diff(windows.edges)[windows.kept]
+        columns: dict[str, Any] = {name: parts[:, k] for k, name in enumerate(classes)}
+        columns["idle_ns"] = length - parts.sum(axis=1)
+        columns["unresolved_ns"] = np.zeros(len(length), dtype=np.int64)
+        whole = np.ones(len(length), dtype=bool)
+        starts = windows.edges[:-1][windows.kept]
+        yield _table(evidence, windows.keys, starts, length, whole, columns)
 
 
-def _device_units(
-    con: duckdb.DuckDBPyConnection, evidence: Evidence
-) -> tuple[dict[str, Any], Times] | None:
-    """Windows from the first device work launched in a unit to the first launched in the next."""
+def _event_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
+    """Event pairs alone: communication from the return of its call on, the rest unknown."""
+    windows = _marked_units(con, evidence)
+    if windows is None:
+        return
+    transfer, wait, unsplit = _communication(con, evidence)
+    copies = _spans(con, evidence, "category = 'memcpy'")
+    parts = divide(windows.edges, [transfer, wait, unsplit, copies])
+    length = np.diff(windows.edges)
+    columns: dict[str, Any] = {
+        "comm_transfer_ns": parts[:, 0],
+        "comm_wait_ns": parts[:, 1],
+        "comm_unsplit_ns": parts[:, 2],
+        "memcpy_ns": parts[:, 3],
+        "unresolved_ns": length - parts.sum(axis=1),
+    }
+    whole = np.ones(len(length), dtype=bool)
+    yield _table(evidence, windows.keys, windows.edges[:-1], length, whole, columns)
+
+
+def _graph_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
+    """Inside an instrumented replay what is not communication is compute; outside it unknown."""
+    events = Evidence(evidence.rank, "app_timers", "device")
+    windows = _marked_units(con, events)
+    replays = _spans(con, evidence, "category = 'graph'")
+    if windows is None or len(replays.start) == 0:
+        return
+    transfer, wait, unsplit = _communication(con, evidence)
+    _, _, outside = _communication(con, events)
+    copies = _spans(con, events, "category = 'memcpy'")
+    parts = divide(windows.edges, [transfer, wait, unsplit, replays, outside, copies])
+    length = np.diff(windows.edges)
+    seen = parts[:, 3] > 0
+    columns: dict[str, Any] = {
+        "compute_ns": parts[:, 3],
+        "comm_transfer_ns": parts[:, 0],
+        "comm_wait_ns": parts[:, 1],
+        "comm_unsplit_ns": parts[:, 2] + parts[:, 4],
+        "memcpy_ns": parts[:, 5],
+        "unresolved_ns": length - parts.sum(axis=1),
+    }
+    chosen = {name: values[seen] for name, values in columns.items()}
+    keys = {name: column.filter(pa.array(seen)) for name, column in windows.keys.items()}
+    whole = np.ones(int(seen.sum()), dtype=bool)
+    yield _table(evidence, keys, windows.edges[:-1][seen], length[seen], whole, chosen)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows on a device: edges, which of the windows between them are units, their keys."""
+
+    keys: dict[str, Any]
+    edges: Times
+    kept: NDArray[np.bool_]
+
+
+def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows | None:
+    """Windows from the first device work launched in a unit to the first launched in the next.
+
+    Between two windows of a profiler nothing was recorded: there a unit ends with its own work.
+    """
     table = _arrow(
         con,
         f"""
@@ -189,13 +249,38 @@ def _device_units(
     )
     if table.num_rows == 0:
         return None
-    edges = tile(table["first_ns"].to_numpy(), table["last_ns"].to_numpy())
-    return {name: table[name] for name in KEYS}, edges
+    first, last = table["first_ns"].to_numpy(), table["last_ns"].to_numpy()
+    opened = _spans_at(con, evidence, "host", "name = 'torch_profiler.window'").start
+    recording = np.searchsorted(np.sort(opened), first, side="right")
+    cut = np.append(recording[1:] != recording[:-1], False)
+    # A cut unit gets an edge at its own end; what lies between that and the next is no unit.
+    ends = np.maximum(last, first)[cut]
+    edges = np.sort(np.concatenate([tile(first, last), np.minimum(ends, first[1:][cut[:-1]])]))
+    kept = np.isin(edges[:-1], first)
+    kept[1:] &= edges[1:-1] != edges[:-2]
+    return Windows({name: table[name] for name in KEYS}, edges, kept)
 
 
-def _activity(
-    con: duckdb.DuckDBPyConnection, evidence: Evidence
-) -> list[tuple[dict[str, Any], Times]]:
+def _marked_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows | None:
+    """Windows between the events that the recorder put at the start of every unit."""
+    table = _arrow(
+        con,
+        f"""
+        SELECT {", ".join(KEYS)}, start_ns, end_ns FROM run.spans
+        WHERE rank = ? AND source = ? AND timeline = 'device' AND category = 'unit'
+          AND end_ns IS NOT NULL
+        ORDER BY start_ns, span_id
+        """,
+        [evidence.rank, evidence.source],
+    )
+    if table.num_rows == 0:
+        return None
+    edges = tile(table["start_ns"].to_numpy(), table["end_ns"].to_numpy())
+    kept = np.ones(len(edges) - 1, dtype=bool)
+    return Windows({name: table[name] for name in KEYS}, edges, kept)
+
+
+def _activity(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> list[Windows]:
     row = con.execute(
         """
         SELECT min(start_ns), max(end_ns) FROM run.spans
@@ -206,7 +291,8 @@ def _activity(
     ).fetchone()
     if row is None or row[0] is None:
         return []
-    return [({"phase": pa.array([ALL])}, np.array(row, dtype=np.int64))]
+    edges = np.array(row, dtype=np.int64)
+    return [Windows({"phase": pa.array([ALL])}, edges, np.array([True]))]
 
 
 # -- shared ----------------------------------------------------------------------------------
@@ -218,7 +304,9 @@ def _communication(
     """Transfer, wait and unsplit intervals: a rank waits first, then data moves."""
     found = con.execute(
         """
-        SELECT start_ns, end_ns, coalesce(wait_ns, -1) AS wait_ns FROM run.collectives
+        SELECT CASE WHEN wait_method = 'bounded' THEN end_ns - low_ns ELSE start_ns END AS start_ns,
+          end_ns, coalesce(wait_ns, -1) AS wait_ns
+        FROM run.collectives
         WHERE rank = ? AND source = ? AND timeline = ? AND end_ns IS NOT NULL
         """,
         [evidence.rank, evidence.source, evidence.timeline],
@@ -234,12 +322,18 @@ def _communication(
 
 
 def _spans(con: duckdb.DuckDBPyConnection, evidence: Evidence, where: str) -> Intervals:
+    return _spans_at(con, evidence, evidence.timeline, where)
+
+
+def _spans_at(
+    con: duckdb.DuckDBPyConnection, evidence: Evidence, timeline: str, where: str
+) -> Intervals:
     found = con.execute(
         f"""
         SELECT start_ns, end_ns FROM run.spans
         WHERE rank = ? AND source = ? AND timeline = ? AND end_ns IS NOT NULL AND {where}
         """,
-        [evidence.rank, evidence.source, evidence.timeline],
+        [evidence.rank, evidence.source, timeline],
     ).fetchnumpy()
     return Intervals(_plain(found["start_ns"]), _plain(found["end_ns"]))
 

@@ -248,7 +248,7 @@ def _stuck(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     rows = con.execute(
         """
         SELECT comm_group, seq, op, list(DISTINCT rank ORDER BY rank), any_value(group_size)
-        FROM collectives WHERE end_ns IS NULL AND op NOT IN ('send', 'recv')
+        FROM collectives WHERE unsplit_reason = 'never ended' AND op NOT IN ('send', 'recv')
         GROUP BY comm_group, seq, op ORDER BY seq
         """
     ).fetchall()
@@ -264,7 +264,7 @@ def _stuck(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     pairs = con.execute(
         """
         SELECT op, rank, src_rank, dst_rank, seq FROM collectives
-        WHERE end_ns IS NULL AND op IN ('send', 'recv') ORDER BY rank
+        WHERE unsplit_reason = 'never ended' AND op IN ('send', 'recv') ORDER BY rank
         """
     ).fetchall()
     for op, rank, source, target, seq in pairs:

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors.app_timers.meta_rows import BOOL, I32, KEY_FIELDS, STR
-from harness_collectors.app_timers.spool import SOURCE, RankMeta
+from harness_collectors.app_timers.spool import GRAPH_SOURCE, SOURCE, RankMeta
 from harness_schemas import spool
 from harness_schemas.spi import Batch
 
+_P2P = ("send", "recv")
 _COMMUNICATION = (spool.KIND_COLLECTIVE, spool.KIND_P2P)
 
 
@@ -78,6 +79,7 @@ def record_batches(meta: RankMeta, records: np.ndarray, counts: Counts) -> Itera
     chosen = np.isin(kinds, _COMMUNICATION)
     if chosen.any():
         yield Batch("collectives", _collectives(meta, records[chosen]))
+    yield from _graph_calls(meta, records[kinds == spool.KIND_DEVICE])
 
 
 def _keys(meta: RankMeta, unit_ids: np.ndarray) -> dict[str, pa.Array]:
@@ -178,5 +180,58 @@ def _collectives(meta: RankMeta, records: np.ndarray) -> pa.Table:
             "end_ns": pa.array(records[:, 5]),
             "duration_ns": pa.array(records[:, 5] - records[:, 4]),
             "return_ns": _nullable(records[:, 7], on_device),
+        }
+    )
+
+
+def _graph_calls(meta: RankMeta, records: np.ndarray) -> Iterator[Batch]:
+    """Communication inside replays of clean graphs: known to have happened, without times."""
+    descriptors = (records[:, 0] & 0xFFFFFFFF).tolist()
+    for graph in meta.rows.get("graph", []):
+        calls = graph.get("calls") or []
+        replays = [
+            meta.descriptors.get(key, {}).get("graph") == graph.get("id")
+            and meta.descriptors[key].get("source") != GRAPH_SOURCE
+            for key in descriptors
+        ]
+        chosen = records[np.array(replays, dtype=bool)] if replays else records[:0]
+        if len(chosen) and calls:
+            yield Batch("collectives", _expand(meta, chosen, calls))
+
+
+def _expand(meta: RankMeta, replays: np.ndarray, calls: list[list[Any]]) -> pa.Table:
+    """One row a replay and call; `enqueue_ns` keeps the order of the calls within a replay."""
+    count, size = len(replays), len(replays) * len(calls)
+    rows = np.repeat(np.arange(count), len(calls))
+    order = np.tile(np.arange(len(calls)), count)
+
+    def each(values: list[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array(values, type=kind).take(pa.array(order))
+
+    ops = [call[0] for call in calls]
+    peers = [call[2] if call[2] >= 0 else None for call in calls]
+    source = [meta.rank if op == "send" else peer for op, peer in zip(ops, peers, strict=True)]
+    target = [meta.rank if op == "recv" else peer for op, peer in zip(ops, peers, strict=True)]
+    return pa.table(
+        {
+            "rank": pa.array(np.full(size, meta.rank, dtype=np.int32)),
+            **_keys(meta, replays[rows, 3]),
+            "source": pa.array([SOURCE]).take(pa.array(np.zeros(size, dtype=np.int64))),
+            "timeline": pa.array(["device"]).take(pa.array(np.zeros(size, dtype=np.int64))),
+            "comm_group": each([meta.group_name(call[1]) for call in calls], STR),
+            "op": each(ops, STR),
+            "src_rank": each(
+                [s if op in _P2P else None for s, op in zip(source, ops, strict=True)], I32
+            ),
+            "dst_rank": each(
+                [t if op in _P2P else None for t, op in zip(target, ops, strict=True)], I32
+            ),
+            "bytes": each([call[3] if call[3] >= 0 else None for call in calls], pa.int64()),
+            "dtype": each([call[4] for call in calls], STR),
+            "group_size": each([len(meta.group_ranks(call[1])) or None for call in calls], I32),
+            "enqueue_ns": pa.array(replays[rows, 6] + order),
+            "unsplit_reason": each(
+                ["inside a CUDA graph that was not instrumented"] * len(calls), STR
+            ),
         }
     )

@@ -77,9 +77,12 @@ INSERT INTO run.collectives BY NAME
       AND j.comm_group = c.comm_group AND j.seq = c.seq
     WHERE c.op NOT IN ('send', 'recv')
   )
-  SELECT * EXCLUDE (wait_method, wait_error_ns),
+  SELECT * EXCLUDE (wait_method, wait_error_ns, low_ns),
     duration_ns - wait_ns AS transfer_ns,
-    CASE WHEN wait_ns IS NOT NULL THEN wait_method END AS wait_method,
+    -- An eager event pair encloses the launch: what lies before the call's return may be launch.
+    CASE WHEN return_ns IS NOT NULL AND timeline = 'device' AND source NOT IN (FROM evidence_exact)
+         THEN greatest(0, end_ns - greatest(start_ns, return_ns)) END AS low_ns,
+    CASE WHEN wait_ns IS NOT NULL THEN wait_method WHEN low_ns IS NOT NULL THEN 'bounded' END AS wait_method,
     CASE WHEN wait_ns IS NOT NULL THEN wait_error_ns END AS wait_error_ns
   FROM split;
 
@@ -101,7 +104,9 @@ INSERT INTO run.collectives BY NAME
   ), reasoned AS (
     SELECT *, CASE WHEN end_ns IS NULL OR (peer IS NOT NULL AND peer_end IS NULL) THEN 'never ended on both sides'
                    WHEN peer IS NULL THEN 'the other side is not in the evidence'
-                   WHEN other_size THEN 'the sides disagree on the size' END AS reason
+                   WHEN other_size THEN 'the sides disagree on the size'
+                   WHEN timeline = 'device' AND source NOT IN (FROM evidence_exact)
+                     THEN 'event pairs enclose the launch' END AS reason
     FROM paired
   ), waited AS (
     SELECT *, CASE WHEN reason IS NOT NULL THEN NULL
@@ -114,9 +119,12 @@ INSERT INTO run.collectives BY NAME
   )
   SELECT * EXCLUDE (peer_start, peer_end, peer_duration, peer, other_size, comparable,
                     pair_residual, reason, w, clock_domain, residual_ns, transfer_ns, wait_ns,
-                    wait_method, wait_error_ns, unsplit_reason),
+                    wait_method, wait_error_ns, unsplit_reason, low_ns),
     w AS wait_ns, duration_ns - w AS transfer_ns,
-    CASE WHEN w IS NULL THEN NULL WHEN comparable THEN 'start_anchored' ELSE 'end_anchored' END AS wait_method,
+    CASE WHEN timeline = 'device' AND source NOT IN (FROM evidence_exact)
+         THEN greatest(0, end_ns - greatest(start_ns, return_ns)) END AS low_ns,
+    CASE WHEN w IS NULL AND low_ns IS NOT NULL THEN 'bounded' WHEN w IS NULL THEN NULL
+         WHEN comparable THEN 'start_anchored' ELSE 'end_anchored' END AS wait_method,
     CASE WHEN w IS NULL THEN NULL WHEN comparable THEN pair_residual END AS wait_error_ns,
     coalesce(unsplit_reason, reason) AS unsplit_reason
   FROM waited;
