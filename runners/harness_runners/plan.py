@@ -6,6 +6,7 @@ session's code, and every rank decides the same things from the same bytes.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,7 +220,7 @@ def plan_prompts(spec: RunSpec) -> PromptPlan:
 
 
 def resolve_device(requested: str) -> str:
-    """`cpu` or `cuda`; `auto` is cuda where an NVIDIA driver is loaded and not hidden.
+    """`cpu` or `cuda`; `auto` is cuda where there is a GPU that torch was built to use.
 
     Raises:
         UsageError: cuda was asked for and there is none.
@@ -228,5 +229,13 @@ def resolve_device(requested: str) -> str:
     if requested == "cuda" and not has_gpu:
         raise UsageError("device is cuda, but this machine has no NVIDIA driver", "use device cpu")
     if requested == "auto":
-        return "cuda" if has_gpu else "cpu"
+        return "cuda" if has_gpu and not _torch_is_cpu_only() else "cpu"
     return requested
+
+
+def _torch_is_cpu_only() -> bool:
+    """Whether the installed torch says so in its version, as in 2.9.0+cpu; it is not imported."""
+    try:
+        return importlib.metadata.version("torch").endswith("+cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False

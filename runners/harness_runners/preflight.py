@@ -5,6 +5,7 @@ Reads headers and text only; imports neither torch nor transformers; well under 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 Problem = tuple[str, str]
 """Dotted path of a key of the specification, and a sentence."""
 
+RANK_PACKAGES = ("torch", "deepspeed", "transformers", "safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def preflight(spec: RunSpec) -> list[Problem]:
     """Everything that is wrong with a specification on this machine; empty: it can run."""
-    problems = list(_device(spec))
+    problems = [*_packages(), *_device(spec)]
     problems += _model_files(spec)
     try:
         model = plan.plan_model(spec)
@@ -42,6 +44,14 @@ def preflight(spec: RunSpec) -> list[Problem]:
 
 def _once(problems: list[Problem]) -> list[Problem]:
     return list(dict.fromkeys(problems))
+
+
+def _packages() -> Iterator[Problem]:
+    """What the ranks import; looked for without importing it."""
+    missing = [name for name in RANK_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        what = ", ".join(missing)
+        yield "runner", f"{what} not installed here; pip install 'inference-harness[run]'"
 
 
 def _device(spec: RunSpec) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness_runners import cache, plan, prompts
+from harness_runners import preflight as preflight_module
 from harness_runners.preflight import preflight
 from harness_runners.prompts import Request
 from harness_schemas.rundir import RunDir
@@ -95,6 +96,12 @@ def test_a_missing_model_and_a_missing_prompt_file(tmp_path):
     )
     assert [path for path, _ in problems] == ["model.path", "prompts.source"]
     assert "is no folder" in problems[0][1]
+
+
+def test_packages_that_ranks_need_are_missed_before_the_launch(monkeypatch):
+    monkeypatch.setattr(preflight_module, "RANK_PACKAGES", ("torch", "no_such_package"))
+    problem = "no_such_package not installed here; pip install 'inference-harness[run]'"
+    assert preflight(spec()) == [("runner", problem)]
 
 
 def test_cuda_without_a_driver(monkeypatch):
