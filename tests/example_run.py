@@ -24,6 +24,12 @@ CORRECTNESS = {
     "max_logit_diff": 3.1e-05,
     "max_kl": 1.2e-09,
     "first_difference": None,
+    "share": 163 / 164,
+    "why": "163 of 164 tokens equal, one tie",
+    "per_prompt": [
+        {"id": "prompt-0", "compared": 41, "equal": 41, "ties": 0, "consistent": True},
+        {"id": "prompt-1", "compared": 41, "equal": 40, "ties": 1, "consistent": True},
+    ],
 }
 
 SPEC = {

@@ -135,6 +135,8 @@ class Correctness:
     equal: int | None
     ties: int | None
     max_logit_diff: float | None
+    why: str | None
+    """One sentence for the verdict."""
     details: Mapping[str, Any]
     """Whatever else the comparison says."""
 
@@ -361,17 +363,21 @@ def read_correctness(text: str) -> Correctness:
     except ValueError:
         data = None
     if not isinstance(data, dict):
-        data = {"reason": "the comparison's record cannot be read"}
-    verdict = data.get("verdict")
-    known = ("verdict", "compared", "equal", "ties", "max_logit_diff")
+        data = {"why": "the record of the comparison cannot be read"}
+    known = ("verdict", "compared", "equal", "ties", "max_logit_diff", "why", "share")
     return Correctness(
-        verdict=verdict if isinstance(verdict, str) else None,
+        verdict=_text(data.get("verdict")),
         compared=_integer(data.get("compared")),
         equal=_integer(data.get("equal")),
         ties=_integer(data.get("ties")),
         max_logit_diff=_number(data.get("max_logit_diff")),
+        why=_text(data.get("why")),
         details={name: value for name, value in data.items() if name not in known},
     )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _integer(value: Any) -> int | None:

@@ -232,10 +232,10 @@ def _correctness(found: Correctness | None) -> str:
         parts.append(f"{found.ties} declared tie{'' if found.ties == 1 else 's'}")
     if found.max_logit_diff is not None:
         parts.append(f"largest logit difference {found.max_logit_diff:.2g}")
-    reason = found.details.get("reason")
-    if isinstance(reason, str):
-        parts.append(reason)
-    return _wrapped(["Correctness", "  " + ", ".join(parts)])
+    lines = ["Correctness", "  " + ", ".join(parts)]
+    if found.why and found.verdict != "pass":
+        lines.append("  " + found.why)
+    return _wrapped(lines)
 
 
 def _evidence(answer: Answer) -> str:
@@ -277,9 +277,9 @@ def _clock_line(answer: Answer) -> str:
     unknown = sum(clock.unknown for clock in answer.clocks)
     methods = ", ".join(dict.fromkeys(clock.method or "-" for clock in answer.clocks))
     line = f"clocks: {clocks} aligned ({methods})"
-    if residual is not None:
+    if residual is not None and clocks > unknown:
         line += f", comparable within {format_ns(residual)}"
-    return line + (f"; {unknown} not comparable with others" if unknown else "")
+    return line + (f"; {unknown} of them with no other" if unknown else "")
 
 
 # -- drawing -------------------------------------------------------------------------------------

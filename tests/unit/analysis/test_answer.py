@@ -143,6 +143,7 @@ def test_a_foreign_database_is_refused_in_one_line(tmp_path):
 def test_a_malformed_comparison_is_unknown_not_an_error(text):
     found = read_correctness(text)
     assert (found.verdict, found.compared, found.equal, found.share_equal) == (None,) * 4
+    assert found.max_logit_diff is None
 
 
 def test_no_share_of_nothing():

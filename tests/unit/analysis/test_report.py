@@ -142,6 +142,13 @@ def test_collectors_that_did_not_work_have_their_reasons(page):
     assert "buffer was full" in evidence["text"]
 
 
+def test_correctness_prompt_by_prompt(page):
+    (section,) = page.all("section", id="correctness")
+    rows = [[cell["text"] for cell in page.inside("td", row)] for row in page.inside("tr", section)]
+    assert ["prompt-1", "41", "40", "1", "yes"] in rows
+    assert "163 of 164 tokens equal, one tie" in section["text"]
+
+
 # -- self-contained --------------------------------------------------------------------------------
 
 

@@ -71,6 +71,13 @@ def test_unknown_is_a_dash_never_zero(tmp_path):
     assert "not compared with a reference" in text
 
 
+def test_a_failed_comparison_says_why(answer):
+    found = dataclasses.replace(answer.correctness, verdict="fail", why="prompt-1 differs at 3")
+    text = render_answer(dataclasses.replace(answer, correctness=found), "utf-8")
+    assert "  fail, 163 of 164" in text and "  prompt-1 differs at 3\n" in text
+    assert "prompt-1 differs" not in render_answer(answer, "utf-8")
+
+
 def test_of_many_ranks_the_extremes_are_shown_and_the_rest_announced(answer):
     (row,) = answer.of_phase("decode")[:1]
     rows = []

@@ -153,7 +153,8 @@ def _stragglers(con: duckdb.DuckDBPyConnection, source: str) -> tuple[Straggler,
         SELECT comm_group, phase, rank, collectives, undecided, times_last, share_last,
           wait_caused_ns, share_of_wait, main_cause
         FROM stragglers WHERE source = ? AND times_last > 0
-        ORDER BY wait_caused_ns DESC, rank, comm_group, phase
+        ORDER BY list_position(['decode', 'mixed', 'prefill'], phase) NULLS LAST,
+          wait_caused_ns DESC, rank, comm_group, phase
         """,
         [source],
     ).fetchall()

@@ -22,6 +22,7 @@ from harness_analysis.report.sections.parts import composition
 from harness_schemas.units import format_count, format_ns, format_share
 
 MOST_FINDINGS = 12
+MOST_PROMPTS = 50
 MAIN_PHASES = ("decode", "mixed", "prefill", "all")
 """Of which the page's first bar is drawn: the first that the run has."""
 LATENCIES = {
@@ -101,7 +102,7 @@ def _correctness_tile(found: Correctness | None) -> Tile:
     if found is None:
         return Tile("-", label, "not compared with a reference")
     if found.equal is None or found.compared is None:
-        return Tile(found.verdict or "-", label, str(found.details.get("reason") or ""))
+        return Tile(found.verdict or "-", label, found.why or "")
     ties = ""
     if found.ties:
         ties = f", {found.ties} declared tie{'' if found.ties == 1 else 's'}"
@@ -154,6 +155,7 @@ def correctness_section(found: Correctness | None) -> Section:
     difference = None if found.max_logit_diff is None else f"{found.max_logit_diff:.3g}"
     facts = [
         ("verdict", found.verdict or "unknown"),
+        ("why", found.why or "-"),
         ("tokens compared", format_count(found.compared)),
         ("equal", f"{format_count(found.equal)} ({share})"),
         ("declared ties", format_count(found.ties)),
@@ -162,14 +164,30 @@ def correctness_section(found: Correctness | None) -> Section:
     facts += [
         (name.replace("_", " "), _value(value))
         for name, value in found.details.items()
-        if not isinstance(value, list | dict) or len(json.dumps(value)) < 200
+        if name != "per_prompt" and len(json.dumps(value)) < 200
     ]
-    return Section("correctness", "Correctness", "Correct?", lead, [Facts(facts)])
+    blocks: list[Block] = [Facts(facts)]
+    prompts = found.details.get("per_prompt")
+    if isinstance(prompts, list) and prompts:
+        blocks.append(_prompt_table([row for row in prompts if isinstance(row, dict)]))
+    return Section("correctness", "Correctness", "Correct?", lead, blocks)
+
+
+def _prompt_table(prompts: Sequence[dict[str, object]]) -> Table:
+    """Whatever the comparison says of each prompt."""
+    names = list(dict.fromkeys(name for row in prompts for name in row))
+    columns = [Column(name.replace("_", " "), number=name != "id") for name in names]
+    rows = [[_value(row.get(name)) for name in names] for row in prompts[:MOST_PROMPTS]]
+    more = len(prompts) - len(rows)
+    note = f"{more} more prompts were compared." if more > 0 else ""
+    return Table("Prompt by prompt", columns, rows, note)
 
 
 def _value(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3g}"
     return value if isinstance(value, str) else json.dumps(value)
