@@ -23,7 +23,7 @@ _BUILT_IN = {
     "kineto": "harness_collectors.kineto:COLLECTOR",
     "nsys": "harness_collectors.unavailable:NSYS",
     "nccl_log": "harness_collectors.nccl_log:COLLECTOR",
-    "nccl_inspector": "harness_collectors.unavailable:NCCL_INSPECTOR",
+    "nccl_inspector": "harness_collectors.nccl_inspector:COLLECTOR",
     "flight_recorder": "harness_collectors.unavailable:FLIGHT_RECORDER",
     "perf": "harness_collectors.perf:COLLECTOR",
     "sacct": "harness_collectors.sacct:COLLECTOR",

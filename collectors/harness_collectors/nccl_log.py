@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness_schemas.errors import HarnessError
+from harness_collectors.env_settings import keeping_the_users, option_problems
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 SUBSYSTEMS: Final = "INIT,ENV,GRAPH,COLL,TUNING"
@@ -48,19 +48,16 @@ class NcclLog:
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """`level`, `subsystems` (as NCCL spells them), `stamps` (times on lines), `override`."""
-        problems = [f"there is no option {name!r}" for name in given if name not in _OPTIONS]
+        problems = option_problems(given, _OPTIONS)
         options = {**_OPTIONS, **given}
         if options["level"] not in _LEVELS:
             problems.append(f"`level` is {options['level']!r}, not one of {', '.join(_LEVELS)}")
         names = options["subsystems"]
-        words = names.upper().split(",") if isinstance(names, str) else [str(names)]
+        words = str(names).upper().split(",")
         known = _KNOWN_SUBSYSTEMS.split(",")
         unknown = [word for word in words if word.strip().lstrip("^") not in known]
         if unknown:
             problems.append(f"`subsystems` names {', '.join(unknown)}, which NCCL does not have")
-        for name in ("stamps", "override"):
-            if not isinstance(options[name], bool):
-                problems.append(f"`{name}` is {options[name]!r}, not true or false")
         if problems:
             raise ValueError("\n".join(problems))
         options["subsystems"] = ",".join(word.strip() for word in words)
@@ -72,16 +69,7 @@ class NcclLog:
             return CapturePlan()
         folder = request.run_dir / "artifacts" / self.name
         wanted = _wanted({**_OPTIONS, **request.options}, str(folder / "nccl.%h.%p.log"))
-        if request.options.get("override"):
-            return CapturePlan(env=wanted)
-        kept = {n: os.environ[n] for n in wanted if os.environ.get(n, wanted[n]) != wanted[n]}
-        notes = tuple(
-            f"nccl_log: {name}={value} is set by you and kept; the log needs {wanted[name]} "
-            "(collectors.nccl_log.override = true sets it)"
-            for name, value in kept.items()
-        )
-        env = {name: value for name, value in wanted.items() if name not in kept}
-        return CapturePlan(env=env, notes=notes)
+        return keeping_the_users(self.name, wanted, bool(request.options.get("override")))
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """A line of NCCL or of PyTorch's NCCL watchdog, anywhere in the head."""
@@ -98,9 +86,8 @@ class NcclLog:
         evidence = Evidence()
         for path in sorted(files):
             read_log(evidence, path, context.root)
-        size = context.run.get("world_size")
-        world_size = size if isinstance(size, int) else None
-        resolution = resolve(evidence, recorded_ranks(context.root), world_size)
+        recorded = recorded_ranks(context.root)
+        resolution = resolve(evidence, recorded, planned_world(context.run))
         yield from all_batches(evidence, resolution)
 
 
@@ -124,7 +111,7 @@ def read_log(evidence: Any, path: Path, root: Path) -> None:
     from harness_collectors.nccl_stream import Intake
 
     intake = Intake(path)
-    file = LogFile(_relative(path, root), str(path.parent), intake)
+    file = LogFile(relative_name(path, root), str(path.parent), intake)
     evidence.files.append(file)
     scanner = Scanner(evidence, file)
     for block in intake.blocks():
@@ -134,11 +121,24 @@ def read_log(evidence: Any, path: Path, root: Path) -> None:
             scanner.scan(block)
 
 
-def _relative(path: Path, root: Path) -> str:
+def relative_name(path: Path, root: Path) -> str:
+    """The file's name as `collection` has it: relative to where evidence was looked for."""
     try:
         return str(path.resolve().relative_to(root.resolve()))
     except ValueError:
         return path.name
+
+
+def planned_world(run: Mapping[str, Any]) -> int | None:
+    """The number of ranks that run.json speaks of; None: it does not."""
+    size = run.get("world_size")
+    if isinstance(size, int):
+        return size
+    try:
+        parallel = run["spec"]["parallel"]
+        return int(parallel["tp"]) * int(parallel["pp"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def recorded_ranks(root: Path) -> dict[tuple[str, int], int]:
@@ -150,7 +150,7 @@ def recorded_ranks(root: Path) -> dict[tuple[str, int], int]:
                 start = json.loads(stream.readline(1 << 16))
             host = str(start["host"]).partition(".")[0]
             ranks[(host, int(start["pid"]))] = int(start["rank"])
-        except (OSError, ValueError, KeyError, TypeError, HarnessError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return ranks
 

@@ -47,5 +47,4 @@ class NotBuilt:
 
 
 NSYS = NotBuilt("nsys", "Nsight Systems reports")
-NCCL_INSPECTOR = NotBuilt("nccl_inspector", "NCCL Inspector records")
 FLIGHT_RECORDER = NotBuilt("flight_recorder", "PyTorch Flight Recorder dumps")
