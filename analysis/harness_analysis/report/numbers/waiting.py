@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,17 +84,7 @@ def load_waiting(con: duckdb.DuckDBPyConnection) -> Waiting | None:
     bins = load_bins(con, kept, CELLS, len(places))
     if bins is None or not places:
         return None
-    found = con.execute(
-        f"""
-        WITH {placed_units(kept)}
-        SELECT w.rank, w.waited_for, w.kind, (p.ordinal * {bins.bins} // p.units)::INTEGER AS bin,
-          count(w.wait_ns) AS calls, sum(w.wait_ns)::BIGINT AS wait_ns,
-          count(*) - count(w.wait_ns) AS unsplit
-        FROM waits w JOIN placed p ON {same_unit("w", "p")}
-        WHERE w.source = ? AND {kept} GROUP BY ALL ORDER BY ALL
-        """,
-        [source],
-    ).fetchall()
+    found = _sums(con, source, kept, bins)
     ranks = tuple(rank for rank, _ in places)
     return Waiting(
         source=source,
@@ -104,7 +94,7 @@ def load_waiting(con: duckdb.DuckDBPyConnection) -> Waiting | None:
         pairs=_pairs(found),
         bins=bins,
         caused=_caused(found, ranks, bins),
-        unsplit=sum(row[6] for row in found),
+        unsplit=int(found["unsplit"].sum()),
         stragglers=_stragglers(con, source),
     )
 
@@ -122,27 +112,55 @@ def _best_source(con: duckdb.DuckDBPyConnection) -> tuple[str, bool] | None:
     return (rows[0][0], rows[0][1]) if rows else None
 
 
-def _pairs(found: list[tuple[Any, ...]]) -> tuple[Pair, ...]:
-    sums: dict[tuple[int, int | None, str], list[int]] = {}
-    for rank, waited_for, kind, _, calls, wait_ns, _ in found:
-        total = sums.setdefault((rank, waited_for, kind), [0, 0])
-        total[0] += calls
-        total[1] += wait_ns or 0
-    pairs = [Pair(*key, *total) for key, total in sums.items() if total[0]]
+def _sums(
+    con: duckdb.DuckDBPyConnection, source: str, kept: str, bins: Bins
+) -> dict[str, NDArray[np.int64]]:
+    """Sums by rank, waited_for (-1: nobody), kind (index of KINDS) and bin, as columns."""
+    found = con.execute(
+        f"""
+        WITH {placed_units(kept)}
+        SELECT w.rank, coalesce(w.waited_for, -1) AS waited_for,
+          CASE w.kind WHEN 'p2p' THEN 1 ELSE 0 END AS kind,
+          p.ordinal * {bins.bins} // p.units AS bin,
+          count(w.wait_ns) AS calls, coalesce(sum(w.wait_ns), 0)::BIGINT AS wait_ns,
+          count(*) - count(w.wait_ns) AS unsplit
+        FROM waits w JOIN placed p ON {same_unit("w", "p")}
+        WHERE w.source = ? AND {kept} GROUP BY ALL
+        """,
+        [source],
+    ).fetchnumpy()
+    return {name: np.ma.filled(column, -1).astype(np.int64) for name, column in found.items()}
+
+
+def _pairs(found: dict[str, NDArray[np.int64]]) -> tuple[Pair, ...]:
+    keys = np.stack([found["rank"], found["waited_for"], found["kind"]], axis=1)
+    unique, place = np.unique(keys, axis=0, return_inverse=True)
+    calls, wait = np.zeros((2, len(unique)), dtype=np.int64)
+    np.add.at(calls, place.ravel(), found["calls"])
+    np.add.at(wait, place.ravel(), found["wait_ns"])
+    pairs = [
+        Pair(rank, None if target < 0 else target, KINDS[kind], count, ns)
+        for (rank, target, kind), count, ns in zip(
+            unique.tolist(), calls.tolist(), wait.tolist(), strict=True
+        )
+        if count
+    ]
     return tuple(sorted(pairs, key=lambda pair: (-pair.wait_ns, pair.rank, pair.kind)))
 
 
 def _caused(
-    found: list[tuple[Any, ...]], ranks: tuple[int, ...], bins: Bins
+    found: dict[str, NDArray[np.int64]], ranks: tuple[int, ...], bins: Bins
 ) -> dict[str, NDArray[np.float64]]:
-    place = {rank: index for index, rank in enumerate(ranks)}
+    order = np.argsort(ranks)
+    place = np.searchsorted(np.array(ranks)[order], found["waited_for"]).clip(max=len(ranks) - 1)
+    row = order[place]
+    known = np.array(ranks)[row] == found["waited_for"]
     caused = {}
-    for kind in KINDS:
+    for index, kind in enumerate(KINDS):
+        own = known & (found["kind"] == index) & (found["wait_ns"] > 0)
         total = np.zeros((len(ranks), bins.bins))
-        rows = [row for row in found if row[2] == kind and row[1] in place and row[5]]
-        for row in rows:
-            total[place[row[1]], row[3]] += row[5]
-        if rows:
+        np.add.at(total, (row[own], found["bin"][own]), found["wait_ns"][own])
+        if own.any():
             caused[kind] = total / np.array(bins.sizes)
     return caused
 

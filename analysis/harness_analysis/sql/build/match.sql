@@ -50,7 +50,9 @@ CREATE TEMP TABLE judged AS
          WHEN op IN ('gather', 'scatter') THEN 'rooted operation without pairwise evidence'
          WHEN m.wait_method IS NULL THEN no_method
     END AS unsplit_reason,
-    CASE WHEN op = 'all_to_all' THEN 'end_anchored_unverified' ELSE m.wait_method END AS wait_method,
+    -- Between kernels the shortest tells how long a rooted operation takes, whoever the root is.
+    CASE WHEN op = 'all_to_all' OR (op IN ('broadcast', 'reduce') AND m.wait_method = 'end_anchored')
+         THEN 'end_anchored_unverified' ELSE m.wait_method END AS wait_method,
     CASE WHEN m.wait_method = 'end_anchored' THEN end_spread_ns ELSE residual_ns END AS wait_error_ns
   FROM joined j JOIN methods m USING (source, timeline, comm_group);
 
@@ -59,7 +61,7 @@ INSERT INTO run.collectives BY NAME
     SELECT c.* EXCLUDE (transfer_ns, wait_ns, wait_method, wait_error_ns, unsplit_reason),
       CASE WHEN c.end_ns IS NULL OR j.unsplit_reason IS NOT NULL OR j.op IS NULL THEN NULL
            WHEN j.group_size = 1 THEN 0
-           WHEN j.op IN ('broadcast', 'reduce') THEN
+           WHEN j.op IN ('broadcast', 'reduce') AND j.wait_method = 'start_anchored' THEN
              -- The pairwise rule with the root: the others wait for it; it waits for the last of
              -- them only if it was still inside when that one came.
              CASE WHEN j.root_start IS NULL THEN NULL

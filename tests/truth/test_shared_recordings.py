@@ -1,0 +1,115 @@
+"""Recordings made on real GPUs give the values that were worked out for them by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import SAMPLES, needs_samples
+
+from harness.ingest import ingest_paths
+from harness_analysis.store import open_database
+
+pytestmark = needs_samples
+
+
+@pytest.fixture(scope="module")
+def dlrm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert SAMPLES is not None
+    folder = tmp_path_factory.mktemp("dlrm")
+    return ingest_paths([SAMPLES / "kineto" / "dlrm_8ranks"], folder / "d.duckdb")
+
+
+@pytest.fixture(scope="module")
+def four_gpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert SAMPLES is not None
+    folder = tmp_path_factory.mktemp("h200")
+    return ingest_paths([SAMPLES / "h200" / "tp2_pp2"], folder / "h.duckdb")
+
+
+# rank: window, compute, exposed communication, exposed copies, idle (microseconds)
+DLRM = {
+    0: (13009, 1034, 5537, 19, 6419),
+    1: (18749, 1246, 11056, 19, 6428),
+    2: (11350, 1068, 3217, 19, 7046),
+    3: (18853, 1250, 9440, 18, 8145),
+    4: (16589, 1133, 6550, 19, 8887),
+    5: (16392, 1041, 6211, 19, 9121),
+    6: (11410, 1051, 3289, 19, 7051),
+    7: (10967, 1059, 1580, 20, 8308),
+}
+
+
+def test_dlrm_windows_divide_as_worked_out(dlrm: Path) -> None:
+    with open_database(dlrm) as con:
+        rows = con.execute(
+            """
+            SELECT rank, window_ns // 1000, compute_ns // 1000,
+              (comm_transfer_ns + comm_wait_ns + comm_unsplit_ns) // 1000,
+              memcpy_ns // 1000, idle_ns // 1000
+            FROM rank_breakdown WHERE phase = 'all'
+            """
+        ).fetchall()
+    assert {row[0]: row[1:] for row in rows} == DLRM
+
+
+def test_dlrm_waits_are_96_percent_and_the_last_arrivers_known(dlrm: Path) -> None:
+    with open_database(dlrm) as con:
+        total, wait = con.execute(
+            "SELECT sum(duration_ns) // 1000, sum(wait_ns) // 1000 FROM collectives"
+        ).fetchone()
+        instances = con.execute(
+            """
+            SELECT last_arriver, end_spread_ns // 1000, transfer_ns // 1000
+            FROM collective_waits ORDER BY start_ns
+            """
+        ).fetchall()
+    assert (total, wait) == (48542, 46806)
+    assert [row[0] for row in instances] == [7, 7, 7, 7, 7, 5, 5, 4]
+    assert [row[1] for row in instances] == [2, 2, 1, 2, 5, 3, 5, 7]
+    assert [row[2] for row in instances] == [10, 8, 7, 7, 86, 10, 20, 69]
+
+
+def test_four_gpus_all_reduces_split_as_worked_out(four_gpus: Path) -> None:
+    with open_database(four_gpus) as con:
+        waits = con.execute(
+            """
+            SELECT rank, round(sum(wait_ns) / 1e6, 2), count(*) FROM collectives
+            WHERE source = 'torch_profiler' AND op = 'all_reduce' GROUP BY rank ORDER BY rank
+            """
+        ).fetchall()
+        groups = con.execute(
+            """
+            SELECT comm_group, count(*), round(sum(transfer_ns) / 1e6, 3),
+              max(end_spread_ns) / 1e3 < 5.9
+            FROM collective_waits WHERE source = 'torch_profiler' AND op = 'all_reduce'
+            GROUP BY comm_group ORDER BY comm_group
+            """
+        ).fetchall()
+    assert waits == [(0, 16.73, 338), (1, 2.11, 338), (2, 0.62, 351), (3, 469.49, 351)]
+    assert groups == [("[0,1]#0", 338, 2.979, True), ("[2,3]#0", 351, 3.107, True)]
+
+
+def test_four_gpus_the_rank_with_the_shortest_all_reduces_is_the_culprit(four_gpus: Path) -> None:
+    with open_database(four_gpus) as con:
+        found = con.execute(
+            "SELECT rank FROM findings WHERE kind = 'straggler' AND phase = 'decode'"
+        ).fetchall()
+        last = con.execute(
+            "SELECT sum(times_last) FROM stragglers WHERE comm_group = '[2,3]#0' AND rank = 2"
+        ).fetchone()
+    assert (2,) in found and (3,) not in found
+    assert last == (336,)
+
+
+def test_four_gpus_windows_are_classified(four_gpus: Path) -> None:
+    with open_database(four_gpus) as con:
+        shares = con.execute(
+            """
+            SELECT sum(unresolved_ns) / sum(window_ns), sum(comm_unsplit_ns) / sum(window_ns),
+              min(least(compute_ns, comm_transfer_ns, comm_wait_ns, memcpy_ns, idle_ns))
+            FROM step_breakdown WHERE phase = 'decode'
+            """
+        ).fetchone()
+    assert shares is not None
+    assert shares[0] == 0 and shares[1] < 0.01 and shares[2] >= 0
