@@ -157,7 +157,8 @@ def _ingest_file(
 
 def _read(path: Path, health: Health) -> tuple[Any, dict[str, Any]]:
     from harness_collectors.classify import classifier
-    from harness_collectors.kineto_events import TraceColumns, decode_events, mend_event
+    from harness_collectors.kineto_columns import TraceColumns
+    from harness_collectors.kineto_events import decode_events, mend_event
     from harness_collectors.kineto_stream import Splitter, read_blocks
 
     columns = TraceColumns(classifier())

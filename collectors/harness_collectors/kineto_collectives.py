@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors import kineto_comm as comm
-from harness_collectors.kineto_events import ANNOTATION
+from harness_collectors.kineto_columns import ANNOTATION
 from harness_collectors.kineto_rows import HOST_COMM
 from harness_collectors.kineto_trace import (
     BATCH_ROWS,
@@ -98,7 +98,8 @@ def _device_rows(trace: TraceFile) -> _Rows:
         unequal = comm.UNEQUAL if label.unequal and operation.op == "all_to_all" else None
         reason = comm.FUSED if fused[name] else operation.reason or unequal or group.reason
         parts.append(_Part(group, operation.op, src, dst, dtype, element, reason))
-    return _Rows(parts, part, _sequence(trace, parts, part, device["start"][row]), row)
+    seq = _sequence(trace, parts, part, device["start"][row], table["sequence"])
+    return _Rows(parts, part, seq, row)
 
 
 def _distinct(codes: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +172,7 @@ def _device_collectives(trace: TraceFile, rows: _Rows, part: slice) -> pa.Table:
             "bytes": known(num_bytes, num_bytes >= 0),
             "enqueue_ns": known(launch_start + trace.offset_ns, launched),
             **_times(trace, device["start"][row], device["dur"][row]),
-            "kernel": coded(name, trace.device_names),
+            "kernel": coded(name, trace.coded_device_names),
             "channels": known(channels, channels >= 0, pa.int32()),
         }
     )
@@ -226,19 +227,36 @@ def _host_collectives(trace: TraceFile, rows: _Rows) -> pa.Table:
 
 
 def _sequence(
-    trace: TraceFile, parts: list[_Part], part: np.ndarray, start: np.ndarray
+    trace: TraceFile,
+    parts: list[_Part],
+    part: np.ndarray,
+    start: np.ndarray,
+    recorded: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Ordinals in the group, or in the ordered pair; they go on from file to file of a rank."""
+    """Ordinals in the group, or in the ordered pair; they go on from file to file of a rank.
+
+    Where the file has torch's own sequence numbers of a group (`recorded`, from kineto of 2026)
+    these are taken: they agree even over recordings that began at different moments.
+    """
     code_of_part, names = texts([each.order_key for each in parts])
     codes = code_of_part[part]
-    counted = trace.numbering.next_seq
-    bases = np.array([counted.get(name, 0) for name in names] or [0], np.int64)
-    for name, count in zip(
-        names, np.bincount(codes[codes >= 0], minlength=len(names)), strict=True
-    ):
-        counted[name] = counted.get(name, 0) + int(count)
     ordinal = comm.ordinals(codes, start)
-    return np.where(codes >= 0, ordinal + bases[codes], -1)
+    counted = trace.numbering.next_seq
+    for code, name in enumerate(names):
+        rows = np.flatnonzero(codes == code)
+        if recorded is not None and name.startswith("[") and _rises(recorded[rows], start[rows]):
+            ordinal[rows] = recorded[rows]
+            continue
+        base = counted.get(name, 0)
+        ordinal[rows] += base
+        counted[name] = base + len(rows)
+    return ordinal
+
+
+def _rises(recorded: np.ndarray, start: np.ndarray) -> bool:
+    """Whether sequence numbers are all there and rise with time."""
+    ordered = recorded[np.argsort(start, kind="stable")]
+    return bool((ordered >= 0).all() and (np.diff(ordered) > 0).all())
 
 
 def _columns(trace: TraceFile, rows: _Rows, part: slice, timeline: str) -> dict[str, pa.Array]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness_collectors.classify import name_forms
 from harness_collectors.comm_kernels import describe_kernel
-from harness_collectors.kineto_events import CommLabel
+from harness_collectors.kineto_columns import CommLabel
 
 COALESCED: Final = "point-to-point calls of several peers in one kernel"
 FUSED: Final = "a kernel that computes and communicates"

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.kineto_events import ANNOTATION, KINDS, OP
+from harness_collectors.kineto_columns import ANNOTATION, KINDS, OP
 from harness_collectors.kineto_trace import (
     BATCH_ROWS,
     SOURCE,
@@ -115,7 +115,7 @@ def _device_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.T
             "timeline": constant("device", size),
             "device": known(device, device >= 0),
             "stream": known(stream, stream >= 0),
-            "name": coded(name, trace.device_names),
+            "name": coded(name, trace.coded_device_names),
             **classes.columns(classes.of(columns["kind"][rows], name)),
             **interval(trace, columns["start"][rows], columns["dur"][rows]),
             "launch_ns": known(launch_start + trace.offset_ns, launched),
@@ -132,9 +132,8 @@ def _launch_attrs(trace: TraceFile, rows: np.ndarray) -> pa.Array:
     names = trace.columns.host["name"]
     if not len(names):
         return pa.nulls(len(rows), pa.string())
-    is_graph = np.array(["GraphLaunch" in name for name in trace.host_names], np.bool_)
     launch = trace.launch[rows]
-    replayed = (launch >= 0) & is_graph[names[launch]]
+    replayed = (launch >= 0) & trace.launches_graph[names[launch]]
     return coded(np.where(replayed, 0, -1), [json.dumps({"graph_launch": True})])
 
 
@@ -153,7 +152,7 @@ def _host_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Tab
             "source": constant(SOURCE, size),
             "timeline": constant("host", size),
             "stream": _threads(trace, thread),
-            "name": coded(name, trace.host_names),
+            "name": coded(name, trace.coded_host_names),
             **classes.columns(codes),
             **interval(trace, columns["start"][rows], columns["dur"][rows]),
             "correlation": _call_ids(trace, rows),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
+from harness_collectors.kineto_columns import KERNEL, TraceColumns, nested_rows
 from harness_collectors.kineto_comm import Groups
-from harness_collectors.kineto_events import KERNEL, TraceColumns, nested_rows
 from harness_collectors.kineto_units import FoundUnits, find_launches, unit_intervals
 
 SOURCE: Final = "torch_profiler"
@@ -92,6 +93,38 @@ class TraceFile:
         """Span ids of host rows."""
         return rows - np.searchsorted(self._left_out, rows) + self._first_host
 
+    @cached_property
+    def unit_keys(self) -> dict[str, pa.Array]:
+        """The keys of work of every unit, but for the phase."""
+        units, number = self.units, pa.int32()
+        return {
+            "batch": pa.array([unit.batch for unit in units], number),
+            "microbatch": pa.array([unit.mark.microbatch for unit in units], number),
+            "repeat": pa.array([unit.mark.repeat for unit in units], number),
+            "step": pa.array([unit.step for unit in units], number),
+            "warmup": pa.array([unit.mark.warmup for unit in units], pa.bool_()),
+        }
+
+    @cached_property
+    def unit_phases(self) -> tuple[np.ndarray, list[str]]:
+        """Codes of the units' phases, and the phases."""
+        return texts([unit.mark.phase for unit in self.units])
+
+    @cached_property
+    def coded_device_names(self) -> pa.Array:
+        """Names of device activities by their codes."""
+        return pa.array(self.device_names, pa.string())
+
+    @cached_property
+    def coded_host_names(self) -> pa.Array:
+        """Names of host activities by their codes."""
+        return pa.array(self.host_names, pa.string())
+
+    @cached_property
+    def launches_graph(self) -> np.ndarray:
+        """Which host names are calls that replay a CUDA graph (boolean, by code)."""
+        return np.array(["GraphLaunch" in name for name in self.host_names], np.bool_)
+
     @property
     def bounds(self) -> tuple[int, int] | None:
         """Earliest start and latest end of the events, in ns; None: there are none."""
@@ -122,10 +155,12 @@ class TraceFile:
 # -- columns ---------------------------------------------------------------------------------
 
 
-def coded(codes: np.ndarray, values: Sequence[str]) -> pa.DictionaryArray:
+def coded(codes: np.ndarray, values: Sequence[str] | pa.Array) -> pa.DictionaryArray:
     """A text column out of codes; -1 is NULL."""
     indices = pa.array(codes.astype(np.int32), mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string()))
+    if not isinstance(values, pa.Array):
+        values = pa.array(values, pa.string())
+    return pa.DictionaryArray.from_arrays(indices, values)
 
 
 def texts(values: Sequence[str | None]) -> tuple[np.ndarray, list[str]]:
@@ -153,21 +188,10 @@ def rank_column(trace: TraceFile, size: int) -> pa.Array:
 
 def key_columns(trace: TraceFile, unit: np.ndarray) -> dict[str, pa.Array]:
     """The keys of work of rows, given the index of their unit (-1: none)."""
-    units = trace.units
     index = pa.array(unit, mask=unit < 0)
-
-    def taken(values: list[Any], kind: pa.DataType) -> pa.Array:
-        return pa.array(values, kind).take(index)
-
-    codes, phases = texts([each.mark.phase for each in units])
-    return {
-        "batch": taken([each.batch for each in units], pa.int32()),
-        "microbatch": taken([each.mark.microbatch for each in units], pa.int32()),
-        "repeat": taken([each.mark.repeat for each in units], pa.int32()),
-        "phase": coded(np.where(unit >= 0, codes[unit], -1), phases),
-        "step": taken([each.step for each in units], pa.int32()),
-        "warmup": taken([each.mark.warmup for each in units], pa.bool_()),
-    }
+    codes, phases = trace.unit_phases
+    keys = {name: values.take(index) for name, values in trace.unit_keys.items()}
+    return {**keys, "phase": coded(np.where(unit >= 0, codes[unit], -1), phases)}
 
 
 def interval(trace: TraceFile, start: np.ndarray, dur: np.ndarray) -> dict[str, pa.Array]:

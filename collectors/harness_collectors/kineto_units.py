@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from harness_collectors.kineto_events import ANNOTATION, Table
+from harness_collectors.kineto_columns import ANNOTATION, Table
 from harness_collectors.step_marks import Mark, StepMarks
 
 _FOREVER: Final = 2**63 - 1
@@ -144,6 +144,8 @@ class Intervals:
         self._start = begin[self._order]
         self._end = np.fromiter(end, np.int64)[self._order]
         self._thread = np.fromiter(thread, np.int64)[self._order]
+        self._owners = np.unique(self._thread).tolist()
+        self._all = np.arange(len(self._start))
 
     def locate(self, times: np.ndarray, threads: np.ndarray, any_thread: bool = True) -> np.ndarray:
         """Index of the interval, given in the constructor's order, that holds each moment; -1.
@@ -151,18 +153,17 @@ class Intervals:
         One on the moment's own thread is preferred. With `any_thread` one of another thread of
         the process will do: autograd and engine threads launch work of an annotated step.
         """
+        if any_thread and len(self._owners) == 1:
+            return self._within(self._all, times)
         found = np.full(len(times), -1, np.int64)
-        owners = np.unique(self._thread)
-        if any_thread and len(owners) == 1:
-            return self._within(np.arange(len(self._start)), times)
-        for owner in owners.tolist():
+        for owner in self._owners:
             mine = np.flatnonzero(threads == owner)
             if mine.size:
                 members = np.flatnonzero(self._thread == owner)
                 found[mine] = self._within(members, times[mine])
-        if any_thread and len(owners):
+        if any_thread:
             rest = np.flatnonzero(found < 0)
-            found[rest] = self._within(np.arange(len(self._start)), times[rest])
+            found[rest] = self._within(self._all, times[rest])
         return found
 
     def _within(self, members: np.ndarray, times: np.ndarray) -> np.ndarray:
