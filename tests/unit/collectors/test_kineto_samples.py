@@ -13,6 +13,7 @@ from support import SAMPLES, needs_samples
 from unit.collectors.kineto_traces import device_spans, tables, units
 
 from harness_collectors.kineto import COLLECTOR
+from harness_schemas.spi import IngestContext
 
 pytestmark = needs_samples
 DLRM_WINDOWS_US = (13009, 18749, 11350, 18853, 16589, 16392, 11410, 10967)
@@ -49,7 +50,6 @@ FILES = [
     ("kineto/misc/hta_ns_resolution_rank0.json.gz", 0, 68692, 6095, 6095, 5, 0),
     ("kineto/misc/kineto_old_spelling_resnet50.json.gz", None, 75718, 9096, 0, 0, 0),
     ("kineto/misc/tracelens_vllm_decode_graph_execution.json.gz", 0, 1993, 434, 434, 1, 0),
-    ("h200/kineto_pp2_eager_decode_rank0.json.gz", 0, 368572, 47221, 0, 0, 131),
     ("h200/tp2_pp2/kineto_rank0.json.gz", 0, 93623, 9259, 9243, 13, 365),
     ("h200/tp2_pp2/kineto_rank1.json.gz", 1, 93465, 9259, 9243, 13, 365),
     ("h200/tp2_pp2/kineto_rank2.json.gz", 2, 88031, 9389, 9373, 13, 378),
@@ -71,7 +71,23 @@ def test_counts(file, rank, events, device, in_units, steps, nccl):
     assert len(found.get("collectives", [])) == nccl
 
 
-@pytest.mark.parametrize("file", [entry[0] for entry in FILES if "pp2_eager" not in entry[0]])
+def test_counts_of_a_large_file():
+    """264,791 complete events by another tool's count, one of them the profiler's own span."""
+    path = SAMPLES / "h200/kineto_pp2_eager_decode_rank0.json.gz"
+    batches = list(COLLECTOR.ingest([path], IngestContext(SAMPLES)))
+    counted = Counter()
+    for batch in batches:
+        counted[batch.table] += batch.data.num_rows
+        if batch.table == "spans":
+            counted.update(batch.data["timeline"].to_pylist())
+    detail = json.loads(batches[-1].data["detail"][0].as_py())
+    assert detail["complete_events"] == 264792
+    assert (counted["device"], counted["collectives"]) == (47221, 131)
+    # 56,497 CUDA calls, 131 annotations, 10 of overhead, and the outermost operators.
+    assert counted["host"] == 56497 + 131 + 10 + 47954
+
+
+@pytest.mark.parametrize("file", [entry[0] for entry in FILES])
 def test_device_work_is_what_plain_json_says(file):
     """Names, categories and times to the nanosecond, from a reader that shares no code."""
     document = plain(file)

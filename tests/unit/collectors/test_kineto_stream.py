@@ -33,7 +33,7 @@ from harness_collectors import kineto_stream
 from harness_collectors.kineto_events import exact_nanoseconds, nanoseconds
 from harness_collectors.kineto_stream import Health, mend, read_blocks
 
-patient = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+patient = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 INFO = groups((0, 1))
 NASTY = [
     *decode_events(),
