@@ -24,7 +24,7 @@ _BUILT_IN = {
     "nsys": "harness_collectors.unavailable:NSYS",
     "nccl_log": "harness_collectors.nccl_log:COLLECTOR",
     "nccl_inspector": "harness_collectors.nccl_inspector:COLLECTOR",
-    "flight_recorder": "harness_collectors.unavailable:FLIGHT_RECORDER",
+    "flight_recorder": "harness_collectors.flight_recorder:COLLECTOR",
     "perf": "harness_collectors.perf:COLLECTOR",
     "sacct": "harness_collectors.sacct:COLLECTOR",
 }

@@ -47,4 +47,3 @@ class NotBuilt:
 
 
 NSYS = NotBuilt("nsys", "Nsight Systems reports")
-FLIGHT_RECORDER = NotBuilt("flight_recorder", "PyTorch Flight Recorder dumps")

@@ -1,0 +1,233 @@
+"""Flight Recorder: the documented example, pickles that only hold data, damage, capture."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mutations import cuts, flipped
+from nccl_tables import ingest
+from support import SAMPLES, needs_samples
+
+from harness_collectors.flight_recorder import COLLECTOR, DumpHook
+from harness_collectors.flight_recorder_file import Unreadable, read_dump
+from harness_collectors.flight_recorder_rows import rank_of
+from harness_schemas.spi import CaptureRequest
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "flight_recorder"
+PICKLED = (FIXTURES / "timeout_rank_0").read_bytes()
+DUMP = pickle.loads(PICKLED)  # noqa: S301 - our own
+patient = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def read(folder, data, name="trace_rank_0"):
+    path = folder / name
+    path.write_bytes(data)
+    return ingest([path], collector=COLLECTOR)
+
+
+def dumped(**changes):
+    return json.dumps({**DUMP, **changes}).encode()
+
+
+@needs_samples
+def test_the_documented_example():
+    [path] = (SAMPLES / "logs" / "flight_recorder").glob("*.json")
+    assert COLLECTOR.recognise(path, path.read_bytes())
+    tables = ingest([path], collector=COLLECTOR)
+    [row] = tables["collectives"]
+    assert (row["op"], row["comm_group"], row["group_size"]) == ("all_reduce", "[0,1]#0", 2)
+    assert (row["bytes"], row["dtype"], row["seq"]) == (48, "float32", 0)
+    assert row["enqueue_ns"] == 1724779239936775119
+    # The version at the end of its name is no rank; discovered times are polls, not times.
+    assert row["rank"] is None
+    assert not {"start_ns", "end_ns"} & set(row)
+    assert tables["nccl_events"] == []
+    assert tables["collection"][0]["state"] == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("nccl_trace_rank_12", 12),
+        ("trace3.json", None),
+        ("rank7", 7),
+        ("fr_0.json.gz", 0),
+        ("x_v2.5.json", None),
+        ("dump_4.pkl", 4),
+    ],
+)
+def test_ranks_stand_at_the_end_of_names(name, rank):
+    assert rank_of(Path(name)) == rank
+
+
+def test_pickle_and_json_say_the_same(tmp_path):
+    one = read(tmp_path, PICKLED)
+    for protocol in (2, 3, 4, 5):
+        assert read(tmp_path, pickle.dumps(DUMP, protocol))["collectives"] == one["collectives"]
+    assert read(tmp_path, dumped())["collectives"] == one["collectives"]
+    status = {"0": {"last_completed_collective": "3"}}
+    assert len(read(tmp_path, dumped(pg_status=status))["nccl_events"]) == 1
+
+
+def test_what_is_pending_for_longer_than_its_time_out_is_a_problem(tmp_path):
+    events = read(tmp_path, PICKLED)["nccl_events"]
+    found = {(row["severity"], row["text"]) for row in events}
+    assert found == {
+        ("problem", "all_reduce 2 of [0,1]#0 was started and not seen to end"),
+        ("notice", "barrier 1 of [0,1]#1 was scheduled and not seen to end"),
+    }
+    assert json.loads(events[0]["attrs"])["called_from"] == "forward (model.py:12)"
+
+
+def test_a_ring_that_lost_its_beginning_cannot_count_pairs(tmp_path):
+    tables = read(tmp_path, dumped(entries=DUMP["entries"][1:]))
+    assert {row["seq"] for row in tables["collectives"] if row["op"] == "send"} == {None}
+    assert tables["collection"][0]["dropped"] == 1
+
+
+def test_a_rank_that_is_in_no_group_is_unknown(tmp_path):
+    tables = read(tmp_path, PICKLED, "trace_rank_9")
+    assert {row["rank"] for row in tables["collectives"]} == {None}
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch pwned",))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("value", [Evil(), {1, 2}, Path("x"), bytearray(8)])
+def test_pickles_that_do_more_than_hold_data_are_refused(value, protocol, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = {**DUMP, "entries": [*DUMP["entries"], value]}
+    tables = read(tmp_path, pickle.dumps(content, protocol))
+    [state] = tables["collection"]
+    assert state["state"] == "failed"
+    assert not (tmp_path / "pwned").exists()
+    assert tables["collectives"] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"cos\nsystem\n(S'touch pwned'\ntR.",
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0btouch pwned\x85R.",
+        b"\x80\x02ccopyreg\n_reconstructor\n.",
+        b"\x80\x02\x82\x01.",
+        b"\x80\x02(ios\nsystem\n.",
+        b"\x80\x02Vx\nQ.",
+        b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x02Nr\xff\xff\xff\xff.",
+    ],
+)
+def test_hand_made_pickles_are_refused(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil_rank_0"
+    path.write_bytes(code)
+    with pytest.raises(Unreadable):
+        read_dump(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b'{"entries": 3}',
+        b"[" * 100_000,
+        b"\x80\x02}.",
+        b"\x1f\x8b\x08bad",
+        b"null",
+    ],
+)
+def test_what_is_no_dump_says_so(content, tmp_path):
+    [state] = read(tmp_path, content)["collection"]
+    assert state["state"] == "failed"
+    assert state["reason"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time_created_ns": "soon"},
+        {"time_created_ns": 1 << 80},
+        {"collective_seq_id": -1},
+        {"process_group": None},
+        {"input_sizes": [["x"]]},
+        {"input_sizes": [[1], [2]]},
+        {"profiling_name": 'nccl:"; DROP TABLE runs'},
+    ],
+)
+def test_entries_of_another_form_are_counted(change, tmp_path):
+    broken = {**DUMP["entries"][0], **change}
+    tables = read(tmp_path, dumped(entries=[broken, *DUMP["entries"], 7, None]))
+    assert len(tables["collectives"]) == len(DUMP["entries"])
+    assert tables["collection"][0]["unreadable"] == 3
+
+
+def test_sizes_beyond_all_bounds_are_unknown(tmp_path):
+    huge = {**DUMP["entries"][0], "input_sizes": [[1 << 40, 1 << 40]]}
+    [row] = read(tmp_path, dumped(entries=[huge]))["collectives"]
+    assert row["bytes"] is None
+
+
+@patient
+@given(data=st.data(), pickled=st.booleans())
+def test_damaged_dumps(tmp_path, data, pickled):
+    source = PICKLED if pickled else dumped()
+    text = data.draw(st.one_of(cuts(source), flipped(source)))
+    tables = read(tmp_path, text)
+    assert len(tables["collectives"]) <= len(DUMP["entries"])
+    assert len(tables["collection"]) == 1
+
+
+@patient
+@given(st.binary(max_size=200))
+def test_any_pickle_bytes(tmp_path, tail):
+    read(tmp_path, b"\x80\x02" + tail)
+
+
+def test_secrets_of_frames_do_not_pass(tmp_path):
+    frames = [{"name": "f", "filename": "https://user:hunter2hunter2@host/x.py", "line": 1}]
+    entry = {**DUMP["entries"][4], "frames": frames}
+    assert "hunter2" not in json.dumps(dict(read(tmp_path, dumped(entries=[entry]))))
+
+
+def test_capture_sets_both_spellings(monkeypatch):
+    for name in ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_FR_DUMP_TEMP_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    options = COLLECTOR.options({"entries": 500})
+    plan = COLLECTOR.prepare(CaptureRequest(Path("/run"), 2, "cuda", options))
+    assert plan.env["TORCH_FR_BUFFER_SIZE"] == plan.env["TORCH_NCCL_TRACE_BUFFER_SIZE"] == "500"
+    assert plan.env["TORCH_FR_DUMP_TEMP_FILE"] == "/run/artifacts/flight_recorder/timeout_rank_"
+    assert "TORCH_NCCL_ENABLE_TIMING" not in plan.env
+    assert [hook.target for hook in plan.rank_hooks] == [
+        "harness_collectors.flight_recorder:DumpHook"
+    ]
+    with pytest.raises(ValueError, match="entries"):
+        COLLECTOR.options({"entries": 0})
+
+
+def test_the_hook_writes_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness_collectors.flight_recorder._take_dump", lambda: PICKLED)
+    hook = DumpHook()
+    hook.start(0, 2, tmp_path)
+    hook.stop()
+    [path] = tmp_path.iterdir()
+    assert (path.name, rank_of(path)) == ("end_rank_0", 0)
+    path.unlink()
+    hook.stop()
+    assert list(tmp_path.iterdir()) == []
