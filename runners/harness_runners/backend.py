@@ -39,6 +39,8 @@ def join_world(plan: RunPlan, env: RankEnv) -> Any:
         # The shared-memory all-reduce takes no group: it reduces over the wrong ranks as soon
         # as there are two stages (deepspeed 0.19 comm/torch.py, inference_all_reduce).
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    else:
+        probe.use_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")):
         os.environ.setdefault(name, value)

@@ -38,6 +38,7 @@ class ModelPlan:
     synthetic: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    weights: str = "files"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class GenerationPlan:
     warmup: int = 1
     repeats: int = 1
     mode: str = "eager"
+    instrument_every: int = 32
+    calibrate: int = 0
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def make_plan(
         device=resolve_device(spec.device),
         prompts=plan_prompts(spec),
         generation=GenerationPlan(**spec.generation.model_dump()),
-        check_prompts=spec.check.limit if spec.check.reference else 0,
+        check_prompts=spec.check.limit if compares(spec) else 0,
         inject=None
         if inject is None
         else InjectPlan(inject.rank, parse_duration_ns(inject.delay), inject.every, inject.where),
@@ -177,11 +180,17 @@ def make_plan(
     )
 
 
+def compares(spec: RunSpec) -> bool:
+    """Whether a reference can be compared: random weights exist on no other machine."""
+    return spec.check.reference and spec.model.weights == "files"
+
+
 def planned_shape(model: ModelPlan) -> model_shape.ModelShape:
     """The shape of the model that ranks will find, also before it has been made."""
     if model.synthetic is None:
         return model_shape.read_shape(Path(model.source or model.folder))
-    return model_shape.ModelShape.from_config({**model.config, "vocab_size": tokenizer.VOCABULARY})
+    vocabulary = {"vocab_size": tokenizer.VOCABULARY} if model.weights == "files" else {}
+    return model_shape.ModelShape.from_config({**model.config, **vocabulary})
 
 
 def plan_model(spec: RunSpec) -> ModelPlan:
@@ -190,14 +199,16 @@ def plan_model(spec: RunSpec) -> ModelPlan:
     if spec.model.synthetic is not None:
         name = spec.model.synthetic
         config = synthetic.synthetic_config(name, spec.model.layers)
+        weights = spec.model.weights
         key = cache.content_key(
-            synthetic.GENERATOR_VERSION, config, spec.model.seed, tokenizer.corpus_key()
+            synthetic.GENERATOR_VERSION, config, spec.model.seed, tokenizer.corpus_key(), weights
         )
         folder = models / f"{name}-{key}"
-        return ModelPlan(str(folder), synthetic=name, config=config, seed=spec.model.seed)
+        seed = spec.model.seed
+        return ModelPlan(str(folder), None, False, name, config, seed, weights)
     source = Path(spec.model.path or "").absolute()
-    if not needs_conversion(source):
-        return ModelPlan(str(source), source=str(source))
+    if spec.model.weights == "random" or not needs_conversion(source):
+        return ModelPlan(str(source), source=str(source), weights=spec.model.weights)
     files = sorted(source.glob("*.bin")) + sorted(source.glob("*.json"))
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     folder = models / f"{source.name}-{cache.content_key(str(source), facts)}"

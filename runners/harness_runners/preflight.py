@@ -60,11 +60,16 @@ def _device(spec: RunSpec) -> Iterator[Problem]:
     except UsageError as error:
         yield "device", error.message
         return
-    why = "the device is cpu" if device == "cpu" else "this version cannot do it yet"
-    if spec.generation.mode == "graph":
-        yield "generation.mode", f"graph replays CUDA graphs, and {why}"
-    if spec.inject is not None and spec.inject.where == "device":
-        yield "inject.where", f"device keeps a GPU busy, and {why}"
+    inject, graph = spec.inject, spec.generation.mode == "graph"
+    if device == "cpu" and graph:
+        yield "generation.mode", "graph replays CUDA graphs, and the device is cpu"
+    if device == "cpu" and inject is not None and inject.where == "device":
+        yield "inject.where", "device keeps a GPU busy, and the device is cpu"
+    if graph and inject is not None and inject.where == "host" and inject.every == "layer":
+        yield (
+            "inject.every",
+            "the host does nothing a layer in a graph: delay the device, or a step",
+        )
 
 
 def _model_files(spec: RunSpec) -> Iterator[Problem]:
@@ -78,6 +83,8 @@ def _model_files(spec: RunSpec) -> Iterator[Problem]:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         yield "model.path", f"{folder} holds no tokenizer ({', '.join(TOKENIZER_FILES)})"
     try:
+        if spec.model.weights == "random":
+            return
         if plan.needs_conversion(folder):
             bin_files(folder)
         else:

@@ -57,9 +57,10 @@ def make_synthetic(folder: Path, model: ModelPlan) -> None:
         context = int(model.config["max_position_embeddings"])
         vocabulary = tokenizer.train_tokenizer(tokenizer.corpus(), target, context)
         ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-        config = {**model.config, "vocab_size": vocabulary, **ids}
+        config = {"vocab_size": vocabulary, **model.config, **ids}
         (target / "config.json").write_text(json.dumps(config, indent=1))
-        synthetic.write_weights(target, config, model.seed)
+        if model.weights == "files":
+            synthetic.write_weights(target, config, model.seed)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,11 @@ def completion_length(tokens: Sequence[int], eos: Sequence[int], ran: int) -> in
 
 
 def record_steps(
-    job: BatchJob, units: Sequence[UnitRecord], lengths: Sequence[int], emits: bool
+    job: BatchJob,
+    units: Sequence[UnitRecord],
+    lengths: Sequence[int],
+    emits: bool,
+    all_there_ns: int | None = None,
 ) -> None:
     """Write the engine's view of every unit, and on one rank (`emits`) the tokens of each."""
     for unit in units:
@@ -61,7 +65,10 @@ def record_steps(
             unit=unit.unit_id,
         )
         if emits:
-            times = {"device_ns": unit.host_ns, "host_ns": unit.host_ns}
+            # A GPU's host runs ahead: its tokens are there when the batch is (host), or when the
+            # unit ends on the device's own timeline, which ingest knows.
+            here = unit.host_ns if all_there_ns is None else all_there_ns
+            times = {"device_ns": None if all_there_ns else here, "host_ns": here}
             probe.tokens(counts, first_row=unit.first_row, unit=unit.unit_id, **times)
 
 
@@ -160,7 +167,12 @@ class Writer:
         tokens = share_tokens(generated, self._place)
         ran = max(unit.step for unit in generated.units) + 1
         lengths = [completion_length(row, self._eos, ran) for row in tokens]
-        record_steps(job, generated.units, lengths, self._speaks)
+        on_gpu = generated.tokens.is_cuda
+        # `share_tokens` has waited for the device: what it did can be read without another wait.
+        probe.resolve_device(idle=True)
+        record_steps(
+            job, generated.units, lengths, self._speaks, time.monotonic_ns() if on_gpu else None
+        )
         if not self._speaks:
             return
         times = [token_times(generated.units, row, n) for row, n in enumerate(lengths)]

@@ -59,7 +59,29 @@ _QWEN2 = {
     "tie_word_embeddings": True,
 }
 
+
+def _large(
+    hidden: int, inner: int, layers: int, heads: int, kv_heads: int, head_dim: int, vocab: int
+) -> dict[str, Any]:
+    """A published Llama shape; too large for files here, so its weights are made at random."""
+    return {
+        **_COMMON,
+        **_LLAMA,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "vocab_size": vocab,
+    }
+
+
 SHAPES: dict[str, dict[str, Any]] = {
+    "openllama-3b": _large(3200, 8640, 26, 32, 32, 100, 32000),
+    "llama-3b": _large(3072, 8192, 28, 24, 8, 128, 128256),
+    "llama-8b": _large(4096, 14336, 32, 32, 8, 128, 128256),
+    "llama-70b": _large(8192, 28672, 80, 64, 8, 128, 128256),
     "tiny-llama": {**_COMMON, **_TINY, **_LLAMA},
     "tiny-mistral": {**_COMMON, **_TINY, **_MISTRAL},
     "tiny-qwen2": {**_COMMON, **_TINY, **_QWEN2},

@@ -109,10 +109,17 @@ class Units:
             self.telemetry.close()
 
     @contextlib.contextmanager
-    def step(self, phase: str, job: BatchJob, microbatch: int, step: int) -> Iterator[int]:
+    def step(
+        self,
+        phase: str,
+        job: BatchJob,
+        microbatch: int,
+        step: int,
+        perturbed_by: str | None = None,
+    ) -> Iterator[int]:
         """Prefill (step 0) or a decode step of a micro-batch."""
         key = UnitKey(phase, job.index, microbatch, job.repeat, step, job.warmup)
-        with self._open(key, job.perturbed_by) as unit_id:
+        with self._open(key, job.perturbed_by or perturbed_by) as unit_id:
             yield unit_id
 
     @contextlib.contextmanager

@@ -11,7 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from harness_schemas.units import parse_duration_ns
 
-SYNTHETIC_SHAPES = ("tiny-llama", "tiny-mistral", "tiny-qwen2", "small-llama")
+FILED_SHAPES = ("tiny-llama", "tiny-mistral", "tiny-qwen2", "small-llama")
+"""Synthetic shapes small enough to be written to files; the others take random weights only."""
+SyntheticShape = Literal[
+    "tiny-llama",
+    "tiny-mistral",
+    "tiny-qwen2",
+    "small-llama",
+    "openllama-3b",
+    "llama-3b",
+    "llama-8b",
+    "llama-70b",
+]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -24,10 +35,15 @@ class ModelSpec(_Section):
     """Which model: a local Hugging Face directory, or a synthetic one made on the spot."""
 
     path: str | None = Field(None, description="Local Hugging Face model directory.")
-    synthetic: Literal["tiny-llama", "tiny-mistral", "tiny-qwen2", "small-llama"] | None = Field(
+    synthetic: SyntheticShape | None = Field(
         None,
         description="Named shape with seeded weights, written once as sharded safetensors; "
         "its tokenizer is trained on the shipped prompts.",
+    )
+    weights: Literal["files", "random"] = Field(
+        "files",
+        description="`random`: made on the device, no files are read; for shapes of any size. "
+        "Tokens then mean nothing and no reference is compared.",
     )
     seed: int = Field(0, description="Seed of synthetic weights.")
     layers: int | None = Field(
@@ -38,6 +54,8 @@ class ModelSpec(_Section):
     def _one_source(self) -> ModelSpec:
         if (self.path is None) == (self.synthetic is None):
             raise ValueError("give either `path` or `synthetic`")
+        if self.synthetic not in (None, *FILED_SHAPES) and self.weights == "files":
+            raise ValueError(f"{self.synthetic} is too large to be written: weights = 'random'")
         return self
 
 
@@ -86,6 +104,18 @@ class GenerationSpec(_Section):
     repeats: int = Field(1, ge=1, description="Times the whole set of prompts is run.")
     mode: Literal["eager", "graph"] = Field(
         "eager", description="`graph` replays decode steps from a CUDA graph (GPU only)."
+    )
+    instrument_every: int = Field(
+        32,
+        ge=0,
+        description="In graph mode every so many decode steps the graph with timing events "
+        "inside is replayed, and its unit marked perturbed; 0: never.",
+    )
+    calibrate: int = Field(
+        0,
+        ge=0,
+        description="Pairs of batches run with the recorder off and on, alternating, after the "
+        "measured ones: what observing costs, with its 95 % interval (table `overhead`).",
     )
 
 

@@ -47,8 +47,8 @@ class Generated:
     logits: list[list[Any]] = field(default_factory=list)
 
 
-OpenUnit = Callable[[str, BatchJob, int, int], AbstractContextManager[int]]
-"""`open_unit(phase, job, microbatch, step)` begins a unit of work and yields its id."""
+OpenUnit = Callable[[str, BatchJob, int, int, str | None], AbstractContextManager[int]]
+"""`open_unit(phase, job, microbatch, step, perturbed_by)` begins a unit and yields its id."""
 
 
 class Engine(Protocol):

@@ -19,7 +19,8 @@ import torch
 import harness_probe as probe
 from harness_runners.engines import BatchJob, Generated, OpenUnit, weights
 from harness_runners.engines.kv_cache import StageCache
-from harness_runners.engines.pipeline import MicroBatch, Pipeline, divide, pad_left
+from harness_runners.engines.microbatch import MicroBatch, divide, pad_left
+from harness_runners.engines.pipeline import Pipeline
 from harness_runners.engines.sampling import Sampler
 from harness_runners.engines.stage import Stage, build_stage, layer_windows
 from harness_runners.groups import Groups, Place, layers_of
@@ -58,6 +59,8 @@ class DeepSpeedEngine:
         self._folder = Path(plan.model.folder)
         self._eos = eos_tokens(self._folder)
         self._caches: list[StageCache] = []
+        self._slots = 0
+        self._captured: dict[tuple[int, int], MicroBatch] = {}
         self._pipeline: Pipeline | None = None
 
     def load(self) -> None:
@@ -65,18 +68,31 @@ class DeepSpeedEngine:
         place, layers = self._place, layers_of(self._plan, self._place)
         model = build_stage(self._folder, self._dtype, layers, place.is_first, place.is_last)
         model = self._cut_layers(model)
-        skipped = weights.load_weights(model, self._folder, self._groups.tensor)
+        if self._plan.model.weights == "random":
+            weights.random_weights(model, self._plan.model.seed, self._place.tp_rank)
+        else:
+            self._read_weights(model)
         if model.config.tie_word_embeddings and place.tp == place.pp == 1:
             model.lm_head.weight = model.model.embed_tokens.weight
         weights.fresh_rotary(model, self._device)
         weights.check_loaded(model)
-        owners = weights.skipped_by_owner(skipped, self._plan.layers)
-        probe.fact(weights_bytes=weights.weights_bytes(model), skipped_tensors=owners)
+        probe.fact(weights_bytes=weights.weights_bytes(model))
         windows = layer_windows(model.config, sum(self._plan.layers))
         stage = Stage(model, layers, windows, place.is_first, place.is_last)
-        injector = make_injector(self._plan.inject, place.rank)
-        new_tokens = self._plan.generation.new_tokens
-        self._pipeline = Pipeline(stage, place, self._groups, new_tokens, injector)
+        injector = make_injector(self._plan.inject, place.rank, self._device)
+        generation = self._plan.generation
+        self._pipeline = Pipeline(
+            stage,
+            place,
+            self._groups,
+            generation.new_tokens,
+            generation.instrument_every,
+            injector,
+        )
+
+    def _read_weights(self, model: Any) -> None:
+        skipped = weights.load_weights(model, self._folder, self._groups.tensor)
+        probe.fact(skipped_tensors=weights.skipped_by_owner(skipped, self._plan.layers))
 
     def _cut_layers(self, model: Any) -> Any:
         import deepspeed
@@ -94,25 +110,48 @@ class DeepSpeedEngine:
         return engine.module
 
     def reserve(self, jobs: Sequence[BatchJob]) -> None:
-        """Allocate the caches of all micro-batches for the largest of the jobs."""
+        """Allocate the caches of all micro-batches for the largest of the jobs, and in graph
+        mode capture the decode step of every shape of micro-batch that they hold."""
         generation = self._plan.generation
         rows = max(len(job.requests) for job in jobs)
         longest = max(len(request.tokens) for job in jobs for request in job.requests)
-        slots = longest + generation.new_tokens
-        shape = self._cache_shape()
-        parts = divide(rows, generation.microbatches)
+        self._slots = longest + generation.new_tokens
+        heads, head_dim = self._cache_shape()
+        layers = layers_of(self._plan, self._place)
         self._caches = [
-            StageCache(
-                layers_of(self._plan, self._place),
-                max(len(part) for part in parts),
-                shape[0],
-                slots,
-                shape[1],
-                self._dtype,
-                self._device,
-            )
-            for _ in parts
+            StageCache(layers, len(part), heads, self._slots, head_dim, self._dtype, self._device)
+            for part in divide(rows, generation.microbatches)
         ]
+        if generation.mode == "graph":
+            self._capture(sorted({len(job.requests) for job in jobs}, reverse=True))
+
+    def _capture(self, sizes: Sequence[int]) -> None:
+        assert self._pipeline is not None
+        for size in sizes:
+            for index, part in enumerate(divide(size, self._plan.generation.microbatches)):
+                key = (index, len(part))
+                if key not in self._captured:
+                    microbatch = self._microbatch(index, part, self._slots)
+                    self._pipeline.capture(microbatch)
+                    self._captured[key] = microbatch
+
+    def _microbatch(self, index: int, rows: range, num_slots: int) -> MicroBatch:
+        """State for these rows: the captured one of their shape, or a new one."""
+        captured = self._captured.get((index, len(rows)))
+        cache = self._caches[index]
+        if captured is not None:
+            cache.resize(len(rows), self._slots)
+            captured.rows = rows
+            return captured
+        generation = self._plan.generation
+        stop_at = self._eos if generation.stop_at_eos else ()
+        sampler = Sampler(len(rows), generation.new_tokens, stop_at, self._fill, self._device)
+        cache.resize(len(rows), num_slots)
+        return MicroBatch(index, rows, sampler, cache, num_slots)
+
+    @property
+    def _fill(self) -> int:
+        return self._eos[0] if self._eos else 0
 
     def _cache_shape(self) -> tuple[int, int]:
         """KV heads of this rank and their size, from the layers as they were cut."""
@@ -125,25 +164,22 @@ class DeepSpeedEngine:
         """Decode a batch; every rank returns the same tokens."""
         assert self._pipeline is not None
         generation = self._plan.generation
-        fill = self._eos[0] if self._eos else 0
-        rows, pads = pad_left([request.tokens for request in job.requests], fill)
-        stop_at = self._eos if generation.stop_at_eos else ()
+        rows, pads = pad_left([request.tokens for request in job.requests], self._fill)
+        num_slots = len(rows[0]) + generation.new_tokens
         microbatches = []
         for index, part in enumerate(divide(len(rows), generation.microbatches)):
+            microbatch = self._microbatch(index, part, num_slots)
             tokens = torch.tensor([rows[row] for row in part], device=self._device)
             pad = torch.tensor([pads[row] for row in part], device=self._device)
-            sampler = Sampler(len(part), generation.new_tokens, stop_at, fill, self._device)
-            microbatch = MicroBatch(index, part, tokens, pad, sampler)
-            self._caches[index].resize(len(part), microbatch.num_slots)
+            microbatch.begin(tokens, pad)
             microbatches.append(microbatch)
-        caches = self._caches[: len(microbatches)]
-        generated: Generated = self._pipeline.run(
-            job, microbatches, caches, open_unit, bool(stop_at)
-        )
+        stoppable = generation.stop_at_eos and bool(self._eos)
+        generated: Generated = self._pipeline.run(job, microbatches, open_unit, stoppable)
         generated.tokens = torch.cat([microbatch.sampler.tokens for microbatch in microbatches])
         return generated
 
     def close(self) -> None:
         """Free the model and the caches."""
         self._pipeline = None
+        self._captured = {}
         self._caches = []

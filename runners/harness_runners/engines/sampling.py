@@ -1,4 +1,4 @@
-"""Greedy sampling and the end of sequences, on the device: no step needs a value of the host."""
+"""Greedy sampling and the end of sequences, on the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ class Sampler:
     """Tokens of one micro-batch. On the last stage it samples, on the first it is told.
 
     A row that has ended emits `fill` (an end-of-sequence id) until all rows of the micro-batch
-    have ended. Shapes: `tokens` [b, new_tokens] int64, filled up with `fill`.
+    have ended. Shapes: `tokens` [b, new_tokens] int64, filled up with `fill`. Every tensor keeps
+    its place in memory and the step is counted on the device, so that a captured step can be
+    replayed.
     """
 
     def __init__(
@@ -21,9 +23,16 @@ class Sampler:
         self.tokens = torch.full((rows, new_tokens), fill, dtype=torch.long, device=device)
         self._eos = torch.tensor(list(eos), dtype=torch.long, device=device)
         self._fill = fill
+        self._step = torch.zeros(1, dtype=torch.long, device=device)
         self._ended = torch.zeros(rows, dtype=torch.bool, device=device)
         self._last = torch.full((rows,), fill, dtype=torch.long, device=device)
-        self._step = torch.zeros(1, dtype=torch.long, device=device)
+
+    def reset(self) -> None:
+        """Forget everything, in place."""
+        self.tokens.fill_(self._fill)
+        self._step.zero_()
+        self._ended.zero_()
+        self._last.fill_(self._fill)
 
     def sample(self, logits: torch.Tensor) -> torch.Tensor:
         """The next token of every row [b], from logits [b, vocabulary]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,23 @@ def _read_file(path: Path, wanted: Iterable[tuple[nn.Parameter, Cut]]) -> None:
 def _index(cut: Cut) -> tuple[slice, ...]:
     part = slice(cut.start, cut.stop)
     return (part,) if cut.dim == 0 else (slice(None), part)
+
+
+def random_weights(model: nn.Module, seed: int, tp_rank: int) -> None:
+    """Fill a stage on its device with small random numbers; norms are one.
+
+    A parameter's stream depends on its name, so replicated ones agree over TP ranks; those that
+    tensor parallelism cuts also depend on the rank.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            parameter.data.fill_(0.0 if name.endswith("bias") else 1.0)
+            continue
+        generator = torch.Generator(parameter.device)
+        replicated = name.endswith("embed_tokens.weight")
+        own = zlib.crc32(name.encode()) + (0 if replicated else 1_000_003 * tp_rank)
+        generator.manual_seed(seed * 2_000_003 + own)
+        parameter.data.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
 
 
 def check_loaded(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from harness_runners.engines.kv_cache import StageCache  # noqa: E402
-from harness_runners.engines.pipeline import divide, pad_left  # noqa: E402
+from harness_runners.engines.microbatch import divide, pad_left  # noqa: E402
 from harness_runners.engines.positions import Positions  # noqa: E402
 from harness_runners.engines.sampling import Sampler  # noqa: E402
 from harness_runners.engines.stage import build_stage, layer_windows  # noqa: E402

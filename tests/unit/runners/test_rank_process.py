@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,6 +110,9 @@ def test_a_broken_environment_is_a_usage_error(monkeypatch):
         RankEnv.read()
 
 
+CPU = SimpleNamespace(type="cpu")
+
+
 def elapsed_ns(call):
     start = time.monotonic_ns()
     call()
@@ -122,18 +126,18 @@ def pass_layer(injector):
 
 @pytest.mark.parametrize(("every", "step_ms", "layer_ms"), [("step", 5, 0), ("layer", 0, 5)])
 def test_a_delay_is_where_it_was_asked_for(every, step_ms, layer_ms):
-    injector = inject.make_injector(InjectPlan(1, 5_000_000, every), rank=1)
-    assert elapsed_ns(injector.before_step) // 1_000_000 >= step_ms
+    injector = inject.make_injector(InjectPlan(1, 5_000_000, every), rank=1, device=CPU)
+    assert elapsed_ns(injector.host_step) // 1_000_000 >= step_ms
     assert elapsed_ns(lambda: pass_layer(injector)) // 1_000_000 >= layer_ms
-    unhurried = elapsed_ns(injector.before_step) if every == "layer" else 0
+    unhurried = elapsed_ns(injector.host_step) if every == "layer" else 0
     assert unhurried < 4_000_000
 
 
 @pytest.mark.parametrize("plan", [None, InjectPlan(1, 5_000_000), InjectPlan(0, 0)])
 def test_other_ranks_and_no_delay_are_left_alone(plan):
-    injector = inject.make_injector(plan, rank=0)
+    injector = inject.make_injector(plan, rank=0, device=CPU)
     assert type(injector) is inject.Injector
-    assert elapsed_ns(injector.before_step) < 4_000_000
+    assert elapsed_ns(injector.host_step) < 4_000_000
 
 
 def test_storage_reads_are_counted_or_unknown():
