@@ -19,6 +19,8 @@ from harness_schemas.spi import Batch
 
 SOURCE: Final = "flight_recorder"
 NOT_TIMED: Final = "recorded when issued; the watchdog only polls for starts and ends"
+NEVER_ENDED: Final = "never ended"
+"""Of a group's overdue calls the first; the later ones wait for it."""
 _MAX_EVENTS: Final = 1000
 _MAX_INT: Final = (1 << 63) - 1
 _CLOCK_NS: Final = 1_000
@@ -64,7 +66,8 @@ class Dump:
     entries: list[Any]
     latest_ns: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
+    pending: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    """Rows that were not seen to end, each with its event."""
     unreadable: int = 0
     states: Counter[str] = field(default_factory=Counter)
 
@@ -84,8 +87,8 @@ def all_batches(paths: Sequence[Path], root: Path) -> Iterator[Batch]:
             yield batch("clock_anchors", [_anchor(dump)])
         if dump.rows:
             yield batch("collectives", dump.rows)
-        if dump.events:
-            yield batch("nccl_events", dump.events)
+        if dump.pending:
+            yield batch("nccl_events", [event for _, event in dump.pending])
         states.append(_summary(dump, content, size))
     if states:
         yield batch("collection", states)
@@ -113,8 +116,8 @@ def read_entries(content: Mapping[str, Any], name: str, rank: int | None) -> Dum
             dump.unreadable += 1
             continue
         dump.rows.append(row)
-        if event is not None and len(dump.events) < _MAX_EVENTS:
-            dump.events.append(event)
+        if event is not None and len(dump.pending) < _MAX_EVENTS:
+            dump.pending.append((row, event))
     _grade(dump)
     return dump
 
@@ -287,10 +290,14 @@ def _caller(frames: Any) -> str | None:
 
 def _grade(dump: Dump) -> None:
     """Pending for longer than its time-out is a problem, not just under way."""
-    for event in dump.events:
+    hung: set[Any] = set()
+    for row, event in dump.pending:
         timeout = json.loads(event["attrs"]).get("timeout_ms")
         if timeout and dump.latest_ns - event["ts_ns"] > timeout * 1_000_000:
             event["severity"] = "problem"
+            if row["comm_group"] not in hung:
+                hung.add(row["comm_group"])
+                row["unsplit_reason"] = NEVER_ENDED
 
 
 def _anchor(dump: Dump) -> dict[str, Any]:

@@ -26,9 +26,19 @@ class Owners:
         self.calling: set[int] = set()
         """Slots of threads that have made calls."""
         self._hosts: dict[int, list[str]] = {}
+        self._found: dict[tuple[str | None, int | None, int | None], tuple[Process, Thread]] = {}
 
     def of(self, record: Record) -> tuple[Process, Thread] | None:
         """Process and thread of a record; None: too many processes."""
+        name = (record.host, record.pid, record.tid)
+        found = self._found.get(name)
+        if found is None:
+            found = self._find(record)
+            if found is not None and len(self._found) < MAX_THINGS:
+                self._found[name] = found
+        return found
+
+    def _find(self, record: Record) -> tuple[Process, Thread] | None:
         host, pid = self._glued_host(record) or record.host, record.pid
         if host is not None and pid is not None and len(self._hosts) < MAX_THINGS:
             hosts = self._hosts.setdefault(pid, [])

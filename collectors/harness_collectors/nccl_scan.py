@@ -43,12 +43,15 @@ class Scanner:
         self._calls = Calls(self._owners)
         self._choices = Choices(self._owners)
         self._cut = False
+        self._parsed: dict[int, list[Record]] = {}
+        """Records of the distinct lines of the block at hand, by their code."""
 
     def scan(self, text: bytes) -> None:
         """Read a block of whole lines."""
         import numpy as np
 
         block = encode(text)
+        self._parsed.clear()
         self.file.lines += len(block.codes)
         sorts = np.array([self._sort(line) for line in block.lines], np.int8)[block.codes]
         start = 0
@@ -134,16 +137,21 @@ class Scanner:
 
     def _line(self, block: Block, place: int, before: int) -> None:
         """A line by itself; `before` is the row that the next call has."""
-        line = block.lines[block.codes[place]][:_MAX_EXAMINED]
+        code = block.codes[place]
         now = block.time(place)
-        found = self._owners.records(line)
+        found = self._parsed.get(code)
+        if found is None:
+            line = block.lines[code][:_MAX_EXAMINED]
+            found = self._owners.records(line)
+            if not found:
+                self._foreign(line)
+            elif len(found) == 1 and not found[0].start:
+                self._parsed[code] = found
         for record in found:
             if MIDDLE_MARK in record.text or b" opCount " in record.text:
                 self._glued_call(record, now)
             else:
                 self._record(record, now, before)
-        if not found:
-            self._foreign(line)
 
     def _glued_call(self, record: Record, now: int | None) -> None:
         """A call in a line that holds more than it, or a piece of one."""

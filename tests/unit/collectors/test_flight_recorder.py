@@ -80,7 +80,10 @@ def test_pickle_and_json_say_the_same(tmp_path):
 
 
 def test_what_is_pending_for_longer_than_its_time_out_is_a_problem(tmp_path):
-    events = read(tmp_path, PICKLED)["nccl_events"]
+    tables = read(tmp_path, PICKLED)
+    hung = [row["seq"] for row in tables["collectives"] if row["unsplit_reason"] == "never ended"]
+    assert hung == [2]
+    events = tables["nccl_events"]
     found = {(row["severity"], row["text"]) for row in events}
     assert found == {
         ("problem", "all_reduce 2 of [0,1]#0 was started and not seen to end"),

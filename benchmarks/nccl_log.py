@@ -1,0 +1,164 @@
+"""Speed of reading NCCL logs: `python benchmarks/nccl_log.py`.
+
+Writes logs as ranks do, or repeats logs that are given, reads each in a fresh process into
+Arrow batches, and prints MB/s, lines/s, rows and peak memory as a Markdown table. Times are of
+the process's own CPU, so that a busy machine does not show; wall time stands beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+BYTES_TARGET = 100e6
+LINES_TARGET = 1e6
+"""Whichever is less: 100 MB/s or a million lines a second."""
+
+PREFIX = "node{host}:{pid}:{pid} [0] NCCL INFO "
+INIT = "ncclCommInitRankConfig comm {comm} rank {rank} nranks {size} cudaDev 0 nvmlDev 0 busId 60"
+
+
+def header(rank: int, size: int, prefix: str) -> list[str]:
+    """The lines of an initialisation, with a transport line for each channel."""
+    comm = f"0x55d0a000{rank:04x}"
+    init = INIT.format(comm=comm, rank=rank, size=size) + " commId 0xfeedbeef - Init "
+    lines = ["NCCL version 2.28.9+cuda13.0", init + "START"]
+    lines += [f"Channel {c:02d}/24 : " + " ".join(map(str, range(size))) for c in range(24)]
+    lines += ["24 coll channels, 24 collnet channels, 0 nvls channels, 32 p2p channels, "
+              "32 p2p channels per peer", init + "COMPLETE"]  # fmt: skip
+    peer = (rank + 1) % size
+    lines += [f"Channel {c:02d}/0 : {rank}[0] -> {peer}[0] via P2P/CUMEM" for c in range(24)]
+    return [prefix + line for line in lines]
+
+
+def decode_lines(rank: int, size: int, random_buffers: bool) -> Iterator[str]:
+    """Calls of decode steps without end; rank 0 prints what was chosen after each."""
+    prefix = PREFIX.format(host=rank // 8, pid=4000 + rank)
+    yield from header(rank, size, prefix)
+    comm = f"0x55d0a000{rank:04x}"
+    draw = random.Random(rank)
+    buffers = [0x7FA670000000 + 512 * i for i in range(64)]
+    tail = f"datatype 9 op 0 root 0 comm {comm} [nranks={size}] stream (nil)"
+    while True:
+        buffer = draw.getrandbits(46) if random_buffers else draw.choice(buffers)
+        count = 3200 if draw.random() < 0.95 else 32000
+        yield (
+            f"{prefix}AllReduce: opCount {draw.randrange(4096):x} sendbuff {buffer:#x} "
+            f"recvbuff {buffer:#x} count {count} {tail}"
+        )
+        if rank == 0:
+            choice = "Algo RING proto LL channel{Lo..Hi}={0..0}"
+            yield f"{prefix}AllReduce: {2 * count} Bytes -> {choice}"
+
+
+def write_decode(path: Path, megabytes: int, rank: int, random_buffers: bool) -> None:
+    """A log of one rank of eight, about so large."""
+    left = megabytes * 1_000_000
+    with path.open("w") as stream:
+        for line in decode_lines(rank, 8, random_buffers):
+            stream.write(line + "\n")
+            left -= len(line) + 1
+            if left <= 0:
+                return
+
+
+def write_merged(path: Path, megabytes: int) -> None:
+    """The output of eight ranks in one file, as mpirun merges it."""
+    left = megabytes * 1_000_000
+    sources = [decode_lines(rank, 8, False) for rank in range(8)]
+    with path.open("w") as stream:
+        while left > 0:
+            for rank, source in enumerate(sources):
+                line = f"[1,{rank}]<stdout>:{next(source)}\n"
+                stream.write(line)
+                left -= len(line)
+
+
+def repeat(source: Path, target: Path, megabytes: int) -> None:
+    """A given log, again and again."""
+    opener = gzip.open if source.suffix == ".gz" else open
+    with opener(source, "rb") as stream:
+        text = stream.read()
+    with target.open("wb") as out:
+        for _ in range(max(1, megabytes * 1_000_000 // max(len(text), 1))):
+            out.write(text)
+
+
+def read_one(path: Path) -> dict[str, float]:
+    """Read a log in this process."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from harness_collectors.nccl_log import COLLECTOR
+    from harness_schemas.spi import IngestContext
+
+    pc.sum(pa.array([1]))  # loading libraries is not reading
+    wall, cpu, rows, lines = time.perf_counter(), time.process_time(), 0, 0
+    for batch in COLLECTOR.ingest([path], IngestContext(path.parent)):
+        rows += batch.data.num_rows
+        if batch.table == "collection":
+            lines = json.loads(batch.data["detail"][0].as_py())["lines"]
+    return {
+        "cpu_s": time.process_time() - cpu,
+        "wall_s": time.perf_counter() - wall,
+        "rows": rows,
+        "lines": lines,
+        "bytes": path.stat().st_size,
+        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def measure(name: str, path: Path) -> str:
+    """A row of the table; the last column is the share of the target that was reached."""
+    command = [sys.executable, __file__, "--read", str(path)]
+    output = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    found = json.loads(output)
+    bytes_s, lines_s = found["bytes"] / found["cpu_s"], found["lines"] / found["cpu_s"]
+    reached = max(bytes_s / BYTES_TARGET, lines_s / LINES_TARGET)
+    return (
+        f"| {name} | {found['bytes'] / 1e6:.0f} | {bytes_s / 1e6:.0f} | {lines_s / 1e6:.2f} | "
+        f"{found['bytes'] / found['wall_s'] / 1e6:.0f} | {found['rows']:,} | "
+        f"{found['rss_mb']:.0f} | {reached:.1f} |"
+    )
+
+
+def main() -> None:
+    """Make the logs, read them, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--repeat", type=Path, action="append", default=[], help="a log to repeat")
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.read:
+        print(json.dumps(read_one(given.read)))
+        return
+    print("| log | MB | MB/s | M lines/s | MB/s wall | rows | RSS MB | of target |")
+    print("|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "nccl.log"
+        write_decode(path, given.megabytes, 0, False)
+        print(measure("decode, rank 0 (calls and choices)", path), flush=True)
+        write_decode(path, given.megabytes, 1, False)
+        print(measure("decode, rank 1 (calls)", path), flush=True)
+        write_decode(path, given.megabytes, 1, True)
+        print(measure("decode, every address new", path), flush=True)
+        write_merged(path, given.megabytes)
+        print(measure("eight ranks merged by mpirun", path), flush=True)
+        write_decode(path, 4 * given.megabytes, 1, False)
+        print(measure("decode, four times as long", path), flush=True)
+        for source in given.repeat:
+            repeat(source, path, given.megabytes)
+            print(measure(source.name, path), flush=True)
+
+
+if __name__ == "__main__":
+    main()
