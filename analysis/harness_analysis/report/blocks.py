@@ -6,7 +6,7 @@ A figure cannot be made without the table that says the same in text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 
@@ -55,6 +55,8 @@ class Figure:
     layout: Mapping[str, Any]
     height: int
     table: Table
+    common: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that every trace has."""
     note: str = ""
     legend: Sequence[str] = ()
     """Parts that the chart holds: the page draws one legend for them."""
@@ -71,6 +73,7 @@ class Figure:
                 {name: value for name, value in trace.items() if name not in changes}
                 for trace, changes in zip(self.traces, first, strict=True)
             ],
+            "common": dict(self.common),
             "layout": dict(self.layout),
             "choices": [list(choice.changes) for choice in self.choices],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -13,6 +14,7 @@ import pytest
 from example_run import LATE, batch, example_database
 from truth.simulate import EPOCH_NS, Scenario
 
+from harness_analysis.answer import Parts
 from harness_analysis.report import write_report
 from harness_analysis.report.numbers.samples import MOST_LINES
 from harness_analysis.report.numbers.steps import CELLS as STEP_CELLS
@@ -20,9 +22,8 @@ from harness_analysis.report.numbers.steps import StepSeries, load_steps
 from harness_analysis.report.numbers.units import FEWEST_BINS, Bins
 from harness_analysis.report.numbers.waiting import CELLS as LATENESS_CELLS
 from harness_analysis.report.numbers.waiting import Pair, Waiting, load_waiting
-from harness_analysis.report.page import figure_json
-from harness_analysis.report.sections.parts import steps_section
-from harness_analysis.report.sections.waits import matrix_figure, short_group, waits_section
+from harness_analysis.report.page import gather, render_page
+from harness_analysis.report.sections.waits import matrix_figure, short_group
 from harness_analysis.store import open_database
 from harness_schemas.errors import HarnessError
 from harness_schemas.vocabulary import PART_LABELS, PARTS
@@ -72,7 +73,9 @@ class Page(HTMLParser):
         found = {}
         for figure in self.all("figure"):
             (script,) = self.inside("script", figure)
-            found[figure["attrs"]["data-figure"]] = json.loads(script["text"])
+            data = json.loads(script["text"])
+            data["traces"] = [{**data["common"], **trace} for trace in data["traces"]]
+            found[figure["attrs"]["data-figure"]] = data
         return found
 
 
@@ -332,7 +335,9 @@ def test_the_map_of_lateness_shows_who_is_late(page, database):
         "SELECT sum(sum_wait_ns) / 1e6 FROM collective_waits "
         "WHERE phase = 'decode' AND last_arriver = 3",
     )
-    assert z[3].sum() == pytest.approx(caused, rel=1e-2)
+    assert z[3].sum() == pytest.approx(caused, rel=5e-2)
+    # The others cost less than a thousandth of the largest, or what they are drawn with.
+    assert (z[:3] <= z[3]).all()
 
 
 def test_pipeline_shares_and_their_floor(page, database):
@@ -385,26 +390,58 @@ def large_bins(units, cells, ranks):
     return Bins(units, bins, tuple(f"step {k}" for k in range(bins)), sizes)
 
 
-@pytest.mark.parametrize("ranks", [64, 512, 2048])
-def test_large_runs_give_pages_of_bounded_size(ranks):
+def large_run(small, ranks):
+    """Numbers of a run on many ranks in which every part of every cell has a value."""
     random = np.random.default_rng(0)
+    ids = tuple(range(ranks))
     bins = large_bins(1000, STEP_CELLS, ranks)
     values = random.integers(1, 10**9, (ranks, bins.bins, 10)).astype(float)
-    series = StepSeries(bins, tuple(range(ranks)), tuple(k // 8 for k in range(ranks)), values)
     wide = large_bins(1000, LATENESS_CELLS, ranks)
     pairs = tuple(
-        Pair(rank, 8 * (rank // 8) + k, "collective", 10, int(random.integers(1, 10**9)))
-        for rank in range(ranks)
+        Pair(rank, 8 * (rank // 8) + k, kind, 10, int(random.integers(1, 10**9)))
+        for rank in ids
         for k in range(8)
+        for kind in ("collective", "p2p")
     )
-    caused = {"collective": random.integers(0, 10**9, (ranks, wide.bins)).astype(float)}
-    ids = tuple(range(ranks))
+    kinds = ("collective", "p2p")
+    caused = {kind: random.integers(0, 10**9, (ranks, wide.bins)).astype(float) for kind in kinds}
     hosts = tuple(f"node{k // 8}" for k in ids)
-    waiting = Waiting("app_timers", True, ids, hosts, pairs, wide, caused, 0, ())
-    figures = [*steps_section(series).blocks[:1], *waits_section(waiting).blocks[:2]]
-    size = sum(len(figure_json(figure)) for figure in figures)
-    # plotly.js takes 4.8 MB of the 8; all nine parts in every cell is the worst that can come.
-    assert size < 3_000_000, [len(figure_json(figure)) for figure in figures]
+    row = small.answer.of_phase("decode")[0]
+    breakdown = tuple(
+        dataclasses.replace(row, rank=rank, stage=rank // 8, phase=phase, parts=parts)
+        for phase in ("prefill", "decode")
+        for rank in ids
+        for parts in [random_parts(random)]
+    )
+    return dataclasses.replace(
+        small,
+        answer=dataclasses.replace(small.answer, breakdown=breakdown),
+        steps=StepSeries(bins, ids, tuple(k // 8 for k in ids), values),
+        waiting=Waiting("app_timers", True, ids, hosts, pairs, wide, caused, 0, ()),
+        bubbles=[
+            dataclasses.replace(small.bubbles[0], rank=rank, phase=phase)
+            for phase in ("prefill", "decode")
+            for rank in ids
+        ],
+    )
+
+
+def random_parts(random):
+    ns = {part: int(random.integers(1, 10**9)) for part in PARTS}
+    return Parts(sum(ns.values()), ns)
+
+
+@pytest.mark.parametrize("ranks", [64, 512, 2048])
+def test_large_runs_give_pages_of_at_most_eight_megabytes(database, ranks):
+    with open_database(database) as con:
+        numbers = large_run(gather(con), ranks)
+    text = render_page(numbers)
+    page = Page(text)
+    sizes = {e["attrs"]["data-figure"]: len(e["text"]) for e in page.all("figure")}
+    assert len(text) <= 8_000_000, sizes
+    assert len(page.figures()["parts-decode"]["traces"][0]["y"]) == min(ranks, 512)
+    if ranks > 512:
+        assert f"512 of {ranks} ranks" in text and f"{ranks - 512} ranks that wait least" in text
 
 
 def test_the_matrix_of_many_ranks_gathers_neighbours(database):

@@ -21,7 +21,7 @@ from harness_schemas.vocabulary import EVIDENCE_RANK
 if TYPE_CHECKING:
     import duckdb
 
-CELLS = 120_000
+CELLS = 80_000
 """Bins times ranks of the map of lateness."""
 KINDS = ("collective", "p2p")
 

@@ -33,6 +33,8 @@ from harness_schemas.units import format_count, format_ns, format_share
 from harness_schemas.vocabulary import PARTS
 
 PHASE_TITLES = {"all": "the whole run", "mixed": "mixed steps"}
+MOST_BARS = 512
+"""Ranks with a bar; of more, half of them those that wait least and half those that wait most."""
 MOST_CHOICES = 512
 """Ranks that can be chosen one by one; of more, those that wait least, which are the late ones."""
 
@@ -82,7 +84,11 @@ def _basis(rows: Sequence[RankBreakdown]) -> str:
     note += f", {format_count(units)} units" if units else ", first to last activity"
     note += f" ({format_count(left_out)} warm-up or perturbed left out)" if left_out else ""
     missing = [part_label(p) for p in PARTS if all(row.parts.ns[p] is None for row in rows)]
-    return note + (f"; no evidence for {', '.join(missing)}" if missing else "") + "."
+    note += f"; no evidence for {', '.join(missing)}" if missing else ""
+    if len(rows) > MOST_BARS:
+        half = MOST_BARS // 2
+        note += f"; {MOST_BARS} of {len(rows)} ranks: {half} that wait least, {half} that wait most"
+    return note + "."
 
 
 def rank_label(row: RankBreakdown) -> str:
@@ -90,13 +96,20 @@ def rank_label(row: RankBreakdown) -> str:
     return f"rank {row.rank}" if row.stage is None else f"rank {row.rank} (stage {row.stage})"
 
 
-def _bars(phase: str, rows: Sequence[RankBreakdown]) -> Figure:
+def _extremes(rows: Sequence[RankBreakdown]) -> list[RankBreakdown]:
+    if len(rows) <= MOST_BARS:
+        return list(rows)
+    order = sorted(rows, key=lambda row: (row.parts.share("comm_wait_ns") or 0.0, row.rank))
+    kept = [*order[: MOST_BARS // 2], *order[-MOST_BARS // 2 :]]
+    return sorted(kept, key=lambda row: row.rank)
+
+
+def _bars(phase: str, everyone: Sequence[RankBreakdown]) -> Figure:
+    rows = _extremes(everyone)
     scale = time_scale(row.parts.window_ns for row in rows)
     labels = [rank_label(row) for row in rows]
     values = {part: [row.parts.ns[part] for row in rows] for part in PARTS}
-    traces = [
-        _bar_trace(part, labels, [row.parts for row in rows], scale) for part in drawn_parts(values)
-    ]
+    traces = [_bar_trace(part, [row.parts for row in rows], scale) for part in drawn_parts(values)]
     layout = {
         "barmode": "stack",
         "bargap": 0.28 if len(rows) <= 64 else 0,
@@ -113,26 +126,19 @@ def _bars(phase: str, rows: Sequence[RankBreakdown]) -> Figure:
         layout=layout,
         height=rows_height(len(rows)),
         table=_parts_table(title, rows),
-        note=_basis(rows),
+        common={"type": "bar", "orientation": "h", "y": labels},
+        note=_basis(everyone),
         legend=drawn_parts(values),
         shares=True,
     )
 
 
-def _bar_trace(
-    part: str, labels: Sequence[str], rows: Sequence[Parts], scale: TimeScale
-) -> dict[str, Any]:
+def _bar_trace(part: str, rows: Sequence[Parts], scale: TimeScale) -> dict[str, Any]:
     return {
-        "type": "bar",
-        "orientation": "h",
         "name": part_label(part),
-        "y": list(labels),
         "x": [scale.of(row.ns[part]) for row in rows],
-        "customdata": [[format_ns(row.ns[part]), format_share(row.share(part))] for row in rows],
         "marker": marker(part),
-        "hovertemplate": "%{y}<br><b>"
-        + part_label(part)
-        + " %{customdata[0]}</b>, %{customdata[1]}<extra></extra>",
+        "hovertemplate": f"%{{y}}<br>{part_label(part)} %{{x:,.4~g}} {scale.unit}<extra></extra>",
     }
 
 
@@ -188,6 +194,11 @@ def steps_section(series: StepSeries | None) -> Section | None:
         layout=layout,
         height=380,
         table=_steps_table(series, mean),
+        common={
+            "type": "bar",
+            "x": series.bins.centers,
+            "width": [size * (0.86 if series.bins.bins <= 60 else 1) for size in series.bins.sizes],
+        },
         legend=shown,
         choices=_choices(series, shown, scale),
         choice_title="Ranks",
@@ -216,10 +227,7 @@ def _steps_lead(series: StepSeries) -> str:
 def _step_trace(part: str, series: StepSeries, scale: TimeScale) -> dict[str, Any]:
     values = _stack(series, None, [part], scale)[0]
     return {
-        "type": "bar",
         "name": part_label(part),
-        "x": series.bins.centers,
-        "width": [size * (0.86 if series.bins.bins <= 60 else 1) for size in series.bins.sizes],
         "y": values,
         "marker": marker(part),
         "hovertemplate": "%{y:,.4~g} " + scale.unit,

@@ -9,6 +9,8 @@ from harness_analysis.report.numbers.pipeline import Bubble
 from harness_analysis.report.sections.drawing import marker, rank_axis, rows_height
 from harness_schemas.units import format_ns, format_share
 
+MOST_BARS = 512
+
 
 def pipeline_section(bubbles: Sequence[Bubble]) -> Section | None:
     """Waiting for the neighbouring stages, a chart a phase."""
@@ -23,13 +25,19 @@ def pipeline_section(bubbles: Sequence[Bubble]) -> Section | None:
     return Section("pipeline", "Pipeline bubbles", "Pipeline", lead, figures)
 
 
-def _figure(phase: str, rows: Sequence[Bubble]) -> Figure:
+def _worst(rows: Sequence[Bubble]) -> list[Bubble]:
+    worst = sorted(rows, key=lambda row: (-(row.excess_share or 0.0), row.rank))[:MOST_BARS]
+    return sorted(worst, key=lambda row: row.rank)
+
+
+def _figure(phase: str, everyone: Sequence[Bubble]) -> Figure:
+    rows = _worst(everyone)
+    hidden = len(everyone) - len(rows)
     labels = [f"rank {row.rank} (stage {_known(row.stage)})" for row in rows]
     waits = {
         "type": "bar",
         "orientation": "h",
         "name": "waiting for other stages",
-        "y": labels,
         "x": [_percent(row.wait_share) for row in rows],
         "marker": marker("comm_wait_ns"),
         "hovertemplate": "%{y}<br>waits <b>%{x:.1f} %</b> of " + phase + "<extra></extra>",
@@ -38,7 +46,6 @@ def _figure(phase: str, rows: Sequence[Bubble]) -> Figure:
         "type": "scatter",
         "mode": "markers",
         "name": "floor of the schedule",
-        "y": labels,
         "x": [_percent(row.floor_share) for row in rows],
         "marker": {
             "symbol": "line-ns",
@@ -68,6 +75,8 @@ def _figure(phase: str, rows: Sequence[Bubble]) -> Figure:
         layout=layout,
         height=rows_height(len(rows), 30, 190),
         table=_table(title, rows),
+        common={"y": labels},
+        note=f"{hidden} ranks that wait least beyond the floor are not shown." if hidden else "",
     )
 
 

@@ -26,6 +26,8 @@ MOST_RANKS = 128
 """Rows of the matrix; of more ranks, neighbours share one."""
 MOST_WRITTEN = 9
 """Columns of the matrix up to which its cells hold their numbers."""
+COLOR_STEPS = 1000
+"""A cell of the map of lateness below this part of the largest is drawn as nothing."""
 MOST_ROWS = 50
 KIND_TITLES = {"collective": "in collectives", "p2p": "in point-to-point calls"}
 
@@ -184,7 +186,8 @@ def lateness_figure(waiting: Waiting) -> Figure:
     """Heat map, rank by step: how long the others waited for this rank."""
     labels = [_row_label(waiting, k) for k in range(len(waiting.ranks))]
     scale = time_scale([float(values.max()) for values in waiting.caused.values()])
-    maps = {kind: _cells(values, scale) for kind, values in waiting.caused.items()}
+    least = max(float(values.max()) for values in waiting.caused.values()) / COLOR_STEPS
+    maps = {kind: _cells(values, least, scale) for kind, values in waiting.caused.items()}
     first = next(iter(maps))
     trace = {
         **_heat_map(waiting.bins.centers, labels, scale),
@@ -206,6 +209,7 @@ def lateness_figure(waiting: Waiting) -> Figure:
         layout=layout,
         height=rows_height(len(labels), 24 if len(labels) <= 16 else 10, 200, 760),
         table=_lateness_table(waiting),
+        note=f"Less than 1/{COLOR_STEPS} of the largest is drawn as nothing.",
         choices=[Choice(KIND_TITLES[kind], [{"z": cells}]) for kind, cells in maps.items()],
         choice_title="Waiting",
     )
@@ -217,8 +221,9 @@ def _row_label(waiting: Waiting, row: int) -> str:
     return f"rank {waiting.ranks[row]}" + (f" {host}" if several and host else "")
 
 
-def _cells(values: NDArray[np.float64], scale: TimeScale) -> list[list[float | None]]:
-    return [[digits(scale.of(value), 3) or 0 for value in row] for row in values.tolist()]
+def _cells(values: NDArray[np.float64], least: float, scale: TimeScale) -> list[list[float | None]]:
+    rows = np.where(values < least, 0.0, values).tolist()
+    return [[digits(scale.of(value), 2) or 0 for value in row] for row in rows]
 
 
 def _lateness_table(waiting: Waiting) -> Table:

@@ -37,7 +37,7 @@
   }
 
   function tracesOf(figure, data, style) {
-    const traces = data.traces.map((trace) => themed(trace, style));
+    const traces = data.traces.map((trace) => themed({ ...data.common, ...trace }, style));
     const select = figure.querySelector("select");
     const changes = data.choices[select ? select.selectedIndex : 0] || [];
     changes.forEach((fields, k) => Object.assign(traces[k], fields));
@@ -45,7 +45,7 @@
       const along = traces[0].orientation === "h" ? "x" : "y";
       shares(traces.map((trace) => trace[along])).forEach((values, k) => {
         traces[k][along] = values;
-        if (along === "y") traces[k].hovertemplate = "%{y:.1f} %";
+        traces[k].hovertemplate = traces[k].hovertemplate.replace(/%\{([xy]):.*?\} \w+/, "%{$1:.1f} %");
       });
     }
     return traces;
@@ -83,7 +83,7 @@
       ...own, xaxis: axis(own.xaxis, style), yaxis: axis(own.yaxis, style),
     };
     if (asShares(figure)) {
-      const along = data.traces[0].orientation === "h" ? "xaxis" : "yaxis";
+      const along = data.common.orientation === "h" ? "xaxis" : "yaxis";
       layout[along] = { ...layout[along], range: [0, 100] };
       layout[along].title = { ...layout[along].title, text: "% of the window" };
     }
