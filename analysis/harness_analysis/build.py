@@ -41,6 +41,7 @@ def build_database(
             f"CREATE TEMP TABLE evidence_exact AS SELECT * FROM (VALUES {exact}) AS s(source)"
         )
         writer.script("ranks")
+        writer.script("tokens")
         writer.script("identify")
         writer.script("match")
         writer.script("stragglers")
