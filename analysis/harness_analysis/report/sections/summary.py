@@ -128,15 +128,18 @@ def latency_section(rows: Sequence[Latency]) -> Section | None:
     """Percentiles, each with the number of values it rests on."""
     if not rows:
         return None
-    columns = [Column("", number=False), Column("", number=False), Column("count")]
+    columns = [Column("", number=False), Column("count")]
     columns += [Column(name) for name in ("mean", "p50", "p90", "p95", "p99", "max")]
     cells = []
     for row in rows:
         times = (row.mean_ns, row.p50_ns, row.p90_ns, row.p95_ns, row.p99_ns, row.max_ns)
-        name = LATENCIES.get(row.metric, "")
-        cells.append([row.metric.upper(), name, format_count(row.count), *map(format_ns, times)])
+        cells.append([row.metric.upper(), format_count(row.count), *map(format_ns, times)])
     lead = "Warm-up and perturbed requests are left out. A percentile is only as good as its count."
-    return Section("latency", "Latency", "Latency", lead, [Table("Latency", columns, cells)])
+    said = [
+        f"{row.metric.upper()}: {LATENCIES[row.metric]}" for row in rows if row.metric in LATENCIES
+    ]
+    table = Table("Percentiles", columns, cells, "; ".join(said) + ".")
+    return Section("latency", "Latency", "Latency", lead, [table])
 
 
 # -- correctness ----------------------------------------------------------------------------
@@ -175,7 +178,7 @@ def correctness_section(found: Correctness | None) -> Section:
 
 def _prompt_table(prompts: Sequence[dict[str, object]]) -> Table:
     """Whatever the comparison says of each prompt."""
-    names = list(dict.fromkeys(name for row in prompts for name in row))
+    names = list(dict.fromkeys(["id", *(name for row in prompts for name in row)]))
     columns = [Column(name.replace("_", " "), number=name != "id") for name in names]
     rows = [[_value(row.get(name)) for name in names] for row in prompts[:MOST_PROMPTS]]
     more = len(prompts) - len(rows)
