@@ -5,8 +5,9 @@ Nothing here formats, rounds or guesses. None means that the evidence does not s
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -261,10 +262,21 @@ def load_answer(con: duckdb.DuckDBPyConnection) -> Answer:
     Raises:
         EvidenceError: the database is not one that `harness ingest` of this version made.
     """
+    with refusing_foreign():
+        return _load(con)
+
+
+@contextlib.contextmanager
+def refusing_foreign() -> Iterator[None]:
+    """Turn the absence of a table, view or column into one clear line.
+
+    Raises:
+        EvidenceError: another version made the database, or something else did.
+    """
     import duckdb
 
     try:
-        return _load(con)
+        yield
     except (duckdb.CatalogException, duckdb.BinderException) as error:
         what = str(error).strip().splitlines()[0]
         raise EvidenceError(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness_analysis.answer import Answer, load_answer
+from harness_analysis.answer import Answer, load_answer, refusing_foreign
 from harness_analysis.report.blocks import Figure, Section
 from harness_analysis.report.numbers.pipeline import Bubble, load_bubbles
 from harness_analysis.report.numbers.samples import Samples, load_samples
@@ -81,18 +81,18 @@ def write_report(con: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def gather(con: duckdb.DuckDBPyConnection) -> PageNumbers:
     """Ask the database everything that the page shows."""
-    answer = load_answer(con)
-    row = con.execute("SELECT spec, provenance FROM runs ORDER BY run_id").fetchone()
-    spec, provenance = row or (None, None)
-    return PageNumbers(
-        answer=answer,
-        steps=load_steps(con),
-        waiting=load_waiting(con),
-        bubbles=load_bubbles(con),
-        samples=load_samples(con),
-        spec=spec,
-        provenance=provenance,
-    )
+    with refusing_foreign():
+        row = con.execute("SELECT spec, provenance FROM runs ORDER BY run_id").fetchone()
+        spec, provenance = row or (None, None)
+        return PageNumbers(
+            answer=load_answer(con),
+            steps=load_steps(con),
+            waiting=load_waiting(con),
+            bubbles=load_bubbles(con),
+            samples=load_samples(con),
+            spec=spec,
+            provenance=provenance,
+        )
 
 
 def page_sections(numbers: PageNumbers) -> list[Section]:

@@ -9,6 +9,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import duckdb
 import numpy as np
 import pytest
 from example_run import LATE, batch, example_database
@@ -25,7 +26,7 @@ from harness_analysis.report.numbers.waiting import Pair, Waiting, load_waiting
 from harness_analysis.report.page import gather, render_page
 from harness_analysis.report.sections.waits import matrix_figure, short_group
 from harness_analysis.store import open_database
-from harness_schemas.errors import HarnessError
+from harness_schemas.errors import EvidenceError, HarnessError
 from harness_schemas.vocabulary import PART_LABELS, PARTS
 
 HOSTILE = "</script><script>stolen=1</script><img src=x onerror=stolen=1>\"'`&<!--"
@@ -192,6 +193,15 @@ def test_a_page_that_cannot_be_written_is_one_clear_error(database, tmp_path):
     with open_database(database) as con, pytest.raises(HarnessError, match="cannot write"):
         write_report(con, tmp_path / "absent" / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_of_another_version_is_refused_in_one_line(tmp_path):
+    path = example_database(tmp_path, Scenario(steps=2), bare=True)
+    with duckdb.connect(str(path)) as con:
+        con.execute("DROP VIEW waits")
+    with open_database(path) as con, pytest.raises(EvidenceError, match="waits") as caught:
+        write_report(con, tmp_path / "report.html")
+    assert caught.value.hint and not (tmp_path / "report.html").exists()
 
 
 # -- hostile text ------------------------------------------------------------------------------
@@ -365,8 +375,6 @@ def test_a_run_that_recorded_little_has_a_page_that_says_so(tmp_path):
     path = example_database(
         tmp_path, Scenario(tp=1, pp=1, steps=1), bare=True, correctness=None, spec=None, **changes
     )
-    import duckdb
-
     with duckdb.connect(str(path)) as con:
         con.execute("DELETE FROM unit_breakdown")
         con.execute("UPDATE runs SET provenance = NULL")
