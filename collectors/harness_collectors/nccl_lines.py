@@ -113,9 +113,11 @@ COPY_TUNING: Final = re.compile(
     rb"(?:cudaMemcpy|RMA proxy)"
 )
 
-BANNER: Final = re.compile(rb"(?:^|[\s>:])NCCL version (\d+\.\d+\.\d+)\+cuda(\d+\.\d+)\s*$")
+BANNER: Final = re.compile(
+    rb"(?:^|[\s>:])NCCL version (\d\.\d{1,2}\.\d{1,2})\+cuda(\d{1,2}\.\d{1,2})\s*$"
+)
 """Also in 2.4 to 2.21, where rank 0's process prints it bare. An exception's text is no banner."""
-RCCL_BANNER: Final = re.compile(rb"RCCL version ?:? (\d+\.\d+\.\d+)(?:[-+ ]|\s*$)")
+RCCL_BANNER: Final = re.compile(rb"RCCL version ?:? (\d\.\d{1,2}\.\d{1,2})(?:[-+ ]|\s*$)")
 SET_BY_USER: Final = re.compile(rb"(NCCL_[A-Z0-9_]{1,60}) set (?:by environment )?to (\S{1,80})")
 
 ALGORITHMS: Final = ("TREE", "RING", "COLLNET_DIRECT", "COLLNET_CHAIN", "NVLS", "NVLS_TREE", "PAT")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness_collectors.nccl_state import Comm, Edge, Evidence, Process
+from harness_collectors.nccl_state import Comm, Edge, Evidence, Process, agreed
 
 Groups = dict[tuple[object, ...], list[Comm]]
 WORLD: Final = ("world",)
@@ -44,6 +44,7 @@ def resolve(
         _doubt_contradictions(_groups(comms, []))
         world = _world(comms, world_size)
         groups = _groups(comms, world)
+        _doubt_versions(groups)
         result.rank_source[folder] = _assign_ranks(processes, world, recorded)
         _name_groups(groups)
         _assign_edges(evidence, processes, groups)
@@ -97,6 +98,17 @@ def _doubt_contradictions(groups: Groups) -> None:
         for comm in comms:
             if ranks[comm.rank] > 1:
                 comm.votes["rank"] = Counter()
+
+
+def _doubt_versions(groups: Groups) -> None:
+    """The processes of a communicator have one version of NCCL; a line that differs is garbled."""
+    for comms in groups.values():
+        processes = {comm.process.order: comm.process for comm in comms}.values()
+        said = [agreed(process.versions) for process in processes if process.versions]
+        shared = agreed(Counter(said))
+        for process in processes:
+            if process.versions and agreed(process.versions) != shared:
+                process.versions.clear()
 
 
 def _world(comms: list[Comm], world_size: int | None) -> list[Comm]:

@@ -225,6 +225,7 @@ def test_the_cost_table_is_no_choice(tmp_path):
         (f"{P}RCCL version 2.18.3+hip6.0 HEAD:abc", "2.18.3"),
         ("RuntimeError: NCCL error: unhandled system error, NCCL version 2.4.8", None),
         ("NCCL version 2.4.8+cud", None),
+        ("NCCL version 12.28.9+cuda13.0", None),
     ],
 )
 def test_versions(line, version, tmp_path):
@@ -242,6 +243,15 @@ def test_processes_with_different_versions(tmp_path):
         (80, "2.21.5"): 1,
     }
     assert json.loads(tables["collection"][0]["detail"])["nccl_version"] is None
+
+
+def test_a_communicator_has_one_version(tmp_path):
+    text = ""
+    for pid, version in ((70, "2.20.5"), (80, "2.21.5")):
+        prefix = P.replace("70:", f"{pid}:")
+        line = f"comm 0xa{pid} rank {pid // 80} nranks 2 cudaDev 1 commId 0x1 - Init COMPLETE"
+        text += f"{prefix}NCCL version {version}+cuda12.1\n{prefix}{line}\n"
+    assert counted(ingest_text(tmp_path, text)["nccl_comms"], "nccl_version") == {(None,): 2}
 
 
 @pytest.mark.parametrize(
