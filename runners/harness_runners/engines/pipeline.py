@@ -10,7 +10,9 @@ Every TP rank talks to its own counterpart, so that TP ranks have equal work.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -25,6 +27,10 @@ from harness_runners.inject import Injector
 STOP_CHECK_STEPS = 8
 """So often the host asks the device whether all rows have ended: each time is a synchronisation."""
 
+
+RUN_AHEAD_STEPS = 4
+"""So far may the host launch ahead of a GPU. More would hide nothing more, and the events of an
+instrumented graph are overwritten by its next replay."""
 
 INSTRUMENTED = "graph_events"
 """What perturbs a decode step whose graph has timing events inside."""
@@ -56,6 +62,7 @@ class Pipeline:
         self._onward = Wire(after, groups.pipe, gpu) if piped and not place.is_last else None
         self._tokens_in = Wire(before, groups.feedback, gpu) if piped and place.is_first else None
         self._tokens_out = Wire(after, groups.feedback, gpu) if piped and place.is_last else None
+        self._launched: deque[Any] = deque()
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def capture(self, microbatch: MicroBatch) -> None:
@@ -90,6 +97,7 @@ class Pipeline:
                 marked = INSTRUMENTED if self._is_instrumented(microbatch, step) else None
                 with open_unit(phase, job, microbatch.index, step, marked) as unit_id:
                     done_ns = self._advance(job, microbatch, step, stoppable)
+                    self._pace(len(microbatches))
                 if not microbatch.done:
                     rows = microbatch.rows
                     units.append(
@@ -99,6 +107,16 @@ class Pipeline:
             if wire is not None:
                 wire.finish()
         return Generated(None, units, [microbatch.logits for microbatch in microbatches])
+
+    def _pace(self, in_flight: int) -> None:
+        """Wait for what was launched some steps ago, so that the host does not run away."""
+        if self._device.type != "cuda":
+            return
+        event = torch.cuda.Event()
+        event.record()
+        self._launched.append(event)
+        if len(self._launched) > RUN_AHEAD_STEPS * in_flight:
+            self._launched.popleft().synchronize()
 
     def _is_instrumented(self, microbatch: MicroBatch, step: int) -> bool:
         if microbatch.graph is None or step == 0 or self._instrument_every == 0:
