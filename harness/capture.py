@@ -45,6 +45,16 @@ class Capture:
         """Samplers that run once a node."""
         return tuple(sampler for plan in self.plans.values() for sampler in plan.samplers)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What collectors say to the user: settings of theirs that were kept, and the cost."""
+        return tuple(note for plan in self.plans.values() for note in plan.notes)
+
+    def make_folders(self, artifacts: Path) -> None:
+        """A folder a collector: the libraries that write there do not make their own."""
+        for name in self.plans:
+            (artifacts / name).mkdir(exist_ok=True)
+
 
 def wanted_collectors(spec: RunSpec, device: str) -> dict[str, dict[str, Any]]:
     """Names and options of the collectors that a specification asks for.

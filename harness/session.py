@@ -77,6 +77,7 @@ class SessionPlan:
         lines += [
             f"{row['collector']}: {row['state']}: {row['reason']}" for row in self.capture.skipped
         ]
+        lines += self.capture.notes
         lines.append("# plan.json")
         lines.append(json.dumps(self.ranks.to_json(), indent=2))
         return "\n".join(lines)
@@ -143,7 +144,10 @@ def run_spec(spec: RunSpec, narrator: Narrator, strict: bool = False) -> RunResu
     run = name_run(Path(spec.output.dir), spec.name)
     plan = plan_run(spec, run, strict)
     create_run(run)
+    plan.capture.make_folders(run.artifacts)
     narrator.say(f"run {run.path}")
+    for note in plan.capture.notes:
+        narrator.say(note)
     data = _initial_record(plan)
     run.write(data)
     plan.ranks.write()

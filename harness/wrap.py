@@ -72,6 +72,7 @@ def plan_wrap(argv: Sequence[str], output: Path, name: str | None) -> WrapPlan:
 def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
     """Run the command, then judge and ingest. The command's exit code is the result's."""
     create_run(plan.run)
+    plan.capture.make_folders(plan.run.artifacts)
     narrator.say(f"run {plan.run.path}")
     data: dict[str, Any] = {
         "version": 1,
