@@ -1,4 +1,4 @@
-"""A delay put into one rank must come back as waiting of its peers: `python benchmarks/injection.py`.
+"""A delay put into one rank comes back as waiting of its peers: `python benchmarks/injection.py`.
 
 Runs TP=2 x PP=2 on the CPU with delays of 0, 2 and 10 ms on rank 1, once a step and once a
 layer, and prints what was injected against what the peers' waits say, with the interval of the

@@ -24,7 +24,8 @@ def ingest_run(run: RunDir) -> Path:
     data = run.read()
     evidence = find_evidence([run.path])
     context = IngestContext(root=run.path, run=data)
-    build_database(run.database, run.run_id, run_row(data), _batches(evidence, context, data))
+    run_id = str(data.get("run_id") or run.path.resolve().name)
+    build_database(run.database, run_id, run_row(data), _batches(evidence, context, data))
     return run.database
 
 

@@ -65,7 +65,7 @@ def find_run(name: str) -> Path:
     """
     path = Path(name)
     if path.exists():
-        return path
+        return path.resolve() if path.is_symlink() else path
     root = runs_root()
     direct = root / name
     if direct.exists():

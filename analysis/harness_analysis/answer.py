@@ -59,6 +59,7 @@ class Throughput:
     requests: int | None
     wall_s: float | None
     step_ms: float | None
+    cadence_ms: float | None
     resource_use: float | None
     communication_s: float | None
     communication_wait_share: float | None

@@ -124,7 +124,9 @@ def _throughput(answer: Answer) -> list[str]:
     if (answer.run.world_size or 1) > 1:
         line += f", {_number(speed.tok_per_s_per_rank)} a rank"
     if speed.step_ms is not None:
-        line += f"; a decode step takes {format_ns(speed.step_ms * 1e6)} (median)"
+        line += f"; a decode step spans {format_ns(speed.step_ms * 1e6)} over the ranks (median)"
+    if speed.cadence_ms is not None:
+        line += f", one ends every {format_ns(speed.cadence_ms * 1e6)}"
     return [line]
 
 

@@ -13,6 +13,8 @@
 -- @column tok_per_s: output_tokens / wall_s
 -- @column tok_per_s_per_rank: tok_per_s / world_size
 -- @column step_ms: median over decode steps of latest end minus earliest start over ranks
+-- @column cadence_ms: median time from the end of a decode step to the end of the next; shorter
+-- than step_ms where the steps of different stages overlap
 -- @column speedup: against another run; NULL here, `harness compare` fills it
 -- @column parallel_efficiency: against another run; NULL here
 -- @column resource_use: share of the measured windows spent computing, mean over ranks
@@ -31,7 +33,9 @@ WITH headline AS (
   SELECT run_id, repeat, batch, max(start_ns + window_ns) - min(start_ns) AS wall_ns
   FROM headline GROUP BY ALL
 ), steps_over_ranks AS (
-  SELECT run_id, max(start_ns + window_ns) - min(start_ns) AS step_ns
+  SELECT run_id, max(start_ns + window_ns) - min(start_ns) AS step_ns,
+    max(start_ns + window_ns) - lag(max(start_ns + window_ns)) OVER (
+      PARTITION BY run_id, repeat, batch, microbatch ORDER BY step) AS cadence_ns
   FROM headline WHERE phase = 'decode' GROUP BY run_id, repeat, batch, microbatch, step
 ), parts AS (
   SELECT run_id, sum(compute_ns) / nullif(sum(window_ns), 0) AS resource_use,
@@ -56,15 +60,16 @@ SELECT r.run_id, r.name, r.status, r.verdict, r.tp, r.pp, r.world_size, r.batch_
   c.requests, c.output_tokens, w.wall_s,
   c.output_tokens / nullif(w.wall_s, 0) AS tok_per_s,
   c.output_tokens / nullif(w.wall_s, 0) / nullif(r.world_size, 0) AS tok_per_s_per_rank,
-  s.step_ms,
+  s.step_ms, s.cadence_ms,
   NULL::DOUBLE AS speedup, NULL::DOUBLE AS parallel_efficiency,
   p.resource_use, i.io_s, p.communication_s, p.communication_wait_share,
   f.preprocessing_s, f.load_s, f.startup_s
 FROM runs r
 LEFT JOIN counted c USING (run_id)
 LEFT JOIN (SELECT run_id, sum(wall_ns) / 1e9 AS wall_s FROM batches GROUP BY run_id) w USING (run_id)
-LEFT JOIN (SELECT run_id, median(step_ns) / 1e6 AS step_ms FROM steps_over_ranks GROUP BY run_id) s
-  USING (run_id)
+LEFT JOIN (
+  SELECT run_id, median(step_ns) / 1e6 AS step_ms, median(cadence_ns) / 1e6 AS cadence_ms
+  FROM steps_over_ranks GROUP BY run_id) s USING (run_id)
 LEFT JOIN parts p USING (run_id)
 LEFT JOIN whole i USING (run_id)
 LEFT JOIN phases f USING (run_id);
