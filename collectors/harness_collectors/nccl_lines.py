@@ -23,6 +23,7 @@ _PLAIN: Final = re.compile(
     rb"([!-9;-~]{1,128}):(\d{1,10}):(\d{1,10}) \[(\d{1,4})\] NCCL (INFO) ([ -~]*)$"
 )
 """The usual line: nothing before its prefix, and nothing behind it but its own text."""
+_COLOUR: Final = re.compile(rb"\x1b\[[0-9;]{0,16}m")
 _PREFIX_BYTES: Final = 512
 MAX_TEXT_BYTES: Final = 4096
 """NCCL cuts a line at 1024 bytes; what stands behind is another's."""
@@ -180,6 +181,8 @@ def records(line: bytes) -> Iterator[Record]:
         host, pid, tid, device, level, text = plain.groups()
         yield Record(host.decode("ascii"), int(pid), int(tid), int(device), level, text, 0)
         return
+    if b"\x1b" in line:
+        line = _COLOUR.sub(b"", line)
     marks = list(_MARK.finditer(line))
     prefixes = []
     behind = 0

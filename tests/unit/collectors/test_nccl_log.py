@@ -271,6 +271,24 @@ def test_foreign_prefixes(prefix, tmp_path):
     assert tables["collection"][0]["unreadable"] == 0
 
 
+def test_coloured_output(tmp_path):
+    """Ray colours what it merges."""
+    body = [
+        f"{INIT} busId 60 commId 0x1 - Init COMPLETE",
+        CALL.format(count=4, comm="0xa1", nranks=4),
+    ]
+    body += ["8 Bytes -> Algo 0 proto 1 time 54.7", "Channel 00/0 : 1[1] -> 2[2] via P2P/CUMEM"]
+    text = "".join(
+        f"\x1b[36m(W pid=70)\x1b[0m {P}{line}\x1b[32m [repeated]\x1b[0m\n" for line in body[:2]
+    )
+    text += "".join(f"\x1b[36m(W pid=70)\x1b[0m {P}{line}\x1b[0m\n" for line in body)
+    tables = ingest_text(tmp_path, text)
+    assert [row["rank"] for row in tables["collectives"]] == [1, 1]
+    assert tables["nccl_comms"][0]["state"] == "complete"
+    assert tables["nccl_comms"][0]["transports"] == '{"P2P/CUMEM": 1}'
+    assert [row["algo"] for row in tables["nccl_tuning"]] == ["TREE"]
+
+
 def test_lines_glued_to_each_other_and_to_text(tmp_path):
     call = P + CALL.format(count=16, comm="0xa1", nranks=4)
     text = f"{P}{INIT} busId 60 commId 0x1 - Init COMPLETE\n 65536 float -1{call}\n{call}{call}\n"
