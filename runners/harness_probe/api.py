@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from harness_probe.spans import (
     NOOP,
     NOOP_FILE,
     Communication,
+    Counted,
     File,
     Noop,
     NoopFile,
@@ -97,6 +100,30 @@ def recorder() -> Recorder | None:
     return _active
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Record nothing but units of work inside, so that the price of the rest can be measured.
+
+    Spans, files, communication and device intervals are silent; units are recorded with their
+    device events, since step times come from these. Ordinals of groups go on, so what follows
+    matches across ranks if all of them are quiet for the same calls. May be nested.
+    """
+    rec = _active
+    if rec is None:
+        yield
+        return
+    before, rec.paused = rec.paused, True
+    try:
+        yield
+    finally:
+        rec.paused = before
+
+
+def is_quiet() -> bool:
+    """Whether a recorder is running inside `quiet`."""
+    return _active is not None and _active.paused
+
+
 def flush() -> None:
     """Hand everything recorded so far to the operating system."""
     if _active is not None:
@@ -106,7 +133,7 @@ def flush() -> None:
 def span(name: str, category: str | None = None, layer: int | None = None) -> Span | Noop:
     """A named host interval, `with probe.span("sample"): ...`."""
     rec = _active
-    if rec is None:
+    if rec is None or rec.paused:
         return NOOP
     key: Any = name if layer is None and category is None else (name, category, layer)
     head = rec.heads.get(key)
@@ -149,28 +176,34 @@ def unit(
     return Unit(rec, head, unit_id, phase)
 
 
-def collective(op: str, group: int, num_bytes: int, dtype: str = "") -> Communication | Noop:
+def collective(
+    op: str, group: int, num_bytes: int, dtype: str = ""
+) -> Communication | Counted | Noop:
     """A blocking collective of a registered group (see `group`)."""
     rec = _active
     if rec is None or get_ident() in rec.communicating:
         return NOOP
+    if rec.paused:
+        return Counted(rec, op, group, -1)
     return communication(rec, op, group, -1, num_bytes, dtype)
 
 
 def p2p(
     op: str, peer: int, num_bytes: int, dtype: str = "", group: int = 0
-) -> Communication | Noop:
+) -> Communication | Counted | Noop:
     """A blocking `send` or `recv`; `peer` is the other side's global rank."""
     rec = _active
     if rec is None or get_ident() in rec.communicating:
         return NOOP
+    if rec.paused:
+        return Counted(rec, op, group, peer)
     return communication(rec, op, group, peer, num_bytes, dtype)
 
 
 def io(op: str, path: str | os.PathLike[str], num_bytes: int = -1) -> File | NoopFile:
     """A file read or write: `with probe.io("read", path) as file: file.add(len(data))`."""
     rec = _active
-    if rec is None:
+    if rec is None or rec.paused:
         return NOOP_FILE
     head = rec.descriptor(KIND_IO, ("io", op), name=op, category="io", op=op, timeline="host")
     return File(rec, head, {"path": os.fspath(path)}, num_bytes)
@@ -210,7 +243,7 @@ def resolve_device(idle: bool = False) -> None:
 def device_span(name: str, category: str = "other") -> DeviceSpan | Noop:
     """A named interval on the device: `with probe.device_span("copy", "memcpy"): ...`."""
     rec = _active
-    if rec is None or rec.device is None:
+    if rec is None or rec.device is None or rec.paused:
         return NOOP
     from harness_probe.device import DeviceSpan
 

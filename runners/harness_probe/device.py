@@ -295,19 +295,28 @@ class GraphMarks:
 
     @contextlib.contextmanager
     def replay(self) -> Iterator[None]:
-        """Around one replay of the graph."""
+        """Around one replay of the graph. While the recorder is quiet only what an earlier
+        replay left is read."""
+        if self.rec.paused:
+            self._settle()
+            yield
+            return
         if not self.instrumented:
             with DeviceSpan(self.rec, self.timeline, self._head("app_timers")):
                 yield
             return
-        self.read()
-        if self._replayed is not None:
-            self.lost += len(self.marks)
-            self._replayed = None
+        self._settle()
         base, unit = self.timeline.base, self.rec.unit_id
         begin = _now()
         yield
         self._replayed = (base, unit, begin, _now())
+
+    def _settle(self) -> None:
+        """Read the latest replay, whose events are about to be overwritten, or count it as lost."""
+        self.read()
+        if self._replayed is not None:
+            self.lost += len(self.marks)
+            self._replayed = None
 
     def read(self) -> None:
         """Write the records of the latest replay if it is over."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness_probe import api
 from harness_probe.recorder import Recorder
-from harness_probe.spans import communication, next_ordinal
+from harness_probe.spans import Counted, communication, next_ordinal
 
 # op name -> (canonical op, how to find the message's tensors in the call's arguments)
 _TENSOR = ("tensor", 0)
@@ -116,6 +116,9 @@ def _wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             group = _group_id(rec, _argument(args, kwargs, "group", _GROUP_POSITION[name]))
             if group is None:
                 return function(*args, **kwargs)
+            if rec.paused:
+                with Counted(rec, op, group, -1):
+                    return function(*args, **kwargs)
             message = _argument(args, kwargs, keyword, position)
             root = _root(name, args, kwargs)
             call = Call(rec, function, args, kwargs, op, group, root, *_message(message))
@@ -135,8 +138,11 @@ def _wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             group = _group_id(rec, process_group)
             if group is None:
                 return function(*args, **kwargs)
-            message = _argument(args, kwargs, "tensor", 0)
             peer = _global_peer(args, kwargs, peer_name, process_group)
+            if rec.paused:
+                with Counted(rec, op, group, peer):
+                    return function(*args, **kwargs)
+            message = _argument(args, kwargs, "tensor", 0)
             call = Call(rec, function, args, kwargs, op, group, peer, *_message(message))
             if name in ("isend", "irecv"):
                 return call.post(_timeline(rec, message))
@@ -182,6 +188,8 @@ class Call:
             return _TracedWork(work, lambda wait: self._on_device(timeline, wait, ordinal))
 
         def recorded(wait: Callable[[], Any]) -> Any:
+            if self.rec.paused:
+                return wait()
             with self._communication(enqueued, ordinal):
                 return wait()
 
@@ -196,6 +204,8 @@ class Call:
 
         what = (self.op, self.group, self.peer, self.num_bytes, self.dtype)
         with self._silent():
+            if self.rec.paused:
+                return make()
             return record_call(self.rec, timeline, *what, make, ordinal)
 
     @contextlib.contextmanager

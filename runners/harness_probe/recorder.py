@@ -33,7 +33,13 @@ def head(kind: int, descriptor: int, thread: int = 0) -> int:
 
 
 def boot_id() -> str:
-    """Identity of this host's clocks: processes with the same value share CLOCK_MONOTONIC."""
+    """Identity of this host's clocks: processes with the same value share CLOCK_MONOTONIC.
+
+    Tests set HARNESS_FAKE_BOOT_ID to have several hosts on one machine.
+    """
+    fake = os.environ.get("HARNESS_FAKE_BOOT_ID")
+    if fake:
+        return fake
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -61,6 +67,7 @@ class Recorder:
         self.unit_id = 0
         self.communicating: set[int] = set()  # threads inside an outermost call
         self.entered = 0
+        self.paused = False  # see harness_probe.quiet
         self.heads: dict[Any, int] = {}
         self.ordinals: dict[Any, int] = {}
         self.foreign_lock = threading.Lock()

@@ -281,6 +281,23 @@ class File(TimedSpan):
         self._leave(self._bytes, 0, -1, attrs_id)
 
 
+class Counted:
+    """A communication call while the recorder is quiet: it has used up an ordinal of its group,
+    and layers below it use up none."""
+
+    __slots__ = ("_rec",)
+
+    def __init__(self, rec: Recorder, op: str, group: int, peer: int) -> None:
+        self._rec = rec
+        next_ordinal(rec, op, group, peer)
+
+    def __enter__(self) -> None:
+        self._rec.communicating.add(get_ident())
+
+    def __exit__(self, *_: Any) -> None:
+        self._rec.communicating.discard(get_ident())
+
+
 def next_ordinal(rec: Recorder, op: str, group: int, peer: int) -> int:
     """The next ordinal of a group (collectives) or of an ordered pair (point-to-point)."""
     key: Any = (op, peer) if op in ("send", "recv") else group

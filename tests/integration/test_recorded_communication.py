@@ -108,3 +108,40 @@ def test_a_deepspeed_call_is_recorded_at_its_outermost_layer_only(tmp_path):
         calls = [record for record in spool.records if record.kind == 3]
         reduces = [(call.name, call.bytes) for call in calls if call.name == "all_reduce"]
         assert reduces == [("all_reduce", 16)] * 3
+
+
+QUIET = """
+import deepspeed
+import deepspeed.comm as ds
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled here
+probe.trace_distributed()
+dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+ds.init_distributed("gloo", verbose=False)
+def everything():
+    ds.inference_all_reduce(x)
+    work = dist.all_reduce(x, async_op=True)
+    posted = dist.irecv(x, src=1) if rank == 0 else dist.isend(x, dst=0)
+    posted.wait()
+    work.wait()
+everything()
+late = dist.all_reduce(x, async_op=True)
+with probe.quiet():
+    late.wait()
+    everything()
+    assert x.sum() > 4
+everything()
+probe.stop()
+dist.barrier()
+"""
+
+
+def test_while_quiet_calls_are_made_and_counted_but_not_recorded(tmp_path):
+    for rank, spool in enumerate(run(tmp_path, QUIET)):
+        calls = [record for record in spool.records if record.kind in (3, 4)]
+        ordinals = {"all_reduce": [], "recv": [], "send": []}
+        for call in calls:
+            if call.name in ordinals:
+                ordinals[call.name].append(call.ordinal)
+        # 0 and 1 aloud, 2 posted aloud and awaited quietly, 3 and 4 quiet, 5 and 6 aloud.
+        assert ordinals["all_reduce"] == [0, 1, 5, 6]
+        assert ordinals["send" if rank else "recv"] == [0, 2]
