@@ -166,20 +166,24 @@ class Axis:
 def aligned_select(table: str, columns: list[str]) -> str:
     """SELECT that reads `batch` with its times mapped to the axis.
 
-    Uses the temporary tables `rank_clock` (by source, timeline, rank) and `host_clock`.
+    Uses the temporary tables `rank_clock` (by source, timeline, rank) and `host_clock`. A batch
+    may lack the columns that name its clock: they count as NULL, and its times as aligned.
     """
-    timeline = "b.timeline" if "timeline" in columns else "'host'"
-    source = f"'{SOURCE_OF[table]}'" if table in SOURCE_OF else "b.source"
+
+    def own(name: str) -> str:
+        return f"b.{name}" if name in columns else "NULL"
+
+    source = f"'{SOURCE_OF[table]}'" if table in SOURCE_OF else own("source")
     on_host = table in ("samples", "perf_counters")
     joins = [
-        f"LEFT JOIN rank_clock k ON k.source = {source} AND k.rank = b.rank "
-        f"AND k.timeline = coalesce({timeline}, 'host')"
+        f"LEFT JOIN rank_clock k ON k.source = {source} AND k.rank = {own('rank')} "
+        f"AND k.timeline = coalesce({own('timeline')}, 'host')"
     ]
     if on_host:
-        joins.append(f"LEFT JOIN host_clock h ON h.source = {source} AND h.host = b.host")
+        joins.append(f"LEFT JOIN host_clock h ON h.source = {source} AND h.host = {own('host')}")
     if HOST_TIMES & set(columns):
         joins.append(
-            f"LEFT JOIN rank_clock l ON l.source = {source} AND l.rank = b.rank "
+            f"LEFT JOIN rank_clock l ON l.source = {source} AND l.rank = {own('rank')} "
             "AND l.timeline = 'host'"
         )
     parts = []

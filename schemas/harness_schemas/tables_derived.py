@@ -1,0 +1,103 @@
+"""What ingest works out: matched collectives, causes of lateness, breakdowns, findings."""
+
+from __future__ import annotations
+
+from harness_schemas.columns import KEYS, RANK, RUN, Table, columns
+
+DERIVED_TABLES: tuple[Table, ...] = (
+    Table(
+        "collective_instances",
+        "One synchronising or rooted collective over all its ranks (view collective_waits).",
+        RUN
+        + KEYS
+        + columns(
+            """
+            source VARCHAR evidence
+            timeline VARCHAR host or device
+            comm_group VARCHAR ordered global ranks and creation ordinal
+            seq BIGINT ordinal in the group
+            op VARCHAR operation
+            bytes BIGINT message size
+            group_size INTEGER ranks in the group
+            ranks_present INTEGER ranks that the evidence shows; fewer than group_size: unsplit
+            start_ns BIGINT earliest start
+            end_ns BIGINT latest end
+            transfer_ns BIGINT longest transfer of a rank; NULL: unsplit
+            sum_wait_ns BIGINT waiting, summed over ranks
+            max_wait_ns BIGINT longest wait of a rank
+            last_arriver INTEGER rank that the others waited for; NULL: a coin toss, or unknown
+            arrival_margin_ns BIGINT how much later than the next to last it came
+            end_spread_ns BIGINT latest end minus earliest end
+            wait_method VARCHAR how wait and transfer were told apart
+            wait_error_ns BIGINT error of the split
+            """
+        ),
+    ),
+    Table(
+        "straggler_causes",
+        "Per group, phase and rank: how often it came last, what that cost, and why (view stragglers).",
+        RUN
+        + RANK
+        + columns(
+            """
+            source VARCHAR evidence
+            comm_group VARCHAR group
+            phase VARCHAR phase
+            collectives BIGINT collectives of the group in this phase whose last arriver is known
+            undecided BIGINT collectives in which nobody can be named
+            times_last BIGINT of these, how often this rank was last
+            wait_caused_ns BIGINT waiting of the other ranks in those
+            own_wait_ns BIGINT waiting of this rank in the group's collectives
+            late_ns BIGINT its time since the group's last synchronisation beyond its peers' mean
+            late_compute_ns BIGINT of late_ns: computing longer
+            late_inherited_ns BIGINT of late_ns: other communication in between (an earlier wait passed on)
+            late_io_ns BIGINT of late_ns: files
+            late_preempted_ns BIGINT of late_ns: neither on a CPU nor communicating (host evidence)
+            """
+        ),
+    ),
+    Table(
+        "findings",
+        "What the run shows, in sentences, most important first.",
+        RUN
+        + columns(
+            """
+            position INTEGER 0 is the top finding
+            severity VARCHAR info, notice or problem
+            kind VARCHAR what sort of finding
+            rank INTEGER rank it is about
+            phase VARCHAR phase it is about
+            text VARCHAR one sentence
+            value_ns BIGINT time at stake
+            share DOUBLE share of the window at stake
+            floor_share DOUBLE share that the configuration costs by construction
+            evidence VARCHAR what it rests on
+            """
+        ),
+    ),
+    Table(
+        "unit_breakdown",
+        "A unit's window on one rank divided into nine parts, by one evidence (view step_breakdown_all).",
+        RUN
+        + RANK
+        + KEYS
+        + columns(
+            """
+            timeline VARCHAR timeline that is divided: host or device
+            evidence VARCHAR evidence it rests on
+            start_ns BIGINT start of the window
+            window_ns BIGINT length of the window
+            compute_ns BIGINT computing
+            fused_ns BIGINT kernels that compute and communicate
+            comm_transfer_ns BIGINT exposed transfer between ranks (upper bound)
+            comm_wait_ns BIGINT exposed waiting for a later rank
+            comm_unsplit_ns BIGINT exposed communication whose parts cannot be told apart
+            memcpy_ns BIGINT exposed copying between host and device
+            io_ns BIGINT exposed file reads and writes
+            idle_ns BIGINT nothing ran, and the evidence is complete
+            unresolved_ns BIGINT what the evidence cannot classify
+            complete BOOLEAN false: the unit was cut
+            """
+        ),
+    ),
+)

@@ -1,0 +1,180 @@
+"""What was observed: intervals, communication, samples, and what NCCL and perf said."""
+
+from __future__ import annotations
+
+from harness_schemas.columns import KEYS, RANK, RUN, Table, columns
+
+EVIDENCE_TABLES: tuple[Table, ...] = (
+    Table(
+        "spans",
+        "A named interval on one rank.",
+        RUN
+        + RANK
+        + KEYS
+        + columns(
+            """
+            span_id BIGINT id within (run, rank, source)
+            parent_id BIGINT enclosing span of the same source; NULL: none
+            source VARCHAR evidence: app_timers, torch_profiler, nsys, otel, ...
+            timeline VARCHAR host or device
+            device INTEGER device index
+            stream BIGINT stream id; on the host timeline the thread
+            name VARCHAR name as recorded
+            category VARCHAR unit, phase, compute, comm, comm_fused, memcpy, memset, io, layer, ...
+            rule VARCHAR id of the classification rule that gave the category
+            layer INTEGER decoder layer
+            request VARCHAR request id
+            start_ns BIGINT aligned start
+            end_ns BIGINT aligned end; NULL: it never ended
+            raw_start_ns BIGINT start on the source's own clock
+            launch_ns BIGINT aligned time of the host call that launched it
+            correlation BIGINT id that joins a launch with what it launched
+            graph_id BIGINT CUDA graph it ran in
+            cpu_start_ns BIGINT CPU clock of the recording thread at the start
+            cpu_ns BIGINT CPU time of the recording thread inside the span
+            bytes BIGINT bytes read, written, copied or sent
+            complete BOOLEAN false: cut, or still open when the rank ended
+            attrs VARCHAR further attributes (JSON)
+            """
+        ),
+    ),
+    Table(
+        "collectives",
+        "One rank's part in a collective or point-to-point operation.",
+        RUN
+        + RANK
+        + KEYS
+        + columns(
+            """
+            span_id BIGINT span of the same source and rank
+            source VARCHAR evidence
+            timeline VARCHAR host or device
+            comm_group VARCHAR ordered global ranks and creation ordinal, as in [0,1]#0
+            seq BIGINT ordinal in the group; point-to-point: in the ordered pair
+            op VARCHAR all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, reduce, barrier, send, recv
+            src_rank INTEGER point-to-point: sender
+            dst_rank INTEGER point-to-point: receiver
+            bytes BIGINT message size by the convention of nccl-tests
+            dtype VARCHAR data type
+            group_size INTEGER ranks in the group
+            enqueue_ns BIGINT when the host issued it
+            start_ns BIGINT aligned start of the interval
+            end_ns BIGINT aligned end; NULL: it never ended
+            duration_ns BIGINT end - start
+            return_ns BIGINT aligned return of the host's call; what lies before it may be launch
+            low_ns BIGINT lower bound of the duration where the interval encloses the launch
+            transfer_ns BIGINT part that moved data (upper bound); NULL: cannot be told
+            wait_ns BIGINT part spent waiting for a later rank; NULL: cannot be told
+            wait_method VARCHAR end_anchored, start_anchored, floor, bounded; NULL: unsplit
+            wait_error_ns BIGINT error of the split
+            unsplit_reason VARCHAR why wait and transfer cannot be told apart
+            kernel VARCHAR device kernel that did the work
+            algo VARCHAR algorithm NCCL chose
+            proto VARCHAR protocol NCCL chose
+            channels INTEGER channels NCCL used
+            transport VARCHAR P2P, SHM, NET/IB, NET/Socket, ...
+            """
+        ),
+    ),
+    Table(
+        "samples",
+        "A value at a moment.",
+        RUN
+        + columns(
+            """
+            host VARCHAR host
+            rank INTEGER rank; NULL: the whole host or device
+            device INTEGER GPU index; NULL: the host
+            metric VARCHAR what was measured
+            unit VARCHAR unit of the value
+            ts_ns BIGINT aligned time
+            value DOUBLE the value
+            source VARCHAR collector
+            """
+        ),
+    ),
+    Table(
+        "nccl_comms",
+        "An NCCL communicator on one rank, from NCCL's own log.",
+        RUN
+        + RANK
+        + columns(
+            """
+            host VARCHAR host
+            pid INTEGER process
+            comm VARCHAR pointer that names the communicator in that process
+            comm_id VARCHAR commId; NULL where the version does not print it
+            comm_rank INTEGER rank within the communicator
+            nranks INTEGER size; NULL: no line says it
+            cuda_dev INTEGER CUDA device index
+            bus_id VARCHAR PCI address
+            nccl_version VARCHAR version
+            coll_channels INTEGER collective channels
+            p2p_channels INTEGER point-to-point channels
+            nvls_channels INTEGER NVLink SHARP channels
+            transports VARCHAR edges by transport, deduplicated (JSON)
+            parent VARCHAR communicator it was split from
+            init_ns BIGINT duration of the initialisation
+            state VARCHAR started, complete, destroyed or aborted; NULL: no line says so
+            attrs VARCHAR CUDA version, library, network, parts of the initialisation, ... (JSON)
+            """
+        ),
+    ),
+    Table(
+        "nccl_events",
+        "A warning of NCCL, a message of PyTorch's NCCL watchdog, or a collective left pending.",
+        RUN
+        + RANK
+        + columns(
+            """
+            host VARCHAR host
+            pid INTEGER process
+            ts_ns BIGINT when it was printed; NULL: no time, or one without a zone
+            severity VARCHAR info, notice or problem
+            kind VARCHAR nccl_warn, watchdog_timeout, watchdog_state, process_group or pending
+            text VARCHAR the message
+            attrs VARCHAR what it names: pg, group_rank, seq, op, timeout_ms, ran_ms, ... (JSON)
+            source VARCHAR collector
+            """
+        ),
+    ),
+    Table(
+        "nccl_tuning",
+        "A choice of algorithm and protocol that NCCL printed.",
+        RUN
+        + RANK
+        + columns(
+            """
+            comm VARCHAR communicator pointer; NULL where the line does not name it
+            op VARCHAR operation
+            bytes BIGINT message size
+            algo VARCHAR algorithm
+            proto VARCHAR protocol
+            channels INTEGER channels
+            model_us DOUBLE NCCL's own estimate (old versions), not a measurement
+            count BIGINT times the same choice was printed
+            """
+        ),
+    ),
+    Table(
+        "perf_counters",
+        "A performance counter over an interval.",
+        RUN
+        + RANK
+        + columns(
+            """
+            host VARCHAR host
+            pid INTEGER process; NULL: system-wide
+            event VARCHAR event name
+            scope VARCHAR CPU, core, socket or thread that was counted; NULL: all of the target
+            ts_ns BIGINT end of the interval, aligned; NULL: whole run, or when perf began is unknown
+            offset_ns BIGINT end of the interval since perf began; NULL: whole run
+            interval_ns BIGINT length of the interval
+            value DOUBLE count; NULL: not supported or not counted
+            unit VARCHAR unit
+            running_share DOUBLE share of the time the counter ran; below 1 the value is an estimate
+            state VARCHAR ok, estimated, not_supported or not_counted
+            """
+        ),
+    ),
+)

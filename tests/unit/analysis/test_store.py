@@ -1,0 +1,50 @@
+"""Batches with any subset of columns are appended; what is missing is NULL (spi.Batch)."""
+
+import pyarrow as pa
+import pytest
+
+from harness_analysis.axis import TIMES
+from harness_analysis.store import STAGED, Writer
+from harness_schemas.tables import BY_NAME, TABLES, arrow_schema
+
+SAMPLES = {pa.int64(): 7, pa.int32(): 3, pa.float64(): 1.5, pa.string(): "x", pa.bool_(): True}
+ANCHOR = {"source": "x", "rank": 3, "clock_domain": "d", "raw_ns": 0, "wall_ns": 1_000}
+
+
+def one_row(table, names):
+    schema = pa.schema([field for field in arrow_schema(BY_NAME[table]) if field.name in names])
+    row = {field.name: SAMPLES[field.type] for field in schema}
+    return pa.Table.from_pylist([{**row, "timeline": "host"}], schema=schema)
+
+
+@pytest.mark.parametrize("lacking", ["rank", "source", "timeline", "host"])
+def test_clocked_tables_take_a_batch_that_lacks_what_names_its_clock(lacking, tmp_path):
+    with Writer(tmp_path / "d.duckdb", "r") as writer:
+        writer.add_rows("clock_anchors", [ANCHOR])
+        for table, times in TIMES.items():
+            names = set(BY_NAME[table].column_names()) - {"run_id", lacking}
+            writer.add(table, one_row(table, names))
+            target = STAGED.get(table, table)
+            found = writer.con.execute(f"SELECT {', '.join(times)} FROM {target}").fetchall()
+            # Rows of other sources than `x`, or without a named clock, are on the axis already.
+            assert set(*found) == ({1_007} if {"source", "rank"} <= names else {7}), table
+            if lacking in BY_NAME[table].column_names():
+                nulls = writer.con.execute(f"SELECT {lacking} FROM {target}").fetchall()
+                assert nulls == [(None,)], table
+
+
+def test_a_batch_of_any_one_column_is_taken(tmp_path):
+    with Writer(tmp_path / "d.duckdb", "r") as writer:
+        for table in TABLES:
+            if table.name in ("clock_anchors", "clock_pingpongs"):
+                continue
+            for name in table.column_names()[1:]:
+                writer.add(table.name, one_row(table.name, {name}))
+            target = STAGED.get(table.name, table.name)
+            rows = writer.con.execute(f"SELECT count(*) FROM {target}").fetchone()
+            assert rows == (len(table.columns) - 1,)
+
+
+def test_an_unknown_column_is_refused(tmp_path):
+    with Writer(tmp_path / "d.duckdb", "r") as writer, pytest.raises(ValueError, match="no column"):
+        writer.add("spans", pa.table({"colour": ["red"]}))
