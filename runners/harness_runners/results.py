@@ -181,7 +181,7 @@ class Writer:
         self._trace(job, generated.units, times)
         if job.keep_logits:
             self._keep_logits(job, generated, tokens, lengths)
-        elif not job.warmup:
+        elif not job.warmup and job.perturbed_by is None:
             self._completions.add(job, tokens, lengths)
 
     def _trace(

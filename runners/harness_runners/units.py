@@ -15,6 +15,7 @@ from harness_runners.engines import BatchJob
 from harness_runners.plan import HookPlan, RunPlan
 from harness_schemas.errors import HarnessError
 from harness_schemas.spi import UnitKey
+from harness_schemas.vocabulary import CALIBRATE_OFF
 
 if TYPE_CHECKING:
     from harness_runners.telemetry import Telemetry
@@ -97,6 +98,20 @@ class Units:
                 phase, start, time.monotonic_ns(), batch=key.batch, repeat=key.repeat
             )
 
+    @contextlib.contextmanager
+    def recording(self, job: BatchJob) -> Iterator[None]:
+        """Around the generation of a batch. One that is calibrated `off` leaves its units in the
+        spool and nothing else: recorder and hooks are silent."""
+        if job.perturbed_by != CALIBRATE_OFF:
+            yield
+            return
+        hooks, self.hooks = self.hooks, None
+        try:
+            with probe.quiet():
+                yield
+        finally:
+            self.hooks = hooks
+
     def stop_hooks(self) -> None:
         """End the collectors' hooks; idempotent."""
         if self.hooks is not None:
@@ -126,7 +141,9 @@ class Units:
     def _open(self, key: UnitKey, perturbed_by: str | None) -> Iterator[int]:
         hooks = self.hooks
         if hooks is not None:
-            perturbed_by = hooks.before(key) or perturbed_by
+            # What the run itself does to the unit comes first: pairs are found by that name.
+            asked = hooks.before(key)
+            perturbed_by = perturbed_by or asked
         with probe.unit(
             key.phase,
             step=key.step,

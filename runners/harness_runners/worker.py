@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import harness_probe as probe
 from harness_runners import prompts, rank_process
+from harness_runners.clock_exchange import ClockExchange
 from harness_runners.engines import BatchJob, Engine
 from harness_runners.groups import Groups, Place, layers_of, make_groups
 from harness_runners.model_shape import read_shape
@@ -25,6 +26,7 @@ from harness_runners.rank_process import RankEnv
 from harness_runners.results import Writer
 from harness_runners.units import Hooks, Units
 from harness_schemas.errors import HarnessError, UsageError
+from harness_schemas.vocabulary import CALIBRATE_OFF, CALIBRATE_ON
 
 if TYPE_CHECKING:
     from harness_runners.telemetry import Telemetry
@@ -69,9 +71,11 @@ def run_rank(plan: RunPlan, env: RankEnv, units: Units) -> None:
         rank.engine.reserve(jobs)
     for job in jobs:
         writer.begin(job)
-        generated = rank.engine.generate(job, units.step)
+        with units.recording(job):
+            generated = rank.engine.generate(job, units.step)
         with units.phase("postprocess", job):
             writer.finish(job, generated)
+            rank.clocks.exchange()
     with units.phase("postprocess"):
         rank.engine.close()
         units.stop_hooks()
@@ -85,6 +89,7 @@ class Rank:
     place: Place
     groups: Groups
     engine: Engine
+    clocks: ClockExchange
 
     def leave_world(self) -> None:
         """Wait for all ranks and take the process groups down."""
@@ -122,7 +127,9 @@ def start_up(plan: RunPlan, env: RankEnv, units: Units) -> Rank:
         **backend.device_facts(device),
     )
     engine = backend.make_engine(plan, place, groups, device)
-    return Rank(place, groups, engine)
+    clocks = ClockExchange(place.rank, device)
+    clocks.exchange()
+    return Rank(place, groups, engine, clocks)
 
 
 def make_telemetry(plan: RunPlan, env: RankEnv, started_ns: int) -> Telemetry:
@@ -170,7 +177,8 @@ def tokenise(plan: RunPlan, place: Place) -> tuple[list[Request], Any]:
 
 
 def make_jobs(plan: RunPlan, requests: Sequence[Request]) -> Iterator[BatchJob]:
-    """Every batch of the run in order: warm-up, the measured repeats, the correctness repeat."""
+    """Every batch of the run in order: warm-up, the measured repeats, pairs that measure what
+    observing costs, the correctness repeat."""
     generation = plan.generation
     cut = list(prompts.batches(requests, generation.batch_size))
     for index in range(generation.warmup):
@@ -178,11 +186,23 @@ def make_jobs(plan: RunPlan, requests: Sequence[Request]) -> Iterator[BatchJob]:
     for repeat in range(generation.repeats):
         for index, batch in enumerate(cut):
             yield BatchJob(index, repeat, batch)
+    yield from calibration_jobs(generation.calibrate, generation.repeats + 1, cut[0])
     checked = requests[: plan.check_prompts]
     for index, batch in enumerate(prompts.batches(checked, generation.batch_size)):
         yield BatchJob(
             index, generation.repeats, batch, perturbed_by="correctness", keep_logits=True
         )
+
+
+def calibration_jobs(
+    pairs: int, first_repeat: int, requests: Sequence[Request]
+) -> Iterator[BatchJob]:
+    """The same batch twice a pair, recorder off and on, the order alternating: what drifts
+    favours neither."""
+    for pair in range(pairs):
+        order = (CALIBRATE_OFF, CALIBRATE_ON)
+        for place, state in enumerate(order if pair % 2 == 0 else reversed(order)):
+            yield BatchJob(0, first_repeat + 2 * pair + place, requests, perturbed_by=state)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ PART_LABELS: Final = {
     "unresolved_ns": "unresolved",
 }
 
+CALIBRATE: Final = "calibrate:"
+CALIBRATE_OFF: Final = CALIBRATE + "off"
+CALIBRATE_ON: Final = CALIBRATE + "on"
+"""`perturbed_by` of the units that are run to measure what observing costs."""
+
 SYNCHRONISING_OPS: Final = frozenset(
     {
         "all_reduce",

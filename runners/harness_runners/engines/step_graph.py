@@ -79,7 +79,7 @@ class StepGraph:
 
     def replay(self, instrumented: bool) -> torch.Tensor:
         """Run the step; the result is overwritten by the next replay."""
-        instrumented = instrumented and True in self._graphs
+        instrumented = instrumented and True in self._graphs and not probe.is_quiet()
         marks = self._marks[instrumented]
         with marks.replay() if marks is not None else contextlib.nullcontext():
             self._graphs[instrumented].replay()

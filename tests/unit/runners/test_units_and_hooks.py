@@ -121,6 +121,22 @@ def test_the_batch_perturbs_its_units(tmp_path):
     assert [row["perturbed_by"] for row in meta(tmp_path, "unit")] == ["correctness"] * 2
 
 
+def test_a_batch_calibrated_off_leaves_units_alone(tmp_path):
+    units = Units()
+    units.hooks = Hooks(plan(tmp_path, "Watcher"), 0)
+    for state in ("off", "on"):
+        job = BatchJob(0, 1, (), perturbed_by=f"calibrate:{state}")
+        with units.recording(job), units.step("decode", job, 0, 3), probe.span("layer"):
+            assert probe.is_quiet() == (state == "off")
+    units.close()
+    # The watcher perturbs step 3, but a pair is found by what the run itself says of its units.
+    assert [row["perturbed_by"] for row in meta(tmp_path, "unit")] == [
+        "calibrate:off",
+        "calibrate:on",
+    ]
+    assert [event[0] for event in seen] == ["start", "before", "after", "stop"]
+
+
 def test_phases_become_telemetry_once_there_is_any(tmp_path):
     class Telemetry:
         spans = []
