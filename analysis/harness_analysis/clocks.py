@@ -120,7 +120,8 @@ def _wall_mapping(domain: str, anchors: list[Anchor], method: str) -> Mapping:
         return Mapping(domain, 0, 0, 0, None, "none", 0)
     # One constant: a wall clock that is being slewed must not stretch measured durations.
     tight = sorted(anchors, key=lambda anchor: anchor.width_ns)[: max(1, len(anchors) // 2)]
-    offset = int(np.median([anchor.wall_ns - anchor.raw_ns for anchor in tight]))
+    # The middle one as an integer: a float64 holds Unix nanoseconds only to 256 ns.
+    offset = sorted(anchor.wall_ns - anchor.raw_ns for anchor in tight)[len(tight) // 2]
     residual = SAME_HOST_RESIDUAL_NS if method == "reference" else None
     return Mapping(domain, offset, 0, anchors[0].raw_ns, residual, method, len(anchors))
 
