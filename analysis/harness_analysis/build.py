@@ -1,7 +1,7 @@
 """Evidence in, database out: the order in which a run's file is made.
 
-    rows, their times aligned  ->  match and split communication  ->  name causes  ->
-    divide windows  ->  views  ->  findings
+    rows, their times aligned  ->  match and split communication  ->  views  ->
+    name causes  ->  divide windows  ->  findings
 
 Repeatable: the same rows give the same file content.
 """
@@ -15,9 +15,12 @@ from typing import Any
 
 from harness_analysis.breakdown import breakdown_tables
 from harness_analysis.findings import find
+from harness_analysis.lateness import add_device_gaps
+from harness_analysis.overhead import measure_overhead
 from harness_analysis.store import Writer
 from harness_analysis.views import create_views
 from harness_schemas.spi import Batch
+from harness_schemas.vocabulary import SYNCHRONISING_OPS
 
 EXACT_SOURCES = ("torch_profiler", "nsys", "graph_events", "nccl_inspector")
 """Evidence whose device intervals are those of the kernels themselves."""
@@ -36,20 +39,28 @@ def build_database(
             writer.add(batch.table, batch.data)
         writer.axis.refresh()
         writer.add_rows("clock_offsets", writer.axis.rows())
-        exact = ", ".join(f"('{source}')" for source in EXACT_SOURCES)
-        writer.con.execute(
-            f"CREATE TEMP TABLE evidence_exact AS SELECT * FROM (VALUES {exact}) AS s(source)"
-        )
+        _name_list(writer, "evidence_exact", EXACT_SOURCES)
+        _name_list(writer, "synchronising", (*sorted(SYNCHRONISING_OPS), "all_to_all"))
         writer.script("ranks")
         writer.script("tokens")
         writer.script("identify")
+        writer.script("floors")
         writer.script("match")
+        create_views(writer.con)
+        writer.script("gaps")
+        add_device_gaps(writer.con)
         writer.script("stragglers")
         for table in breakdown_tables(writer.con):
             writer.add("unit_breakdown", table)
-        create_views(writer.con)
+        writer.add_rows("overhead", measure_overhead(writer.con))
         writer.add_rows("findings", find(writer.con))
         writer.finish()
+
+
+def _name_list(writer: Writer, name: str, values: Iterable[str]) -> None:
+    """A temporary table of one column, for use in `IN (FROM name)`."""
+    rows = ", ".join(f"('{value}')" for value in values)
+    writer.con.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM (VALUES {rows}) AS v(value)")
 
 
 def safe_run_id(text: str) -> str:

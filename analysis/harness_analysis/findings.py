@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness_schemas.units import format_ns
+from harness_schemas.vocabulary import EVIDENCE_RANK
 
 if TYPE_CHECKING:
     import duckdb
@@ -61,28 +62,40 @@ def _percent(share: float | None) -> str:
 class Lateness:
     """How much each unit's peers waited for one rank, beyond what they waited for any other."""
 
+    source: str
     group: str
     phase: str
+    perturbed: bool
+    """Only units that a collector slowed show this phase."""
     rank: int
     net_ns: np.ndarray
     caused_ns: int
 
 
 def _culprits(con: duckdb.DuckDBPyConnection) -> list[Finding]:
-    windows = dict(
-        con.execute(
-            """
-            SELECT phase, sum(window_ns) / count(DISTINCT rank) FROM rank_breakdown
-            WHERE phase <> 'all' GROUP BY phase
-            """
-        ).fetchall()
-    )
+    windows = _windows(con)
     found = []
     for lateness in _latenesses(con):
-        window = windows.get(lateness.phase)
-        if window and is_culprit(lateness.net_ns, lateness.caused_ns / float(window)):
-            found.append(_culprit_finding(con, lateness, float(window)))
+        of_source = windows.get((lateness.source, lateness.phase, lateness.perturbed))
+        window = of_source or windows.get((None, lateness.phase, False))
+        if window and is_culprit(lateness.net_ns, lateness.caused_ns / window):
+            found.append(_culprit_finding(con, lateness, window))
     return found
+
+
+def _windows(con: duckdb.DuckDBPyConnection) -> dict[tuple[str | None, str, bool], float]:
+    """Time a rank spends in a phase, by (evidence, phase, perturbed); evidence None: the best."""
+    rows = con.execute(
+        """
+        SELECT evidence, phase, perturbed_by IS NOT NULL AS perturbed,
+          sum(window_ns) / count(DISTINCT rank)
+        FROM step_breakdown_all WHERE NOT coalesce(warmup, false) GROUP BY ALL
+        UNION ALL
+        SELECT NULL, phase, false, sum(window_ns) / count(DISTINCT rank)
+        FROM rank_breakdown WHERE phase <> 'all' GROUP BY phase
+        """
+    ).fetchall()
+    return {(source, phase, perturbed): float(ns) for source, phase, perturbed, ns in rows if ns}
 
 
 def is_culprit(net_ns: np.ndarray, share: float) -> bool:
@@ -111,26 +124,40 @@ def sign_test(successes: int, trials: int) -> float:
 
 
 def _latenesses(con: duckdb.DuckDBPyConnection) -> list[Lateness]:
+    """Every rank of every group and phase, by the best evidence that judges it."""
     rows = con.execute(
         """
-        SELECT comm_group, phase, hash(batch, microbatch, repeat, step) AS unit, last_arriver,
+        SELECT w.source, w.comm_group, w.phase, s.perturbed,
+          hash(batch, microbatch, repeat, step) AS unit, last_arriver,
           sum(sum_wait_ns / (group_size - 1)) AS caused
-        FROM collective_waits
-        WHERE group_size > 1 AND wait_method IS NOT NULL AND phase IS NOT NULL
-          AND NOT coalesce(warmup, false) AND perturbed_by IS NULL AND last_arriver IS NOT NULL
+        FROM collective_waits w
+        JOIN (SELECT DISTINCT source, comm_group, phase, perturbed FROM stragglers) s
+          ON s.source = w.source AND s.comm_group = w.comm_group AND s.phase = w.phase
+        WHERE NOT coalesce(warmup, false) AND (perturbed_by IS NOT NULL) = s.perturbed
+          AND last_arriver IS NOT NULL
         GROUP BY ALL ORDER BY ALL
         """
     ).fetchall()
-    groups: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
-    for group, phase, unit, rank, caused in rows:
-        groups.setdefault((group, phase), {}).setdefault(unit, {})[rank] = float(caused)
+    judged: dict[tuple[str, str], dict[tuple[bool, str], dict[int, dict[int, float]]]] = {}
+    for source, group, phase, perturbed, unit, rank, caused in rows:
+        evidence = judged.setdefault((group, phase), {}).setdefault((perturbed, source), {})
+        evidence.setdefault(unit, {})[rank] = float(caused)
     found = []
-    for (group, phase), units in groups.items():
+    for (group, phase), by_evidence in judged.items():
+        perturbed, source = min(by_evidence, key=_evidence_order)
+        units = by_evidence[perturbed, source]
         for rank in sorted({rank for ranks in units.values() for rank in ranks}):
-            net = [_net(ranks, rank) for ranks in units.values()]
-            caused = sum(ranks.get(rank, 0.0) for ranks in units.values())
-            found.append(Lateness(group, phase, rank, np.array(net), int(caused)))
+            net = np.array([_net(ranks, rank) for ranks in units.values()])
+            caused = int(sum(ranks.get(rank, 0.0) for ranks in units.values()))
+            found.append(Lateness(source, group, phase, perturbed, rank, net, caused))
     return found
+
+
+def _evidence_order(evidence: tuple[bool, str]) -> tuple[bool, int, str]:
+    """Headline units before perturbed ones, then the better evidence."""
+    perturbed, source = evidence
+    known = source in EVIDENCE_RANK
+    return perturbed, EVIDENCE_RANK.index(source) if known else len(EVIDENCE_RANK), source
 
 
 def _net(ranks: dict[int, float], rank: int) -> float:
@@ -141,14 +168,15 @@ def _net(ranks: dict[int, float], rank: int) -> float:
 def _culprit_finding(
     con: duckdb.DuckDBPyConnection, lateness: Lateness, window_ns: float
 ) -> Finding:
+    key = [lateness.source, lateness.group, lateness.phase, lateness.rank]
     row = con.execute(
         """
-        SELECT times_last, collectives, main_cause, source FROM stragglers
-        WHERE comm_group = ? AND phase = ? AND rank = ?
+        SELECT times_last, collectives, main_cause FROM stragglers
+        WHERE source = ? AND comm_group = ? AND phase = ? AND rank = ?
         """,
-        [lateness.group, lateness.phase, lateness.rank],
+        key,
     ).fetchone()
-    times, total, cause, source = row or (0, 0, None, None)
+    times, total, cause = row or (0, 0, None)
     units = len(lateness.net_ns)
     share = lateness.caused_ns / window_ns
     text = (
@@ -158,6 +186,9 @@ def _culprit_finding(
     )
     if cause:
         text += f"; {cause}"
+    text += _prediction(con, key)
+    if lateness.perturbed:
+        text += f" (units slowed by observing them, {lateness.source}: no others show it)"
     return Finding(
         "problem",
         "straggler",
@@ -166,7 +197,24 @@ def _culprit_finding(
         phase=lateness.phase,
         value_ns=lateness.caused_ns,
         share=share,
-        evidence=source,
+        evidence=lateness.source,
+    )
+
+
+def _prediction(con: duckdb.DuckDBPyConnection, key: list[Any]) -> str:
+    """What a step would take without the lateness of `key` = source, group, phase, rank."""
+    row = con.execute(
+        """
+        SELECT step_ms * 1e6, predicted_step_ms * 1e6 FROM what_if
+        WHERE source = ? AND comm_group = ? AND phase = ? AND rank = ?
+        """,
+        key,
+    ).fetchone()
+    if row is None or None in row:
+        return ""
+    step = {"decode": "a decode step", "prefill": "a prefill"}.get(key[2], "a step")
+    return (
+        f"; without it {step} would take about {format_ns(row[1])} instead of {format_ns(row[0])}"
     )
 
 

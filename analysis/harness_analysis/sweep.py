@@ -77,6 +77,18 @@ def divide(edges: Times, classes: Sequence[Intervals]) -> NDArray[np.int64]:
     return result
 
 
+def running_totals(classes: Sequence[Intervals], moments: Times) -> NDArray[np.int64]:
+    """Time of every class before each moment, counted from the earliest of the moments.
+
+    `classes`: by precedence, as in `divide`. `moments`: any shape, any order. Returns shape
+    (*moments.shape, len(classes)); differences say what lies between two moments.
+    """
+    edges, place = np.unique(moments, return_inverse=True)
+    totals = np.zeros((max(len(edges), 1), len(classes)), dtype=np.int64)
+    np.cumsum(divide(edges, classes), axis=0, out=totals[1:])
+    return totals[place.reshape(moments.shape)]
+
+
 def _covers(disjoint: Intervals, points: Times) -> NDArray[np.bool_]:
     """Whether each point lies in the (ordered, disjoint) intervals."""
     if len(disjoint.start) == 0:

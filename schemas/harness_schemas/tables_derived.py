@@ -30,6 +30,8 @@ DERIVED_TABLES: tuple[Table, ...] = (
             end_spread_ns BIGINT latest end minus earliest end
             wait_method VARCHAR how wait and transfer were told apart
             wait_error_ns BIGINT error of the split
+            floor_ns BIGINT measured floor of this operation, size and group; NULL: none
+            excess_ns BIGINT transfer_ns - floor_ns; where the method is `floor` not above 0 by construction
             """
         ),
     ),
@@ -48,11 +50,16 @@ DERIVED_TABLES: tuple[Table, ...] = (
             times_last BIGINT of these, how often this rank was last
             wait_caused_ns BIGINT waiting of the other ranks in those
             own_wait_ns BIGINT waiting of this rank in the group's collectives
+            perturbed BOOLEAN only perturbed units show this phase: the row rests on them
+            saving_ns BIGINT how much earlier all could have gone on, had it come with the next to last
             late_ns BIGINT its time since the group's last synchronisation beyond its peers' mean
             late_compute_ns BIGINT of late_ns: computing longer
+            late_copy_ns BIGINT of late_ns: copying memory (kernel evidence)
+            late_gap_ns BIGINT of late_ns: nothing on the device, it waits for launches (kernel evidence)
             late_inherited_ns BIGINT of late_ns: other communication in between (an earlier wait passed on)
-            late_io_ns BIGINT of late_ns: files
+            late_io_ns BIGINT of late_ns: files (host evidence)
             late_preempted_ns BIGINT of late_ns: neither on a CPU nor communicating (host evidence)
+            late_root_rank INTEGER where most of it is inherited, the rank the chain of waits began with
             """
         ),
     ),

@@ -1,6 +1,11 @@
 -- Match collectives and point-to-point calls over ranks and split wait from transfer
--- (design, section 3). Input: temp tables collective_parts (aligned), rank_clock and
+-- (design, section 3). Input: temp tables collective_parts (aligned), rank_clock, floor_of and
 -- evidence_exact (source: its device intervals are those of kernels).
+
+UPDATE collective_parts SET duration_ns = end_ns - start_ns WHERE duration_ns IS NULL;
+-- An eager event pair encloses the launch: what lies before the call's return may be launch.
+UPDATE collective_parts SET low_ns = greatest(0, end_ns - greatest(start_ns, return_ns))
+  WHERE return_ns IS NOT NULL AND timeline = 'device' AND source NOT IN (FROM evidence_exact);
 
 -- One row a collective: what its ranks agree on, who came when.
 CREATE TEMP TABLE joined AS
@@ -19,7 +24,7 @@ CREATE TEMP TABLE joined AS
     max(c.start_ns, 2) AS two_latest, min(c.duration_ns, 2) AS two_shortest,
     arg_max(c.rank, c.start_ns) AS latest_rank, arg_min(c.rank, c.duration_ns) AS shortest_rank,
     max(c.start_ns) FILTER (c.rank = coalesce(c.src_rank, c.dst_rank)) AS root_start,
-    count(*) FILTER (c.end_ns IS NULL) AS open,
+    count(*) FILTER (c.duration_ns IS NULL) AS open,
     max(k.residual_ns) AS residual_ns,
     count(*) FILTER (k.residual_ns IS NULL) AS unknown_clocks
   FROM collective_parts c
@@ -37,7 +42,7 @@ CREATE TEMP TABLE methods AS
          ELSE 'no common clock' END AS no_method
   FROM joined GROUP BY source, timeline, comm_group;
 
-CREATE TEMP TABLE judged AS
+CREATE TEMP TABLE split_or_why AS
   SELECT j.*,
     CASE WHEN open > 0 THEN 'never ended on every rank'
          WHEN group_size IS NULL THEN 'size of the group unknown'
@@ -49,6 +54,8 @@ CREATE TEMP TABLE judged AS
          WHEN op = 'all_to_all' AND m.wait_method <> 'end_anchored' THEN 'sizes of all_to_all unknown'
          WHEN op IN ('gather', 'scatter') THEN 'rooted operation without pairwise evidence'
          WHEN m.wait_method IS NULL THEN no_method
+         WHEN op IN ('broadcast', 'reduce') AND m.wait_method = 'start_anchored' AND root_start IS NULL
+              AND group_size > 1 THEN 'the root is not known'
     END AS unsplit_reason,
     -- Between kernels the shortest tells how long a rooted operation takes, whoever the root is.
     CASE WHEN op = 'all_to_all' OR (op IN ('broadcast', 'reduce') AND m.wait_method = 'end_anchored')
@@ -59,7 +66,7 @@ CREATE TEMP TABLE judged AS
 INSERT INTO run.collectives BY NAME
   WITH split AS (
     SELECT c.* EXCLUDE (transfer_ns, wait_ns, wait_method, wait_error_ns, unsplit_reason),
-      CASE WHEN c.end_ns IS NULL OR j.unsplit_reason IS NOT NULL OR j.op IS NULL THEN NULL
+      CASE WHEN c.duration_ns IS NULL OR j.unsplit_reason IS NOT NULL OR j.op IS NULL THEN NULL
            WHEN j.group_size = 1 THEN 0
            WHEN j.op IN ('broadcast', 'reduce') AND j.wait_method = 'start_anchored' THEN
              -- The pairwise rule with the root: the others wait for it; it waits for the last of
@@ -73,17 +80,15 @@ INSERT INTO run.collectives BY NAME
            ELSE c.duration_ns - j.min_duration END AS wait_ns,
       j.wait_method, j.wait_error_ns,
       coalesce(c.unsplit_reason, j.unsplit_reason,
-               CASE WHEN j.op IS NULL THEN 'no group or ordinal' END) AS unsplit_reason
+               CASE WHEN c.op IS NULL THEN 'the operation is not known'
+                    WHEN j.op IS NULL THEN 'no group or ordinal' END) AS unsplit_reason
     FROM collective_parts c
-    LEFT JOIN judged j ON j.source = c.source AND j.timeline = c.timeline
+    LEFT JOIN split_or_why j ON j.source = c.source AND j.timeline = c.timeline
       AND j.comm_group = c.comm_group AND j.seq = c.seq
-    WHERE c.op NOT IN ('send', 'recv')
+    WHERE c.op IS NULL OR c.op NOT IN ('send', 'recv')
   )
-  SELECT * EXCLUDE (wait_method, wait_error_ns, low_ns),
+  SELECT * EXCLUDE (wait_method, wait_error_ns),
     duration_ns - wait_ns AS transfer_ns,
-    -- An eager event pair encloses the launch: what lies before the call's return may be launch.
-    CASE WHEN return_ns IS NOT NULL AND timeline = 'device' AND source NOT IN (FROM evidence_exact)
-         THEN greatest(0, end_ns - greatest(start_ns, return_ns)) END AS low_ns,
     CASE WHEN wait_ns IS NOT NULL THEN wait_method WHEN low_ns IS NOT NULL THEN 'bounded' END AS wait_method,
     CASE WHEN wait_ns IS NOT NULL THEN wait_error_ns END AS wait_error_ns
   FROM split;
@@ -104,7 +109,7 @@ INSERT INTO run.collectives BY NAME
     FROM sides a LEFT JOIN sides b ON a.source = b.source AND a.timeline = b.timeline
       AND a.src_rank = b.src_rank AND a.dst_rank = b.dst_rank AND a.seq = b.seq AND a.op <> b.op
   ), reasoned AS (
-    SELECT *, CASE WHEN end_ns IS NULL OR (peer IS NOT NULL AND peer_end IS NULL) THEN 'never ended on both sides'
+    SELECT *, CASE WHEN duration_ns IS NULL OR (peer IS NOT NULL AND peer_duration IS NULL) THEN 'never ended on both sides'
                    WHEN peer IS NULL THEN 'the other side is not in the evidence'
                    WHEN other_size THEN 'the sides disagree on the size'
                    WHEN timeline = 'device' AND source NOT IN (FROM evidence_exact)
@@ -121,15 +126,31 @@ INSERT INTO run.collectives BY NAME
   )
   SELECT * EXCLUDE (peer_start, peer_end, peer_duration, peer, other_size, comparable,
                     pair_residual, reason, w, clock_domain, residual_ns, transfer_ns, wait_ns,
-                    wait_method, wait_error_ns, unsplit_reason, low_ns),
+                    wait_method, wait_error_ns, unsplit_reason),
     w AS wait_ns, duration_ns - w AS transfer_ns,
-    CASE WHEN timeline = 'device' AND source NOT IN (FROM evidence_exact)
-         THEN greatest(0, end_ns - greatest(start_ns, return_ns)) END AS low_ns,
     CASE WHEN w IS NULL AND low_ns IS NOT NULL THEN 'bounded' WHEN w IS NULL THEN NULL
          WHEN comparable THEN 'start_anchored' ELSE 'end_anchored' END AS wait_method,
     CASE WHEN w IS NULL THEN NULL WHEN comparable THEN pair_residual END AS wait_error_ns,
     coalesce(unsplit_reason, reason) AS unsplit_reason
   FROM waited;
+
+-- Against measured floors. An eager event pair that could only be bounded is split by its floor:
+-- data moved for that long before the end, the rest of what lies behind the call's return waited.
+UPDATE run.collectives SET floor_ns = f.floor_ns,
+    transfer_ns = CASE WHEN by_floor THEN least(duration_ns, f.floor_ns) ELSE transfer_ns END,
+    wait_ns = CASE WHEN by_floor THEN greatest(0, low_ns - f.floor_ns) ELSE wait_ns END,
+    wait_method = CASE WHEN by_floor THEN 'floor' ELSE wait_method END,
+    wait_error_ns = CASE WHEN by_floor THEN f.spread_ns ELSE wait_error_ns END,
+    unsplit_reason = CASE WHEN by_floor THEN NULL ELSE unsplit_reason END
+  FROM (
+    SELECT c.rowid AS row_id, f.*,
+      c.source = 'app_timers' AND c.wait_method = 'bounded'
+        AND c.unsplit_reason = 'event pairs enclose the launch' AS by_floor
+    FROM run.collectives c
+    JOIN floor_of f ON f.timeline = c.timeline AND f.op = floor_op(c.op)
+      AND f.group_size = floor_size(c.op, c.group_size) AND f.bytes = c.bytes
+  ) f
+  WHERE collectives.rowid = f.row_id;
 
 -- Who came last. Nobody is named when the margin is within what the evidence can resolve.
 INSERT INTO run.collective_instances BY NAME
@@ -138,11 +159,11 @@ INSERT INTO run.collective_instances BY NAME
       residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns, split,
       margin),
     first_start AS start_ns, last_end AS end_ns,
-    s.transfer_ns, s.sum_wait_ns, s.max_wait_ns,
-    CASE WHEN split THEN j.wait_method END AS wait_method,
-    CASE WHEN split THEN j.wait_error_ns END AS wait_error_ns,
+    s.transfer_ns, s.sum_wait_ns, s.max_wait_ns, s.floor_ns, s.transfer_ns - s.floor_ns AS excess_ns,
+    CASE WHEN split THEN j.wait_method ELSE s.by_floor END AS wait_method,
+    CASE WHEN split THEN j.wait_error_ns WHEN s.by_floor IS NOT NULL THEN s.error_ns END AS wait_error_ns,
     CASE WHEN split AND group_size > 1 THEN margin END AS arrival_margin_ns,
-    CASE WHEN split AND group_size > 1 AND j.op IN ('all_reduce', 'all_gather', 'reduce_scatter', 'barrier', 'all_to_all')
+    CASE WHEN split AND group_size > 1 AND j.op IN (FROM synchronising)
               AND margin >= greatest(coalesce(j.wait_error_ns, 0), 1)
          THEN CASE WHEN j.wait_method = 'start_anchored' THEN latest_rank ELSE shortest_rank END
     END AS last_arriver
@@ -150,10 +171,11 @@ INSERT INTO run.collective_instances BY NAME
     SELECT *, unsplit_reason IS NULL AS split,
       CASE WHEN wait_method = 'start_anchored' THEN two_latest[1] - two_latest[2]
            ELSE two_shortest[2] - two_shortest[1] END AS margin
-    FROM judged
+    FROM split_or_why
   ) j
   JOIN (
     SELECT run_id, source, timeline, comm_group, seq, max(transfer_ns) AS transfer_ns,
-      sum(wait_ns)::BIGINT AS sum_wait_ns, max(wait_ns) AS max_wait_ns
+      sum(wait_ns)::BIGINT AS sum_wait_ns, max(wait_ns) AS max_wait_ns, any_value(floor_ns) AS floor_ns,
+      max(wait_method) FILTER (wait_method = 'floor') AS by_floor, max(wait_error_ns) AS error_ns
     FROM run.collectives WHERE op NOT IN ('send', 'recv') GROUP BY ALL
   ) s USING (source, timeline, comm_group, seq);
