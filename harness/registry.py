@@ -20,6 +20,7 @@ _BUILT_IN = {
     "nvml": "harness_collectors.nvml:COLLECTOR",
     "psutil": "harness_collectors.psutil_host:COLLECTOR",
     "otel": "harness_collectors.otel_spans:COLLECTOR",
+    "floors": "harness_collectors.floors:COLLECTOR",
     "kineto": "harness_collectors.kineto:COLLECTOR",
     "nsys": "harness_collectors.unavailable:NSYS",
     "nccl_log": "harness_collectors.nccl_log:COLLECTOR",

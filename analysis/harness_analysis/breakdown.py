@@ -305,18 +305,20 @@ def _communication(
     found = con.execute(
         """
         SELECT CASE WHEN wait_method = 'bounded' THEN end_ns - low_ns ELSE start_ns END AS start_ns,
-          end_ns, coalesce(wait_ns, -1) AS wait_ns
+          end_ns, coalesce(transfer_ns, -1) AS transfer_ns, coalesce(wait_ns, -1) AS wait_ns
         FROM run.collectives
         WHERE rank = ? AND source = ? AND timeline = ? AND end_ns IS NOT NULL
         """,
         [evidence.rank, evidence.source, evidence.timeline],
     ).fetchnumpy()
-    start, end, wait = (_plain(found[name]) for name in ("start_ns", "end_ns", "wait_ns"))
+    start, end = _plain(found["start_ns"]), _plain(found["end_ns"])
+    transfer, wait = _plain(found["transfer_ns"]), _plain(found["wait_ns"])
     split = wait >= 0
-    turn = start[split] + wait[split]
+    # From the end backwards: where a floor split them, the start of the interval is launch.
+    turn = end[split] - transfer[split]
     return (
         Intervals(turn, end[split]),
-        Intervals(start[split], turn),
+        Intervals(turn - wait[split], turn),
         Intervals(start[~split], end[~split]),
     )
 

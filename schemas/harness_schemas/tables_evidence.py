@@ -67,6 +67,7 @@ EVIDENCE_TABLES: tuple[Table, ...] = (
             wait_ns BIGINT part spent waiting for a later rank; NULL: cannot be told
             wait_method VARCHAR end_anchored, start_anchored, floor, bounded; NULL: unsplit
             wait_error_ns BIGINT error of the split
+            floor_ns BIGINT measured floor of this operation, size and group; NULL: none
             unsplit_reason VARCHAR why wait and transfer cannot be told apart
             kernel VARCHAR device kernel that did the work
             algo VARCHAR algorithm NCCL chose
@@ -174,6 +175,28 @@ EVIDENCE_TABLES: tuple[Table, ...] = (
             unit VARCHAR unit
             running_share DOUBLE share of the time the counter ran; below 1 the value is an estimate
             state VARCHAR ok, estimated, not_supported or not_counted
+            """
+        ),
+    ),
+    Table(
+        "floors",
+        "How long an operation takes on these devices when nobody is late (bench collectives).",
+        RUN
+        + columns(
+            """
+            source VARCHAR file it is from
+            device VARCHAR device that it was measured on
+            op VARCHAR all_reduce, all_gather, reduce_scatter, or send_recv (one way)
+            implementation VARCHAR nccl, gloo, symm_one_shot or symm_two_shot
+            dtype VARCHAR data type
+            bytes BIGINT message size by the convention of nccl-tests
+            group_size INTEGER ranks in the group; of a message 2
+            calls BIGINT calls measured
+            p10_ns BIGINT time per call of a chain of calls, slowest rank: 10th percentile over chains
+            p50_ns BIGINT the median
+            p90_ns BIGINT the 90th percentile
+            algbw_gb_s DOUBLE bytes over the median time, 1e9 bytes/s
+            busbw_gb_s DOUBLE the same times the factor of nccl-tests
             """
         ),
     ),
