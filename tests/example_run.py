@@ -112,7 +112,10 @@ def collector_rows() -> Batch:
 
 def overhead_rows() -> Batch:
     row = {"collector": "app_timers", "phase": "decode", "pairs": 24, "off_ns": 2_900_000}
-    return batch("overhead", [{**row, "effect_ns": 11_000, "low_ns": -9_000, "high_ns": 30_000}])
+    return batch(
+        "overhead",
+        [{**row, "effect_ns": 11_000, "low_ns": -9_000, "high_ns": 30_000, "resolved": False}],
+    )
 
 
 def run_row(scenario: Scenario, **changes: object) -> dict[str, object]:

@@ -190,6 +190,8 @@ class Overhead:
     effect_ns: int | None
     low_ns: int | None
     high_ns: int | None
+    resolved: bool | None
+    """Whether the interval excludes zero; None: too few pairs for one."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ def _load(con: duckdb.DuckDBPyConnection) -> Answer:
         correctness=_correctness(con),
         coverage=_read(con, Coverage, f"coverage {_by_phase('phase')}"),
         collectors=_read(con, CollectorState, _COLLECTORS),
-        overhead=_read(con, Overhead, "overhead ORDER BY phase, collector"),
+        overhead=_read(con, Overhead, f"overhead {_by_phase('phase')}, collector"),
         clocks=_read(con, Clock, _CLOCKS),
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.rows import WIDTH, printable, render_rows
 from harness_analysis.answer import Parts, total_parts
+from harness_analysis.overhead_lines import overhead_lines
 from harness_schemas.units import format_count, format_ns, format_share
 from harness_schemas.vocabulary import PART_LABELS, PARTS
 
@@ -246,12 +247,7 @@ def _evidence(answer: Answer) -> str:
         if row.phase in answer.phases():
             lines.append("  " + _coverage_line(row))
     lines.append("  " + _clock_line(answer))
-    for cost in answer.overhead:
-        interval = f"{format_ns(cost.low_ns)} to {format_ns(cost.high_ns)}"
-        lines.append(
-            f"  overhead of {cost.collector}: {format_ns(cost.effect_ns)} on a {cost.phase or '-'} "
-            f"unit of {format_ns(cost.off_ns)} (95 %: {interval}, {_known(cost.pairs)} pairs)"
-        )
+    lines += [f"  {line}" for line in overhead_lines(answer)]
     for state in answer.collectors_not_ok():
         places = f" ({state.places} places)" if state.places > 1 else ""
         reason = state.reason or "no reason recorded"

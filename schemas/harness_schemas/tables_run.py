@@ -229,13 +229,14 @@ RUN_TABLES: tuple[Table, ...] = (
         RUN
         + columns(
             """
-            collector VARCHAR collector, or all of them
-            phase VARCHAR phase it was measured in
+            collector VARCHAR what was off and on; recorder: recorder and hooks in the ranks, samplers of the node ran on
+            phase VARCHAR phase it was measured in; all: the whole batch
             pairs INTEGER interleaved pairs of off and on
             off_ns BIGINT median unit with the collector off
             effect_ns BIGINT median paired difference
-            low_ns BIGINT lower end of the 95 % interval
+            low_ns BIGINT lower end of the 95 % interval; NULL: too few pairs
             high_ns BIGINT upper end of the 95 % interval
+            resolved BOOLEAN the interval excludes zero; NULL: too few pairs
             """
         ),
     ),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from harness_analysis.answer import Answer
-from harness_analysis.report.blocks import Block, Column, Facts, Listing, Section, Table
+from harness_analysis.overhead_lines import NOT_MEASURED, overhead_lines
+from harness_analysis.report.blocks import Block, Column, Facts, Listing, Note, Section, Table
 from harness_analysis.report.palette import STYLES
 from harness_analysis.report.sections.drawing import part_label
 from harness_schemas.units import format_bytes, format_count, format_ns, format_share
@@ -19,8 +20,7 @@ def evidence_section(answer: Answer) -> Section:
         blocks.append(_coverage(answer))
     if answer.collectors:
         blocks.append(_collectors(answer))
-    if answer.overhead:
-        blocks.append(_overhead(answer))
+    blocks.append(_overhead(answer) if answer.overhead else Note(NOT_MEASURED))
     if answer.clocks:
         blocks.append(_clocks(answer))
     lead = (
@@ -87,7 +87,7 @@ def _overhead(answer: Answer) -> Table:
         ]
         for row in answer.overhead
     ]
-    return Table("What observing cost", columns, rows)
+    return Table("What observing cost", columns, rows, ". ".join(overhead_lines(answer)) + ".")
 
 
 def _clocks(answer: Answer) -> Table:
