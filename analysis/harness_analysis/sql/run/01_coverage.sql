@@ -4,7 +4,7 @@
 -- @column ranks: ranks with a breakdown
 -- @column world_size: ranks of the run
 -- @column evidence: evidence used
--- @column units: units of work (over all ranks)
+-- @column units: units of work (over all ranks), without those that were run unobserved
 -- @column incomplete: of these, cut ones
 -- @column unresolved_share: share of the windows that the evidence cannot classify
 -- @column unsplit_share: share of the windows that is communication not told apart
@@ -23,4 +23,6 @@ SELECT b.run_id, b.phase, count(DISTINCT b.rank) AS ranks, any_value(r.world_siz
 FROM step_breakdown b
 LEFT JOIN runs r ON r.run_id = b.run_id
 LEFT JOIN reasons u ON u.run_id = b.run_id AND u.phase = b.phase
+-- There the recorder was off on purpose (harness_analysis.overhead).
+WHERE b.perturbed_by IS DISTINCT FROM 'calibrate:off'
 GROUP BY b.run_id, b.phase;
