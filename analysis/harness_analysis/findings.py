@@ -24,6 +24,8 @@ MATERIAL_SHARE = 0.02
 """A culprit must cost its peers at least this share of the phase."""
 SIGNIFICANCE = 1e-3
 MIN_UNITS = 10
+BOUND_BY_HOST = "its device waits for launches (bound by its host)"
+"""As the view `stragglers` words it."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def _culprit_finding(
     )
     if cause:
         text += f"; {cause}"
-    text += _prediction(con, key)
+    text += _prediction(con, key, cause)
     if lateness.perturbed:
         text += f" (units slowed by observing them, {lateness.source}: no others show it)"
     return Finding(
@@ -201,7 +203,7 @@ def _culprit_finding(
     )
 
 
-def _prediction(con: duckdb.DuckDBPyConnection, key: list[Any]) -> str:
+def _prediction(con: duckdb.DuckDBPyConnection, key: list[Any], cause: str | None) -> str:
     """What a step would take without the lateness of `key` = source, group, phase, rank."""
     row = con.execute(
         """

@@ -42,6 +42,20 @@ CREATE TEMP TABLE methods AS
          ELSE 'no common clock' END AS no_method
   FROM joined GROUP BY source, timeline, comm_group;
 
+-- Where clocks cannot be compared, ends still show how evenly ranks leave: about each rank's own
+-- usual place, by the median of the group's collectives. Too few of them tell nothing.
+CREATE TEMP TABLE uneven_ends AS
+  SELECT source, timeline, comm_group, seq, (max(e) - min(e))::BIGINT AS own_spread_ns
+  FROM (
+    SELECT c.source, c.timeline, c.comm_group, c.seq,
+      c.end_ns - j.last_end - median(c.end_ns - j.last_end) OVER place AS e, count(*) OVER place AS n
+    FROM collective_parts c JOIN joined j ON j.source = c.source AND j.timeline = c.timeline
+      AND j.comm_group = c.comm_group AND j.seq = c.seq
+    WHERE j.unknown_clocks > 0 AND c.timeline = 'device' AND c.source IN (FROM evidence_exact)
+    WINDOW place AS (PARTITION BY c.source, c.timeline, c.comm_group, c.rank)
+  )
+  WHERE n >= 10 GROUP BY source, timeline, comm_group, seq;
+
 CREATE TEMP TABLE split_or_why AS
   SELECT j.*,
     CASE WHEN open > 0 THEN 'never ended on every rank'
@@ -60,8 +74,10 @@ CREATE TEMP TABLE split_or_why AS
     -- Between kernels the shortest tells how long a rooted operation takes, whoever the root is.
     CASE WHEN op = 'all_to_all' OR (op IN ('broadcast', 'reduce') AND m.wait_method = 'end_anchored')
          THEN 'end_anchored_unverified' ELSE m.wait_method END AS wait_method,
-    CASE WHEN m.wait_method = 'end_anchored' THEN end_spread_ns ELSE residual_ns END AS wait_error_ns
-  FROM joined j JOIN methods m USING (source, timeline, comm_group);
+    CASE WHEN m.wait_method = 'end_anchored' THEN least(end_spread_ns, u.own_spread_ns)
+         ELSE residual_ns END AS wait_error_ns
+  FROM joined j JOIN methods m USING (source, timeline, comm_group)
+  LEFT JOIN uneven_ends u USING (source, timeline, comm_group, seq);
 
 INSERT INTO run.collectives BY NAME
   WITH split AS (

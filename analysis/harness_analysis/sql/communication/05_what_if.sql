@@ -1,7 +1,8 @@
 -- One row a group, phase and rank that came last at least once: how long a step takes, and how
 -- long it would take had this rank always come with the next to last (everything else as it
--- was). Exact where ranks work in lockstep; where several micro-batches overlap in a pipeline
--- another stage may hold the step up, and the prediction is a lower bound of the step. No row
+-- was). Exact where ranks work in lockstep and on time once nothing holds them up; where several
+-- micro-batches overlap in a pipeline, or the others' hosts launch no faster than the late one's,
+-- something else may hold the step up, and the prediction is a lower bound of the step. No row
 -- where the evidence does not tell who came last (bounded); NULL where it shows no steps.
 -- @column run_id: run
 -- @column source: evidence
@@ -9,31 +10,18 @@
 -- @column phase: phase
 -- @column rank: rank
 -- @column steps: steps that the medians are over
--- @column step_ms: median of latest end minus earliest start over ranks; where the ranks'
--- clocks cannot be compared that finely, of the longest window of a rank
+-- @column step_ms: median of the step's longest window on a rank: what it adds to the run. Windows
+-- tile, so this is the cadence; run_summary.step_ms is longer where steps of stages overlap
 -- @column saving_ms: median over steps of what each would be shorter
 -- @column predicted_step_ms: median over steps of the step's length less its saving
 -- @column perturbed: the steps are ones that a collector slowed; there are no others
 CREATE VIEW what_if AS
-WITH clocks AS (
-  SELECT run_id, source, timeline, count(DISTINCT clock_domain) = 1 AS shared,
-    CASE WHEN count(residual_ns) = count(*) THEN max(residual_ns) END AS residual_ns
-  FROM (
-    SELECT c.* EXCLUDE (timeline), t.timeline
-    FROM clock_offsets c JOIN (VALUES ('host'), ('device')) t(timeline)
-      ON c.timeline IS NULL OR c.timeline = t.timeline
-  )
-  WHERE rank IS NOT NULL GROUP BY ALL
-), lengths AS (
-  SELECT b.run_id, evidence AS source, b.timeline, phase, repeat, batch, microbatch, step,
-    perturbed_by IS NOT NULL AS perturbed,
-    max(start_ns + window_ns) - min(start_ns) AS over_ranks_ns, max(window_ns) AS window_ns,
-    CASE WHEN bool_or(c.shared) OR max(c.residual_ns) < max(window_ns) / 20
-         THEN over_ranks_ns ELSE max(window_ns) END AS step_ns
-  FROM step_breakdown_all b
-  LEFT JOIN clocks c ON c.run_id = b.run_id AND c.source = b.evidence AND c.timeline = b.timeline
+WITH lengths AS (
+  SELECT run_id, evidence AS source, timeline, phase, repeat, batch, microbatch, step,
+    perturbed_by IS NOT NULL AS perturbed, max(window_ns) AS step_ns
+  FROM step_breakdown_all
   WHERE phase IN ('prefill', 'decode', 'mixed') AND NOT coalesce(warmup, false) AND complete
-  GROUP BY b.run_id, evidence, b.timeline, phase, repeat, batch, microbatch, step, perturbed_by
+  GROUP BY run_id, evidence, timeline, phase, repeat, batch, microbatch, step, perturbed_by
 ), savings AS (
   SELECT run_id, source, timeline, comm_group, phase, repeat, batch, microbatch, step,
     perturbed_by IS NOT NULL AS perturbed, last_arriver AS rank, sum(arrival_margin_ns) AS saving_ns
