@@ -181,3 +181,59 @@ def test_no_gap_is_measured_over_what_was_not_recorded(tmp_path):
     ((less,),), ((all_of_it,),) = query(tmp_path / "d.duckdb", sql), query(whole, sql)
     gap = run.gaps["[0,1]#0", 7 * run.s.layers]
     assert all_of_it - less == gap[1]["compute"] - gap[0]["compute"]
+
+
+@pytest.mark.parametrize("lacking", ["src_rank", "op", "comm_group", "seq", "group_size", "end_ns"])
+def test_a_call_that_cannot_be_split_stays_and_says_why(lacking, tmp_path):
+    """A broadcast on two hosts' ranks with a common clock, one fact of it unknown."""
+    anchors = [
+        {"rank": rank, "source": "app_timers", "clock_domain": "host", "raw_ns": 0, "wall_ns": 0}
+        for rank in (0, 1)
+    ]
+    call = {"source": "app_timers", "timeline": "host", "op": "broadcast", "src_rank": 0}
+    call |= {"comm_group": "[0,1]#0", "seq": 0, "group_size": 2, "bytes": 8, "phase": "decode"}
+    rows = [
+        {**call, "rank": rank, "start_ns": 100 + 50 * rank, "end_ns": 200, lacking: None}
+        for rank in (0, 1)
+    ]
+    batches = [make_batch("clock_anchors", anchors), make_batch("collectives", rows)]
+    build_database(tmp_path / "d.duckdb", "r", {"tp": 2}, batches)
+    found = query(tmp_path / "d.duckdb", "SELECT wait_ns, unsplit_reason FROM collectives")
+    assert len(found) == 2
+    assert all(wait is None and reason for wait, reason in found)
+    rows = [{**row, lacking: call.get(lacking, 200)} for row in rows]
+    build_database(
+        tmp_path / "whole.duckdb", "r", {"tp": 2}, [batches[0], make_batch("collectives", rows)]
+    )
+    whole = query(tmp_path / "whole.duckdb", "SELECT wait_ns FROM collectives ORDER BY rank")
+    assert whole == [(50,), (0,)]
+
+
+def test_in_graph_events_tell_computing_and_leave_the_rest_unknown(tmp_path):
+    """Two replays of one graph, 100 us apart, two collectives in each; rank 1 computes longer."""
+    spans, calls = [], []
+    for rank, work in ((0, 50_000), (1, 80_000)):
+        for replay in range(12):
+            keys = {"rank": rank, "source": "graph_events", "timeline": "device", "step": replay}
+            keys |= {"phase": "decode", "perturbed_by": "graph_events"}
+            begin = replay * 300_000
+            ends = [begin + 90_000, begin + 190_000]
+            spans.append(keys | {"category": "graph", "start_ns": begin, "end_ns": ends[1]})
+            for k, end in enumerate(ends):
+                start = begin + k * 90_000 + work
+                call = {"op": "all_reduce", "comm_group": "[0,1]#0", "seq": 2 * replay + k}
+                call |= {"group_size": 2, "bytes": 8, "duration_ns": end - start}
+                calls.append(keys | call | {"start_ns": start, "end_ns": end})
+    batches = [make_batch("spans", spans), make_batch("collectives", calls)]
+    build_database(tmp_path / "d.duckdb", "r", {"tp": 2}, batches)
+    rows = query(
+        tmp_path / "d.duckdb",
+        """
+        SELECT rank, times_last, late_ns, late_compute_ns, late_copy_ns, late_gap_ns,
+          late_inherited_ns, main_cause, perturbed
+        FROM stragglers WHERE times_last > 0
+        """,
+    )
+    late = 23 * 30_000
+    cause = "it computes longer"
+    assert rows == [(1, 24, late, late, None, None, None, cause, True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from truth.simulate import PARTS, Clock, Scenario, Simulation
@@ -21,9 +22,18 @@ def ingest(simulation: Simulation, folder: Path) -> Path:
     return ingest_run(RunDir(folder))
 
 
+def split_or_reasoned(con: Any) -> bool:
+    """Whether every collective has either its wait or the reason why it has none."""
+    undecided = con.execute(
+        "SELECT count(*) FROM collectives WHERE (wait_ns IS NULL) = (unsplit_reason IS NULL)"
+    ).fetchone()
+    return undecided == (0,)
+
+
 def breakdown(database: Path) -> dict[tuple[int, str, int | None], dict[str, int]]:
     columns = ", ".join(PARTS)
     with open_database(database) as con:
+        assert split_or_reasoned(con)
         rows = con.execute(
             f"SELECT rank, phase, step, window_ns, {columns} FROM step_breakdown ORDER BY rank, start_ns"
         ).fetchall()
@@ -87,6 +97,7 @@ def test_without_pingpongs_clocks_of_other_hosts_are_not_compared(tmp_path: Path
         split, unsplit, reason = con.execute(
             "SELECT count(wait_ns), count(*), any_value(unsplit_reason) FROM collectives"
         ).fetchone()
+        assert split_or_reasoned(con)
         parts = con.execute(
             "SELECT sum(comm_wait_ns), sum(comm_unsplit_ns) > 0 FROM step_breakdown"
         ).fetchone()
@@ -179,6 +190,7 @@ def test_a_spool_cut_anywhere_is_used_as_far_as_it_goes(cut: int, tmp_path: Path
     path = tmp_path / "spans" / "rank-00001.spans"
     path.write_bytes(path.read_bytes()[:cut])
     with open_database(ingest_run(RunDir(tmp_path))) as con:
+        assert split_or_reasoned(con)
         (spans,) = con.execute("SELECT count(*) FROM spans WHERE rank = 1 AND complete").fetchone()
         (state,) = con.execute(
             "SELECT state FROM collection WHERE collector = 'app_timers' AND rank = 1"

@@ -102,6 +102,53 @@ def test_four_gpus_the_rank_with_the_shortest_all_reduces_is_the_culprit(four_gp
     assert last == (336,)
 
 
+def test_four_gpus_the_culprit_is_bound_by_its_host(four_gpus: Path) -> None:
+    """Rank 2's kernels start 10 us after their launch; the other ranks' queue for 40 ms."""
+    with open_database(four_gpus) as con:
+        late, gap, compute, copy, inherited, cause, root, saving = con.execute(
+            """
+            SELECT late_ns, late_gap_ns, late_compute_ns, late_copy_ns, late_inherited_ns,
+              main_cause, late_root_rank, saving_ns
+            FROM stragglers WHERE comm_group = '[2,3]#0' AND rank = 2 AND phase = 'decode'
+            """
+        ).fetchone()
+        lead = con.execute(
+            """
+            SELECT median(start_ns - launch_ns) < 15000 AS prompt FROM spans
+            WHERE timeline = 'device' AND phase = 'decode' GROUP BY rank ORDER BY rank
+            """
+        ).fetchall()
+        step, predicted = con.execute(
+            """
+            SELECT step_ms, predicted_step_ms FROM what_if
+            WHERE comm_group = '[2,3]#0' AND rank = 2 AND phase = 'decode'
+            """
+        ).fetchone()
+        text = con.execute("SELECT text FROM findings WHERE position = 0").fetchone()[0]
+    assert [row[0] for row in lead] == [False, False, True, False]
+    assert cause == "its device waits for launches (bound by its host)" and root is None
+    # What a pair's last arriver is late by is what its peer waits: two clocks say the same.
+    assert late == gap + compute + copy + inherited and abs(late - saving) < 1_000
+    assert late == pytest.approx(456.75e6, rel=1e-4) and gap > 0.99 * late
+    assert abs(compute) < 0.001 * late and copy == 0
+    assert step == pytest.approx(45.5, abs=0.1) and predicted == pytest.approx(6.8, abs=0.1)
+    assert "without it a decode step would take about 6.79 ms instead of 45.5 ms" in text
+
+
+@pytest.mark.parametrize("recording", ["dlrm", "four_gpus"])
+def test_every_collective_is_split_or_says_why_not(
+    recording: str, request: pytest.FixtureRequest
+) -> None:
+    with open_database(request.getfixturevalue(recording)) as con:
+        rows = con.execute(
+            """
+            SELECT DISTINCT source, op FROM collectives
+            WHERE (wait_ns IS NULL) = (unsplit_reason IS NULL)
+            """
+        ).fetchall()
+    assert rows == []
+
+
 def test_four_gpus_windows_are_classified(four_gpus: Path) -> None:
     with open_database(four_gpus) as con:
         shares = con.execute(

@@ -51,6 +51,9 @@ class Straggler:
     wait_caused_ns: int
     share_of_wait: float | None
     main_cause: str | None
+    step_ms: float | None
+    predicted_step_ms: float | None
+    """What a step would take had the rank always come with the next to last."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +171,13 @@ def _caused(
 def _stragglers(con: duckdb.DuckDBPyConnection, source: str) -> tuple[Straggler, ...]:
     rows = con.execute(
         """
-        SELECT comm_group, phase, rank, collectives, undecided, times_last, share_last,
-          wait_caused_ns, share_of_wait, main_cause
-        FROM stragglers WHERE source = ? AND times_last > 0
-        ORDER BY list_position(['decode', 'mixed', 'prefill'], phase) NULLS LAST,
-          wait_caused_ns DESC, rank, comm_group, phase
+        SELECT s.comm_group, s.phase, s.rank, collectives, undecided, times_last, share_last,
+          wait_caused_ns, share_of_wait, main_cause, step_ms, predicted_step_ms
+        FROM stragglers s LEFT JOIN what_if w ON w.source = s.source
+          AND w.comm_group = s.comm_group AND w.phase = s.phase AND w.rank = s.rank
+        WHERE s.source = ? AND times_last > 0
+        ORDER BY list_position(['decode', 'mixed', 'prefill'], s.phase) NULLS LAST,
+          wait_caused_ns DESC, s.rank, s.comm_group, s.phase
         """,
         [source],
     ).fetchall()

@@ -267,6 +267,7 @@ def _straggler_table(waiting: Waiting) -> Table:
     columns = [Column("rank"), Column("group", number=False), Column("phase", number=False)]
     columns += [Column("last in"), Column("of"), Column("undecided"), Column("share")]
     columns += [Column("waiting caused"), Column("of all waiting"), Column("why", number=False)]
+    columns += [Column("a step"), Column("without it")]
     rows = [
         [
             str(row.rank),
@@ -279,14 +280,21 @@ def _straggler_table(waiting: Waiting) -> Table:
             format_ns(row.wait_caused_ns),
             format_share(row.share_of_wait),
             row.main_cause or "-",
+            _milliseconds(row.step_ms),
+            _milliseconds(row.predicted_step_ms),
         ]
         for row in waiting.stragglers[:MOST_ROWS]
     ]
     more = len(waiting.stragglers) - len(rows)
     note = (
         "A rank that is last in half of the collectives of two ranks is a coin toss; the findings "
-        "name a culprit only where it is late in most units and the cost is material."
+        "name a culprit only where it is late in most units and the cost is material. Without "
+        "its lateness means that it had always come with the next to last, all else as it was."
     )
     if more > 0:
         note += f' {more} more rows: harness query RUN "FROM stragglers"'
     return Table("Stragglers: who came last, and why", columns, rows, note)
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else format_ns(value * 1e6)
