@@ -22,7 +22,7 @@ _BUILT_IN = {
     "otel": "harness_collectors.otel_spans:COLLECTOR",
     "floors": "harness_collectors.floors:COLLECTOR",
     "kineto": "harness_collectors.kineto:COLLECTOR",
-    "nsys": "harness_collectors.unavailable:NSYS",
+    "nsys": "harness_collectors.nsys:COLLECTOR",
     "nccl_log": "harness_collectors.nccl_log:COLLECTOR",
     "nccl_inspector": "harness_collectors.nccl_inspector:COLLECTOR",
     "flight_recorder": "harness_collectors.flight_recorder:COLLECTOR",

@@ -27,6 +27,7 @@ CATEGORIES: Final = (
     "comm_fused",  # a kernel that computes and communicates
     "memcpy",
     "memset",
+    "graph",  # a CUDA graph as a whole: what ran inside it is not told apart
     "io",
     "layer",
     "request",

@@ -28,6 +28,7 @@ _DEEPEST: Final = 24
 _PAGES_AT_ONCE: Final = 2048
 _LONGEST_HEADER: Final = 512
 _LONGEST_TEXT: Final = 1 << 16
+_LONGEST_SPILT: Final = 1 << 20
 _INT_BYTES: Final = (0, 1, 2, 3, 4, 6, 8)
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _FIRST_WORD = re.compile(r'\s*(?:"([^"]*)"|`([^`]*)`|\[([^\]]*)\]|([^\s(,]+))\s*(\w*)')
@@ -234,7 +235,13 @@ class PageFile:
         value >>= shift
         if (kinds != _INT).any():
             value = np.where((kinds == _INT)[records.layout], value, _FIXED[kinds][records.layout])
-        return np.where(end <= records.local, value, NULL) if records.spilt else value
+        if records.spilt:
+            size = records.sizes(column)
+            for row in np.flatnonzero((end > records.local) & (size > 0)).tolist():
+                text = self._spilt(records, row, int(end[row] - size[row]), int(size[row]))
+                whole = text is not None and kinds[records.layout[row]] == _INT
+                value[row] = int.from_bytes(text or b"", "big", signed=True) if whole else NULL
+        return value
 
     def _texts(self, records: _Records, table: Table, name: str) -> pa.Array:
         column = _place(table, name)
@@ -255,10 +262,12 @@ class PageFile:
         return pa.array(values, pa.large_binary())
 
     def _spilt(self, records: _Records, row: int, offset: int, size: int) -> bytes | None:
-        """A text that goes on in overflow pages; None where they are lost."""
+        """A value that goes on in overflow pages, or lies there; None where they are lost."""
         start, local = int(records.start[row]), int(records.local[row])
         payload = bytearray(self._bytes[start : start + local].tobytes())
         page = int(self._number(np.array([start + local]), 4)[0])
+        if offset + size > _LONGEST_SPILT:  # no row is that long: its header is damaged
+            page = 0
         while len(payload) < offset + size and 1 <= page <= self._pages:
             at = (page - 1) * self._page_size
             payload += self._bytes[at + 4 : at + self._usable].tobytes()

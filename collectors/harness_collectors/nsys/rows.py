@@ -1,0 +1,204 @@
+"""Rows of `spans` and `steps` out of one rank's part of a report, columns at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from harness_collectors.kineto_trace import coded, constant, known, texts
+from harness_collectors.nsys.pages import NULL, Ints
+from harness_collectors.nsys.trace import SOURCE, RankTrace, durations
+from harness_collectors.nsys.work import GRAPH, IO, KINDS, OP, thread_of
+from harness_collectors.step_marks import SIZE_GROUPS
+from harness_schemas.spi import Batch
+
+BATCH_ROWS: Final = 2 * 122_880
+"""Two of DuckDB's row groups: smaller inserts cost it three times as much a row."""
+_FIXED_CLASSES: Final = {GRAPH: ("graph", "graph-trace"), IO: ("io", "osrt-file")}
+"""Categories and rules of kinds that the table of rules does not know."""
+
+
+def span_batches(trace: RankTrace) -> Iterator[Batch]:
+    """Units (of a stranger's report), device work, then the host's rows."""
+    if trace.units and trace.tells_units:
+        yield Batch("spans", _unit_spans(trace))
+    classes = _Classes(trace)
+    for first in range(0, len(trace.device), BATCH_ROWS):
+        rows = np.arange(first, min(first + BATCH_ROWS, len(trace.device)))
+        yield Batch("spans", _device_spans(trace, classes, rows))
+    for first in range(0, len(trace.host_rows), BATCH_ROWS):
+        places = np.arange(first, min(first + BATCH_ROWS, len(trace.host_rows)))
+        yield Batch("spans", _host_spans(trace, classes, places))
+
+
+class _Classes:
+    """Category and rule of every (kind, name) met, asked for once."""
+
+    def __init__(self, trace: RankTrace) -> None:
+        self._shared = trace.shared
+        self._on_device = len(trace.device) > 0
+        self._pairs: dict[tuple[str, str], int] = {}
+        self._table = np.full((len(KINDS), len(self._shared.names) or 1), -1, np.int32)
+
+    def code(self, pair: tuple[str, str]) -> int:
+        """The code of a (category, rule)."""
+        return self._pairs.setdefault(pair, len(self._pairs))
+
+    def of(self, kind: Ints, name: Ints) -> np.ndarray:
+        """Codes of rows."""
+        codes: np.ndarray = self._table[kind, name]
+        if (codes < 0).any():
+            new = codes < 0
+            for pair in np.unique(kind[new] << 32 | name[new]).tolist():
+                what, text = pair >> 32, pair & 0xFFFFFFFF
+                self._table[what, text] = self.code(self._classify(what, text))
+            codes = self._table[kind, name]
+        return codes
+
+    def _classify(self, kind: int, name: int) -> tuple[str, str]:
+        fixed = _FIXED_CLASSES.get(kind)
+        if fixed is not None:
+            return fixed
+        # Beside a device operators only launch; without one they compute.
+        what = "host_op" if kind == OP and self._on_device else KINDS[kind]
+        return self._shared.classifier.classify(self._shared.names[name], what)
+
+    def columns(self, codes: np.ndarray) -> dict[str, pa.Array]:
+        """`category` and `rule` of rows by their codes."""
+        columns = {}
+        for place, column in enumerate(("category", "rule")):
+            of_pair, values = texts([pair[place] for pair in self._pairs])
+            columns[column] = coded(of_pair[codes], values)
+        return columns
+
+
+def _device_spans(trace: RankTrace, classes: _Classes, rows: Ints) -> pa.Table:
+    work, size = trace.device.take(rows), len(rows)
+    launched, launch_start, _ = trace.launches(rows)
+    unit = trace.device_units(rows)
+    trace.device_rows_in_units += int((unit >= 0).sum())
+    return pa.table(
+        {
+            "rank": rank_column(trace, size),
+            **trace.key_columns(unit),
+            "span_id": pa.array(rows + trace.first_device),
+            "source": constant(SOURCE, size),
+            "timeline": constant("device", size),
+            "device": small(work.device),
+            "stream": known(work.stream, work.stream >= 0),
+            "name": coded(work.name, trace.shared.name_values),
+            **classes.columns(classes.of(work.kind, work.name)),
+            **interval(trace, work.start, work.end),
+            "launch_ns": known(launch_start + trace.offset_ns, launched),
+            "correlation": known(work.correlation, work.correlation > 0),
+            "graph_id": known(work.graph, work.graph > 0),
+            "bytes": known(work.bytes, work.bytes >= 0),
+            "attrs": _graph_attrs(trace, rows),
+        }
+    )
+
+
+def _graph_attrs(trace: RankTrace, rows: Ints) -> pa.Array:
+    """Device work of a CUDA graph says so: few versions give the graph an id."""
+    launch = trace.launch[rows]
+    replayed = (trace.device.node[rows] > 0) | (trace.device.kind[rows] == GRAPH)
+    if len(trace.host):
+        replayed |= (launch >= 0) & trace.shared.graph_calls[trace.host.name[launch]]
+    return coded(np.where(replayed, 0, -1), [json.dumps({"graph_launch": True})])
+
+
+def _host_spans(trace: RankTrace, classes: _Classes, places: Ints) -> pa.Table:
+    rows = trace.host_rows[places]
+    work, size, unit = trace.host.take(rows), len(rows), trace.host_units(rows)
+    codes = classes.of(work.kind, work.name)
+    for row, rule in trace.found.phases_within(int(rows[0]), int(rows[-1])):
+        codes[np.searchsorted(rows, row)] = classes.code(("phase", rule))
+    parent = unit if trace.tells_units else np.full(size, -1)
+    return pa.table(
+        {
+            "rank": rank_column(trace, size),
+            **trace.key_columns(unit),
+            "span_id": pa.array(places + trace.first_host),
+            "parent_id": known(parent + trace.first_unit, parent >= 0),
+            "source": constant(SOURCE, size),
+            "timeline": constant("host", size),
+            "stream": threads(trace, thread_of(work.thread)),
+            "name": coded(work.name, trace.shared.name_values),
+            **classes.columns(codes),
+            **interval(trace, work.start, work.end),
+            "correlation": known(work.correlation, work.correlation > 0),
+        }
+    )
+
+
+def _unit_spans(trace: RankTrace) -> pa.Table:
+    units, size = trace.units, len(trace.units)
+    start = np.array([unit.start for unit in units], np.int64)
+    end = np.array([NULL if unit.end is None else unit.end for unit in units], np.int64)
+    return pa.table(
+        {
+            "rank": rank_column(trace, size),
+            **trace.key_columns(np.arange(size)),
+            "span_id": pa.array(np.arange(size) + trace.first_unit),
+            "source": constant(SOURCE, size),
+            "timeline": constant("host", size),
+            "stream": threads(trace, np.array([unit.thread for unit in units], np.int64)),
+            "name": coded(*texts([unit.name for unit in units])),
+            "category": constant("unit", size),
+            "rule": coded(*texts([unit.mark.rule for unit in units])),
+            **interval(trace, start, end),
+        }
+    )
+
+
+def step_rows(trace: RankTrace) -> list[dict[str, Any]]:
+    """Rows of `steps` for units whose range gives sizes."""
+    return [
+        {
+            "rank": trace.rank,
+            "batch": unit.batch,
+            "microbatch": unit.mark.microbatch,
+            "repeat": unit.mark.repeat,
+            "phase": unit.mark.phase,
+            "step": unit.step,
+            "warmup": unit.mark.warmup,
+            **dict(zip(SIZE_GROUPS, unit.mark.sizes, strict=True)),
+        }
+        for unit in trace.units
+        if unit.mark.sizes
+    ]
+
+
+# -- columns -----------------------------------------------------------------------------------
+
+
+def rank_column(trace: RankTrace, size: int) -> pa.Array:
+    """The rank in every row."""
+    return pa.repeat(pa.scalar(trace.rank, pa.int32()), size)
+
+
+def threads(trace: RankTrace, thread: Ints) -> pa.Array:
+    """Thread ids, 0 for the process's main thread (on Linux its id is the process's)."""
+    return pa.array(np.where(thread == trace.pid, 0, thread))
+
+
+def small(values: Ints) -> pa.Array:
+    """Numbers for an INTEGER column; NULL where they are unknown or do not fit."""
+    valid = (values >= 0) & (values < 2**31)
+    return known(np.where(valid, values, 0), valid, pa.int32())
+
+
+def interval(trace: RankTrace, start: Ints, end: Ints) -> dict[str, pa.Array]:
+    """Times of rows; a span without an end is not complete."""
+    length = durations(start, end)
+    begin = start + trace.offset_ns
+    return {
+        "start_ns": pa.array(begin),
+        "end_ns": known(begin + length, length >= 0),
+        "raw_start_ns": pa.array(start),
+        "complete": pa.array(length >= 0),
+    }

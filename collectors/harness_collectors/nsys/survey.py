@@ -1,0 +1,288 @@
+"""What a report says about itself: processes, devices, clock, versions; and who is which rank.
+
+Environments, command lines and output of processes are in a report too. They are not read: facts
+are taken by an allow-list of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from harness_collectors.nsys import nccl
+from harness_collectors.nsys.export import Export, load
+from harness_collectors.nsys.names import SEVERITIES, Enumeration
+from harness_collectors.nsys.pages import NULL, Ints
+from harness_collectors.nsys.sources import Source
+from harness_collectors.nsys.work import (
+    CALLS,
+    DEVICE_TABLES,
+    LATEST_NS,
+    RANGES,
+    distinct,
+    process_of,
+)
+from harness_schemas.redact import redact
+
+_SYSTEM_FACTS: Final = {
+    "Hostname": "hostname",
+    "NvDriverVersion": "driver",
+    "CudaDriverVersion": "cuda_driver",
+    "CpuDescription": "cpu",
+    "OsDescription": "os",
+}
+_EXPORT_FACTS: Final = {
+    "EXPORT_PRODUCT_VERSION": "nsys",
+    "EXPORT_SCHEMA_VERSION": "schema",
+    "EXPORT_PARAM_TIME_SHIFT": "time_shift",
+    "EXPORT_PARAM_TIME_NORMALIZE": "time_normalize",
+}
+_CAPTURE_FACTS: Final = {
+    "CAPTURE_EVENT_TYPE": "traced",
+    "CUDA_GRAPH_TRACE_OPTIONS:MODE": "graph_mode",
+}
+_LONGEST_FACT: Final = 200
+_MOST_MESSAGES: Final = 3
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device of a process, as far as the report knows it."""
+
+    uuid: str | None
+    pci: str | None
+    name: str | None
+
+
+@dataclass
+class Survey:
+    """Facts of one report. `processes`: those whose work the report shows, by process id."""
+
+    processes: list[int]
+    devices: dict[int, list[int]]
+    members: list[nccl.Member]
+    facts: dict[str, str]
+    epoch_ns: int | None
+    """Unix time of the report's zero; None: not known."""
+    gpus: dict[tuple[int, int], Gpu] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def host(self) -> str | None:
+        """The host on which it was recorded."""
+        return self.facts.get("hostname")
+
+
+def survey(export: Export) -> Survey:
+    """Read what a report says about itself."""
+    devices = _devices_of_processes(export)
+    processes = sorted(devices) or _host_processes(export)
+    facts = {
+        **_facts(export, "TARGET_INFO_SYSTEM_ENV", _SYSTEM_FACTS),
+        **_facts(export, "META_DATA_CAPTURE", _CAPTURE_FACTS),
+        **_facts(export, "META_DATA_EXPORT", _EXPORT_FACTS),
+        **_facts(export, "EXPORT_META_DATA", _EXPORT_FACTS),
+    }
+    return Survey(
+        processes,
+        devices,
+        nccl.read_members(export),
+        facts,
+        _epoch(export, facts),
+        _gpus(export),
+        _errors(export),
+    )
+
+
+def _devices_of_processes(export: Export) -> dict[int, list[int]]:
+    pairs: dict[int, set[int]] = {}
+    for table in DEVICE_TABLES:
+        for chunk in export.chunks(table, ("globalPid", "deviceId")):
+            process, device = process_of(chunk.ints["globalPid"]), chunk.ints["deviceId"]
+            sound = (process >= 0) & (device >= 0) & (device < 1 << 16)
+            for key in distinct((process << 16 | device)[sound]):
+                pairs.setdefault(key >> 16, set()).add(key & 0xFFFF)
+    return {process: sorted(found) for process, found in pairs.items()}
+
+
+def _host_processes(export: Export) -> list[int]:
+    """Without device work: processes with ranges, else with CUDA calls."""
+    for table in (RANGES, CALLS):
+        ids, _ = load(export, table, ("globalTid",))
+        found = [process for process in distinct(process_of(ids["globalTid"])) if process >= 0]
+        if found:
+            return found
+    return []
+
+
+def _facts(export: Export, table: str, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Values of allowed names; several of one name are joined."""
+    found: dict[str, list[str]] = {}
+    for chunk in export.chunks(table, (), ("name", "value")):
+        names = chunk.texts["name"].to_pylist()
+        for row, name in enumerate(names):
+            key = wanted.get((name or b"").decode("utf-8", "replace"))
+            value = chunk.texts["value"][row].as_py() if key else None
+            if key and value:
+                text = redact(value[:_LONGEST_FACT].decode("utf-8", "replace"))
+                found.setdefault(key, []).append(text)
+    return {key: "+".join(dict.fromkeys(values)) for key, values in found.items()}
+
+
+def _epoch(export: Export, facts: Mapping[str, str]) -> int | None:
+    """Unix time of the report's zero: that of the session's start, unless the export has moved
+    its times there already."""
+    if facts.get("time_normalize") == "true":
+        return 0
+    found, _ = load(export, "TARGET_INFO_SESSION_START_TIME", ("utcEpochNs",))
+    known = [value for value in found["utcEpochNs"].tolist() if 0 < value < LATEST_NS]
+    return known[0] if known else None
+
+
+def _gpus(export: Export) -> dict[tuple[int, int], Gpu]:
+    """GPUs by (pid, CUDA device); pid -1 for reports that number devices for all processes."""
+    ids, names = load(
+        export, "TARGET_INFO_GPU", ("id", "cuDevice"), ("name", "busLocation", "uuid")
+    )
+    texts = {key: _plain(values) for key, values in names.items()}
+    gpus = [
+        Gpu(*(texts[key][row] for key in ("uuid", "busLocation", "name")))
+        for row in range(len(ids["id"]))
+    ]
+    by_id = dict(zip(ids["id"].tolist(), gpus, strict=True))
+    cuda, _ = load(export, "TARGET_INFO_CUDA_DEVICE", ("gpuId", "cudaId", "pid"))
+    rows = zip(*(cuda[name].tolist() for name in ("gpuId", "cudaId", "pid")), strict=True)
+    found = {(pid, device): by_id[gpu] for gpu, device, pid in rows if gpu in by_id}
+    shared = zip(ids["cuDevice"].tolist(), gpus, strict=True)
+    return found or {(-1, device): gpu for device, gpu in shared if device != NULL}
+
+
+def _plain(values: pa.Array) -> list[str | None]:
+    return [
+        redact(value[:_LONGEST_FACT].decode("utf-8", "replace")) if value else None
+        for value in values.to_pylist()
+    ]
+
+
+def _errors(export: Export) -> list[str]:
+    """The first messages that nsys itself calls errors."""
+    severities = Enumeration(export, SEVERITIES)
+    found: list[str] = []
+    for chunk in export.chunks("DIAGNOSTIC_EVENT", ("severity",), ("text",)):
+        for severity, text in zip(
+            chunk.ints["severity"].tolist(), _plain(chunk.texts["text"]), strict=True
+        ):
+            label = (severities.label(severity) or "").lower()
+            if text and "error" in label and text not in found:
+                found.append(" ".join(text.split()))
+    return found[:_MOST_MESSAGES]
+
+
+# -- ranks -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One rank's place in a report: its process, and the device where it is one of several."""
+
+    process: int
+    device: int | None
+    rank: int | None
+    owns_host: bool = True
+    """The rows of the host are told once, with the first device of a process."""
+
+
+@dataclass(frozen=True)
+class Seats:
+    """The ranks of one report, and how they were found."""
+
+    seats: tuple[Seat, ...]
+    known_by: str
+
+
+def assign_ranks(reports: Sequence[tuple[Source, Survey]]) -> list[Seats]:
+    """Who is which rank.
+
+    The name of a file that holds one process; else the rank in NCCL's largest communicator;
+    else, of several processes, their order (by report, then by process id); else the device.
+    """
+    world = _world(reports)
+    taken = {rank for source, found in reports if (rank := _named(source, found)) is not None}
+    taken |= set(world.values())
+    several = sum(len(found.processes) for _, found in reports) > 1
+    result = []
+    for number, (source, found) in enumerate(reports):
+        rank = _named(source, found)
+        if rank is not None:
+            seats, how = [Seat(found.processes[0], None, rank)], "the file's name"
+        elif found.processes and all((number, p) in world for p in found.processes):
+            seats = [Seat(p, None, world[number, p]) for p in found.processes]
+            how = "NCCL's communicators"
+        elif several:
+            seats, how = [], "the order of processes"
+            for process in found.processes:
+                seats.append(Seat(process, None, _next_free(taken)))
+        else:
+            seats, how = _by_device(found), "the device"
+        result.append(Seats(tuple(seats), how))
+    return result
+
+
+def _named(source: Source, found: Survey) -> int | None:
+    return source.rank if len(found.processes) == 1 else None
+
+
+def _world(reports: Sequence[tuple[Source, Survey]]) -> dict[tuple[int, int], int]:
+    """Global ranks by (report, process), from NCCL's communicators over all reports."""
+    keys: dict[tuple[int, int], int] = {}
+    members = []
+    for number, (_, found) in enumerate(reports):
+        for member in found.members:
+            key = keys.setdefault((number, member.process), len(keys))
+            members.append(replace(member, process=key))
+    ranks = nccl.world_ranks(members)
+    return {place: ranks[key] for place, key in keys.items() if key in ranks}
+
+
+def _next_free(taken: set[int]) -> int:
+    rank = next(n for n in range(len(taken) + 1) if n not in taken)
+    taken.add(rank)
+    return rank
+
+
+def _by_device(found: Survey) -> list[Seat]:
+    """One process: a rank for each device that it drives."""
+    seats: list[Seat] = []
+    for process in found.processes:
+        devices = found.devices.get(process, [])
+        if not devices:
+            seats.append(Seat(process, None, 0))
+        for device in devices:
+            split = device if len(devices) > 1 else None
+            seats.append(Seat(process, split, device, owns_host=device == devices[0]))
+    return seats
+
+
+def all_members(
+    reports: Sequence[tuple[Source, Survey]], seats: Sequence[Seats]
+) -> list[tuple[nccl.Member, int | None]]:
+    """Members of communicators with their global ranks, over all reports."""
+    found = []
+    for (_, report), placed in zip(reports, seats, strict=True):
+        ranks = {seat.process: seat.rank for seat in placed.seats if seat.device is None}
+        epoch = report.epoch_ns or 0
+        found += [(m.at + epoch, m, ranks.get(m.process)) for m in report.members]
+    found.sort(key=lambda each: (each[0], each[1].rank))
+    return [(member, rank) for _, member, rank in found]
+
+
+def rows_of(seat: Seat, process: Ints, device: Ints) -> Ints:
+    """Device rows of a seat."""
+    mine = process == seat.process
+    if seat.device is not None:
+        mine &= device == seat.device
+    return np.flatnonzero(mine)
