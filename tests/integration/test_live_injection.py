@@ -20,16 +20,19 @@ def test_nobody_is_named_without_a_delay(baseline):
     assert baseline.culprits == ()
 
 
-@pytest.mark.parametrize("delay_ms", [2, 10])
-def test_a_delay_comes_back_as_waiting_and_its_rank_is_named(delay_ms, baseline, tmp_path):
-    got = run_once(tmp_path, f"{delay_ms}ms", "step", STEPS)
+# 2 ms in each of a stage's four layers, 10 ms once a step: both stand clear of what the scheduler
+# of a small shared machine does to single steps.
+@pytest.mark.parametrize(("delay_ms", "every", "times"), [(2, "layer", 4), (10, "step", 1)])
+def test_a_delay_comes_back_as_waiting_and_its_rank_is_named(
+    delay_ms, every, times, baseline, tmp_path
+):
+    got = run_once(tmp_path, f"{delay_ms}ms", every, STEPS)
+    injected = delay_ms * times * 1e6
     base, base_low, base_high = median_interval(baseline.net_ns)
     middle, low, high = median_interval(got.net_ns)
     # The error that is stated: both medians' 95 % intervals over the steps. A shared machine's
     # scheduler moves single steps by milliseconds; it must not move the result beyond that.
     stated = (high - low) / 2 + (base_high - base_low) / 2
-    assert abs(middle - base - delay_ms * 1e6) <= max(stated, 0.25 * delay_ms * 1e6)
-    if delay_ms == 10:
-        assert got.culprits == (LATE_RANK,)
-        assert got.times_last > got.collectives / 2
-    assert LATE_RANK in got.culprits or got.culprits == ()
+    assert abs(middle - base - injected) <= max(stated, 0.25 * injected)
+    assert got.culprits == (LATE_RANK,)
+    assert got.times_last > got.collectives / 2

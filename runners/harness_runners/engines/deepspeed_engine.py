@@ -181,5 +181,9 @@ class DeepSpeedEngine:
     def close(self) -> None:
         """Free the model and the caches."""
         self._pipeline = None
+        for microbatch in self._captured.values():
+            if microbatch.graph is not None:
+                microbatch.graph.close()
+                microbatch.graph = None
         self._captured = {}
         self._caches = []

@@ -77,6 +77,13 @@ class StepGraph:
         self._graphs[instrumented] = graph
         self._marks[instrumented] = marks
 
+    def close(self) -> None:
+        """Free the graphs: a communicator cannot be destroyed while a graph holds its kernels."""
+        for graph in self._graphs.values():
+            graph.reset()
+        self._graphs.clear()
+        self._result.clear()
+
     def replay(self, instrumented: bool) -> torch.Tensor:
         """Run the step; the result is overwritten by the next replay."""
         instrumented = instrumented and True in self._graphs and not probe.is_quiet()

@@ -39,7 +39,7 @@ NASTY = [
     *decode_events(),
     span("kernel", 'quotes " and }, { and ] \\ end', 300.0, 1.0, pid=0, device=0, stream=7),
     span("cpu_op", "nested", 301.0, 1.0, frames=[{"name": "a"}, {"name": "b"}], deep=[[[{}]]]),
-    *launched(21, 310.0, 320.0, 5.0, "kernel_é_ü", **collective(elements=1)),
+    *launched(21, 310.0, 320.0, 5.0, "kernel_\u00e9_\u00fc", **collective(elements=1)),
 ]
 TRACES = {style: text(NASTY, INFO, style=style).encode() for style in ("pretty", "line", "compact")}
 

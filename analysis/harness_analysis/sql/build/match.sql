@@ -3,8 +3,9 @@
 -- evidence_exact (source: its device intervals are those of kernels).
 
 UPDATE collective_parts SET duration_ns = end_ns - start_ns WHERE duration_ns IS NULL;
--- An eager event pair encloses the launch: what lies before the call's return may be launch.
-UPDATE collective_parts SET low_ns = greatest(0, end_ns - greatest(start_ns, return_ns))
+-- An eager event pair encloses the launch: what lies before the return of the call, and up to
+-- 100 us after it (what a launch took on H200s in virtual machines), may be launch.
+UPDATE collective_parts SET low_ns = greatest(0, end_ns - greatest(start_ns, return_ns) - 100000)
   WHERE return_ns IS NOT NULL AND timeline = 'device' AND source NOT IN (FROM evidence_exact);
 
 -- One row a collective: what its ranks agree on, who came when.
