@@ -63,8 +63,8 @@ def test_a_floor_splits_what_event_pairs_only_bound(tmp_path):
     batches = [floors(), event_pairs([4096], waits=(250_000, 0))]
     rows = query(tmp_path, batches, SPLIT)
     assert rows == [
-        (0, "floor", 10_000, 250_000, 1_250, 10_000, None),
-        (1, "floor", 10_000, 0, 1_250, 10_000, None),
+        (0, "floor", 10_000, 250_000, 101_250, 10_000, None),
+        (1, "floor", 10_000, 0, 101_250, 10_000, None),
     ]
 
 
@@ -120,4 +120,4 @@ def test_instances_of_floors_say_so_and_name_nobody(tmp_path):
         "SELECT wait_method, wait_error_ns, transfer_ns, excess_ns, sum_wait_ns, last_arriver "
         "FROM collective_waits",
     )
-    assert rows == [("floor", 1_250, 10_000, 0, 250_000, None)]
+    assert rows == [("floor", 101_250, 10_000, 0, 250_000, None)]

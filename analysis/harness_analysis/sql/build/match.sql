@@ -152,12 +152,14 @@ INSERT INTO run.collectives BY NAME
   FROM waited;
 
 -- Against measured floors. An eager event pair that could only be bounded is split by its floor:
--- data moved for that long before the end, the rest of what lies behind the call's return waited.
+-- data moved for that long before the end, the rest of what lies behind the call's return waited,
+-- but for the time that the launch itself took, which is part of the error.
 UPDATE run.collectives SET floor_ns = f.floor_ns,
     transfer_ns = CASE WHEN by_floor THEN least(duration_ns, f.floor_ns) ELSE transfer_ns END,
-    wait_ns = CASE WHEN by_floor THEN greatest(0, low_ns - f.floor_ns) ELSE wait_ns END,
+    wait_ns = CASE WHEN by_floor
+      THEN greatest(0, end_ns - greatest(start_ns, return_ns) - f.floor_ns) ELSE wait_ns END,
     wait_method = CASE WHEN by_floor THEN 'floor' ELSE wait_method END,
-    wait_error_ns = CASE WHEN by_floor THEN f.spread_ns ELSE wait_error_ns END,
+    wait_error_ns = CASE WHEN by_floor THEN f.spread_ns + 100000 ELSE wait_error_ns END,
     unsplit_reason = CASE WHEN by_floor THEN NULL ELSE unsplit_reason END
   FROM (
     SELECT c.rowid AS row_id, f.*,
