@@ -275,6 +275,9 @@ def _unresolved(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     ).fetchone()
     if row is None or row[0] is None or row[0] < 0.05:
         return []
+    sampled = _sampled(con) if row[2] == "device" else None
+    if sampled is not None:
+        return [sampled]
     why = (
         "the ranks were neither on a CPU nor communicating (more ranks than free cores?)"
         if row[2] == "host"
@@ -282,6 +285,28 @@ def _unresolved(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     )
     text = f"{_percent(row[0])} of decode is unresolved: {why}"
     return [Finding("info", "unresolved", text, phase="decode", value_ns=int(row[1]), share=row[0])]
+
+
+def _sampled(con: duckdb.DuckDBPyConnection) -> Finding | None:
+    """Decode as the steps show it that were slowed by observing them, where no others do."""
+    row = con.execute(
+        """
+        SELECT evidence, count(DISTINCT (repeat, batch, microbatch, step)),
+          sum(compute_ns) / sum(window_ns), sum(comm_transfer_ns) / sum(window_ns),
+          sum(comm_wait_ns) / sum(window_ns), coalesce(sum(idle_ns) / sum(window_ns), 0)
+        FROM step_breakdown
+        WHERE phase = 'decode' AND perturbed_by IS NOT NULL AND compute_ns IS NOT NULL
+          AND NOT coalesce(warmup, false) AND timeline = 'device'
+        GROUP BY evidence ORDER BY count(*) DESC LIMIT 1
+        """
+    ).fetchone()
+    if row is None:
+        return None
+    evidence, steps, *shares = row
+    names = ("computing", "transfer", "waiting", "idle")
+    parts = ", ".join(f"{_percent(s)} {n}" for s, n in zip(shares, names, strict=True) if s)
+    text = f"decode in {steps} sampled steps (slowed by {evidence}, which saw them): {parts}"
+    return Finding("info", "sampled", text, phase="decode", evidence=evidence)
 
 
 def _cut(con: duckdb.DuckDBPyConnection) -> list[Finding]:

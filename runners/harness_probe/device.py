@@ -356,17 +356,23 @@ def record_call(
     num_bytes: int,
     dtype: str,
     call: Callable[[], Any],
-    ordinal: int = -1,
+    posted: tuple[int, int, int] | None = None,
 ) -> Any:
-    """A communication call on device tensors: an event pair, or marks inside a capture."""
+    """A communication call on device tensors: an event pair, or marks inside a capture.
+
+    `posted`: ordinal, host time and unit of a call made earlier, of which this is the wait.
+    """
     if timeline.is_capturing():
         marks = timeline.capturing
         if marks is None:
             return call()
         return marks.around(op, group, peer, num_bytes, dtype, call)
     group_peer = group << 32 | (peer + 1)
-    if ordinal < 0:
+    unit = rec.unit_id
+    if posted is None:
         ordinal = next_ordinal(rec, op, group, peer)
+    else:
+        ordinal, _, unit = posted
     # Launched is entered; whether it has been left only the device knows.
     rec.entered += 1
     rec.live.group(group_peer, ordinal, ordinal - 1)
@@ -375,7 +381,7 @@ def record_call(
     result = call()
     returned = _now()
     head = device_head(rec, op, dtype, "app_timers")
-    unit = rec.unit_id
+    begin = begin if posted is None else posted[1]
     end = timeline.mark()
     timeline.add(
         Interval(

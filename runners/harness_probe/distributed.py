@@ -185,7 +185,8 @@ class Call:
         if work is None:  # this rank is not in the group
             return None
         if timeline is not None:
-            return _TracedWork(work, lambda wait: self._on_device(timeline, wait, ordinal))
+            posted = (ordinal, enqueued, self.rec.unit_id)
+            return _TracedWork(work, lambda wait: self._on_device(timeline, wait, posted))
 
         def recorded(wait: Callable[[], Any]) -> Any:
             if self.rec.paused:
@@ -199,14 +200,19 @@ class Call:
         what = (self.op, self.group, self.peer, self.num_bytes, self.dtype)
         return communication(self.rec, *what, enqueued_ns, ordinal)
 
-    def _on_device(self, timeline: Any, make: Callable[[], Any], ordinal: int = -1) -> Any:
+    def _on_device(
+        self,
+        timeline: Any,
+        make: Callable[[], Any],
+        posted: tuple[int, int, int] | None = None,
+    ) -> Any:
         from harness_probe.device import record_call
 
         what = (self.op, self.group, self.peer, self.num_bytes, self.dtype)
         with self._silent():
             if self.rec.paused:
                 return make()
-            return record_call(self.rec, timeline, *what, make, ordinal)
+            return record_call(self.rec, timeline, *what, make, posted)
 
     @contextlib.contextmanager
     def _silent(self) -> Iterator[None]:

@@ -2,27 +2,29 @@
 -- their order within a unit of work on a rank: the k-th all-reduce kernel is the k-th all-reduce
 -- call, whether that call was made eagerly or is part of a replayed graph. Only where a unit
 -- shows as many kernels as calls; elsewhere the kernels stay unidentified.
-CREATE TEMP MACRO op_class(op) AS CASE WHEN op IN ('send', 'recv', 'send_recv') THEN 'p2p' ELSE op END;
+CREATE TEMP MACRO op_class(op, kernel) AS
+  CASE WHEN op IN ('send', 'recv', 'send_recv') OR (op IS NULL AND kernel LIKE '%SendRecv%')
+       THEN 'p2p' ELSE op END;
 
 CREATE TEMP TABLE known_calls AS
-  SELECT rank, batch, microbatch, repeat, phase, step, op_class(op) AS class, op, comm_group, seq, bytes,
+  SELECT rank, batch, microbatch, repeat, phase, step, op_class(op, kernel) AS class, op, comm_group, seq, bytes,
     dtype, group_size, src_rank, dst_rank,
     row_number() OVER unit AS k, count(*) OVER (
-      PARTITION BY rank, batch, microbatch, repeat, phase, step, op_class(op)) AS n
+      PARTITION BY rank, batch, microbatch, repeat, phase, step, op_class(op, kernel)) AS n
   FROM collective_parts
   WHERE source IN ('app_timers', 'graph_events') AND timeline = 'device' AND phase IS NOT NULL
     AND enqueue_ns IS NOT NULL
-  WINDOW unit AS (PARTITION BY rank, batch, microbatch, repeat, phase, step, op_class(op)
+  WINDOW unit AS (PARTITION BY rank, batch, microbatch, repeat, phase, step, op_class(op, kernel)
                   ORDER BY enqueue_ns, seq NULLS LAST);
 
 CREATE TEMP TABLE nameless_kernels AS
-  SELECT rowid AS row_id, rank, batch, microbatch, repeat, phase, step, op_class(op) AS class,
+  SELECT rowid AS row_id, rank, batch, microbatch, repeat, phase, step, op_class(op, kernel) AS class,
     row_number() OVER unit AS k, count(*) OVER (
-      PARTITION BY source, rank, batch, microbatch, repeat, phase, step, op_class(op)) AS n
+      PARTITION BY source, rank, batch, microbatch, repeat, phase, step, op_class(op, kernel)) AS n
   FROM collective_parts
   WHERE source IN (FROM evidence_exact) AND source <> 'graph_events' AND comm_group IS NULL AND phase IS NOT NULL
     AND start_ns IS NOT NULL
-  WINDOW unit AS (PARTITION BY source, rank, batch, microbatch, repeat, phase, step, op_class(op)
+  WINDOW unit AS (PARTITION BY source, rank, batch, microbatch, repeat, phase, step, op_class(op, kernel)
                   ORDER BY start_ns);
 
 -- A call made eagerly has its ordinal. One inside a clean graph gets a number that is the same
