@@ -18,9 +18,8 @@ from harness.cli.output import emit
 @click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
 def command(run: str, html: bool, output: Path | None, as_json: bool) -> int:
     """Print the answer of RUN; with --html write it as a page and print the page's path."""
-    from harness_analysis.report import write_report
-
     from harness.runs import find_databases
+    from harness_analysis.report import write_report
     from harness_analysis.store import open_database
 
     (database,) = find_databases([run])[:1]
@@ -36,9 +35,8 @@ def command(run: str, html: bool, output: Path | None, as_json: bool) -> int:
 
 def answer_text(database: Path, as_json: bool = False) -> str:
     """The answer of one run as text."""
-    from harness_analysis.answer import load_answer
-
     from harness.cli.render import render_answer
+    from harness_analysis.answer import load_answer
     from harness_analysis.store import open_database
 
     with open_database(database) as con:

@@ -35,7 +35,7 @@ def breakdown(database: Path) -> dict[tuple[int, str, int | None], dict[str, int
     with open_database(database) as con:
         assert split_or_reasoned(con)
         rows = con.execute(
-            f"SELECT rank, phase, step, window_ns, {columns} FROM step_breakdown ORDER BY rank, start_ns"
+            f"SELECT rank, phase, step, window_ns, {columns} FROM step_breakdown"
         ).fetchall()
     return {tuple(row[:3]): dict(zip(("window_ns", *PARTS), row[3:], strict=True)) for row in rows}
 
@@ -161,7 +161,8 @@ def test_windows_tile_and_steps_sum_to_their_phase(tmp_path: Path) -> None:
         holes = con.execute(
             """
             SELECT count(*) FROM (
-              SELECT start_ns - lag(start_ns + window_ns) OVER (PARTITION BY rank ORDER BY start_ns) AS gap
+              SELECT start_ns - lag(start_ns + window_ns)
+                OVER (PARTITION BY rank ORDER BY start_ns) AS gap
               FROM step_breakdown) WHERE gap <> 0
             """
         ).fetchone()
