@@ -153,7 +153,8 @@ def _device_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator
 
 
 def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
-    """Kernel records cover everything that ran on the device: the rest is idle."""
+    """Kernel records cover everything that ran on the device: the rest is idle, but for graphs
+    that were recorded as a whole."""
     transfer, wait, unsplit = _communication(con, evidence)
     classes = {
         "compute_ns": _spans(con, evidence, "category IN ('compute', 'memset')"),
@@ -162,6 +163,7 @@ def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator
         "comm_wait_ns": wait,
         "comm_unsplit_ns": unsplit,
         "memcpy_ns": _spans(con, evidence, "category = 'memcpy'"),
+        "unresolved_ns": _spans(con, evidence, "category = 'graph'"),
     }
     units = _kernel_units(con, evidence)
     for windows in (*([units] if units else []), *_activity(con, evidence)):
@@ -169,7 +171,6 @@ def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator
         length = np.diff(windows.edges)[windows.kept]
         columns: dict[str, Any] = {name: parts[:, k] for k, name in enumerate(classes)}
         columns["idle_ns"] = length - parts.sum(axis=1)
-        columns["unresolved_ns"] = np.zeros(len(length), dtype=np.int64)
         whole = np.ones(len(length), dtype=bool)
         starts = windows.edges[:-1][windows.kept]
         yield _table(evidence, windows.keys, starts, length, whole, columns)
@@ -242,7 +243,7 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
         SELECT {", ".join(KEYS)}, min(start_ns) AS first_ns, max(end_ns) AS last_ns
         FROM run.spans
         WHERE rank = ? AND source = ? AND timeline = 'device' AND phase IS NOT NULL
-          AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset')
+          AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset', 'graph')
         GROUP BY {", ".join(KEYS)} ORDER BY first_ns
         """,
         [evidence.rank, evidence.source],
@@ -250,7 +251,7 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
     if table.num_rows == 0:
         return None
     first, last = table["first_ns"].to_numpy(), table["last_ns"].to_numpy()
-    opened = _spans_at(con, evidence, "host", "name = 'torch_profiler.window'").start
+    opened = _spans_at(con, evidence, "host", "name IN ('torch_profiler.window', 'nsys.window')").start
     recording = np.searchsorted(np.sort(opened), first, side="right")
     cut = np.append(recording[1:] != recording[:-1], False)
     # A cut unit gets an edge at its own end; what lies between that and the next is no unit.
@@ -285,7 +286,7 @@ def _activity(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> list[Window
         """
         SELECT min(start_ns), max(end_ns) FROM run.spans
         WHERE rank = ? AND source = ? AND timeline = 'device'
-          AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset')
+          AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset', 'graph')
         """,
         [evidence.rank, evidence.source],
     ).fetchone()

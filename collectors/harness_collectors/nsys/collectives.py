@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +28,8 @@ from harness_collectors.kineto_comm import (
 )
 from harness_collectors.kineto_trace import coded, constant, known, texts
 from harness_collectors.nsys import nccl
-from harness_collectors.nsys.pages import NULL, Ints
-from harness_collectors.nsys.rows import BATCH_ROWS, interval, rank_column, small
+from harness_collectors.nsys.pages import Ints
+from harness_collectors.nsys.rows import GROUP_ROWS, interval, rank_column, small
 from harness_collectors.nsys.trace import SOURCE, RankTrace, durations
 from harness_collectors.nsys.work import ANNOTATION, KERNEL, OP
 from harness_schemas.spi import Batch
@@ -75,10 +75,10 @@ def collective_batches(trace: RankTrace) -> Iterator[Batch]:
     by_nccl = np.array([rule == "nccl" for _, rule in pairs], np.bool_)[work.name]
     parts, part = _parts(trace, rows)
     seq = _sequence(trace, parts, part, work.start[rows])
-    for first in range(0, len(rows), BATCH_ROWS):
-        chosen = slice(first, first + BATCH_ROWS)
+    for first in range(0, len(rows), GROUP_ROWS):
+        chosen = slice(first, first + GROUP_ROWS)
         columns = _columns(trace, rows[chosen], parts, part[chosen], seq[chosen])
-        blocks = np.where(by_nccl[rows[chosen]], work.blocks[rows[chosen]], NULL)
+        blocks = np.where(by_nccl[rows[chosen]], work.blocks[rows[chosen]], -1).astype(np.int32)
         columns["channels"] = small(blocks)  # NCCL launches one block a channel
         yield Batch("collectives", pa.table(columns))
 
@@ -90,27 +90,31 @@ def _parts(trace: RankTrace, rows: Ints) -> tuple[list[_Part], Ints]:
     """Distinct parts, and the part of each row."""
     calls, call = _nccl_calls(trace, rows)
     annotated = _annotations(trace, rows)
-    distinct: dict[_Part, int] = {}
+    parts: dict[_Part, int] = {}
+    known_: dict[tuple[Any, ...], int] = {}
     place = np.empty(len(rows), np.int64)
     names = trace.device.name[rows].tolist()
     for index, (name, number, said) in enumerate(zip(names, call.tolist(), annotated, strict=True)):
-        made = _part(trace, trace.shared.names[name], calls, number, said)
-        place[index] = distinct.setdefault(made, len(distinct))
-    return list(distinct), place
+        members = calls[number] if number >= 0 else ()
+        key = (name, members, said)
+        if key not in known_:
+            made = _part(trace, trace.shared.names[name], members, said)
+            known_[key] = parts.setdefault(made, len(parts))
+        place[index] = known_[key]
+    return list(parts), place
 
 
 def _part(
     trace: RankTrace,
     kernel: str,
-    calls: list[tuple[nccl.Call, ...]],
-    number: int,
+    calls: tuple[nccl.Call, ...],
     said: str | None,
 ) -> _Part:
     found = describe_kernel(kernel)
     category, _ = trace.shared.classifier.classify(kernel)
     part = _Part(dtype=found.dtype, algo=found.algo, proto=found.proto)
-    if number >= 0:
-        part = _of_calls(trace, part, calls[number], said)
+    if calls:
+        part = _of_calls(trace, part, calls, said)
     else:
         op = found.op or said
         if op is None and "SendRecv" in name_forms(kernel)["function"]:
@@ -185,8 +189,7 @@ def _nccl_calls(trace: RankTrace, rows: Ints) -> tuple[list[tuple[nccl.Call, ...
     if not ranges.size:
         return [], none
     ranges = ranges[np.argsort(host.start[ranges], kind="stable")]
-    first_range = len(host) - len(trace.payload)
-    blobs = trace.payload.take(pa.array(ranges - first_range)).to_pylist()
+    blobs = [trace.payloads.get(row) for row in ranges.tolist()]
     columns = (host.start, host.end, host.thread)
     listed = (column[ranges].tolist() for column in columns)
     texts_ = [names[code] for code in host.name[ranges].tolist()]

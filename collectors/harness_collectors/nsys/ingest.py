@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness_collectors.nsys import nccl
 from harness_collectors.nsys.export import ExportError
-from harness_collectors.nsys.reading import Setting, batches
+from harness_collectors.nsys.reading import Setting, batches, read_content
 from harness_collectors.nsys.sources import NAME, Source, exported, find_sources, open_source
 from harness_collectors.nsys.survey import Survey, all_members, assign_ranks, survey
 from harness_collectors.text_evidence import batch
@@ -20,24 +20,53 @@ from harness_schemas.spi import Batch, IngestContext
 def ingest(files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
     """Rows of every report. What nothing can be read of is a failed row of `collection`."""
     with ExitStack() as stack:
-        reports: list[tuple[Source, Survey]] = []
+        sources = []
         for source in find_sources(files, context.root):
             if source.form == "missing":
                 yield _told(source, "skipped", "nsys is not found on this node")
                 continue
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-")))
             try:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-")))
-                ready = exported(source, folder)
-                with open_source(ready) as export:
-                    reports.append((ready, survey(export)))
+                sources.append(exported(source, folder))
             except ExportError as error:
                 yield _told(source, "failed", str(error))
-        seats = assign_ranks(reports)
-        comms = nccl.communicators(all_members(reports, seats))
-        setting = Setting(comms, {}, bool(context.run))
-        for (source, found), placed in zip(reports, seats, strict=True):
-            with open_source(source) as export:
-                yield from batches(source, export, found, placed, setting)
+        several = len(sources) > 1
+        reports: list[tuple[Source, Survey]] = []
+        for source in sources if several else []:
+            try:
+                with open_source(source) as export:
+                    reports.append((source, survey(export)))
+            except ExportError as error:
+                yield _told(source, "failed", str(error))
+        if several:
+            yield from _several(reports, context)
+        elif sources:
+            yield from _single(sources[0], context)
+
+
+def _several(reports: list[tuple[Source, Survey]], context: IngestContext) -> Iterator[Batch]:
+    """Who is which rank is known when all reports are surveyed; then each is read."""
+    seats = assign_ranks(reports)
+    comms = nccl.communicators(all_members(reports, seats))
+    setting = Setting(comms, {}, bool(context.run))
+    for (source, found), placed in zip(reports, seats, strict=True):
+        with open_source(source) as export:
+            yield from batches(source, export, read_content(export), found, placed, setting)
+
+
+def _single(source: Source, context: IngestContext) -> Iterator[Batch]:
+    """One report is read once."""
+    try:
+        with open_source(source) as export:
+            content = read_content(export)
+            members = content.members(nccl.Schemas(export))
+            reports = [(source, survey(export, content.devices(), members))]
+            (placed,) = assign_ranks(reports)
+            comms = nccl.communicators(all_members(reports, [placed]))
+            setting = Setting(comms, {}, bool(context.run))
+            yield from batches(source, export, content, reports[0][1], placed, setting)
+    except ExportError as error:
+        yield _told(source, "failed", str(error))
 
 
 def _told(source: Source, state: str, reason: str) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,6 +14,9 @@ from harness_collectors.nsys.pages import NULL, Ints
 from harness_schemas.redact import redact
 
 LONGEST_NAME: Final = 4096
+_MOST_IDS: Final = 1 << 28
+SUFFIX: Final = re.compile(r", (?:op_id |seq = )")
+"""Where the numbers begin that torch's `emit_nvtx` appends to the name of an operator."""
 
 COPY_KINDS: Final = "ENUM_CUDA_MEMCPY_OPER"
 MEMORY_KINDS: Final = "ENUM_CUDA_MEM_KIND"
@@ -65,37 +69,67 @@ class Names(dict[str, int]):
 
 
 class Strings:
-    """Texts of a report that were asked for, by id: one pass over the table for all of them."""
+    """Texts of a report by id: ids are noted while tables are read, then all texts are fetched
+    in one pass, since a report may hold millions of texts that nobody asks for.
 
-    def __init__(self, export: Export, ids: Ints) -> None:
-        self._texts: dict[int, str] = {}
-        wanted = np.unique(ids[ids != NULL])
+    A column of names holds ids (0 and more), or codes that are known already, as `~code`.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._noted: list[Ints] = []
+        self._codes = np.zeros(0, np.int32)
+        self._operators = np.zeros(0, np.bool_)
+        self.texts: dict[int, str] = {}
+
+    def note(self, ids: Ints) -> Ints:
+        """Keep in mind which texts are wanted; ids that cannot be any become NULL."""
+        sound = (ids >= 0) & (ids < _MOST_IDS)
+        kept = ids if sound.all() else np.where(sound, ids, NULL)
+        size = int(kept.max(initial=-1)) + 1
+        used = np.zeros(size, np.bool_)
+        used[kept[kept >= 0]] = True
+        self._noted.append(np.flatnonzero(used))
+        return kept
+
+    def fetch(self, export: Export) -> None:
+        """Get the texts that were noted."""
+        wanted = np.unique(np.concatenate([*self._noted, np.zeros(0, np.int64)]))
         if not wanted.size:
             return
         for chunk in export.chunks("StringIds", ("id",), ("value",)):
-            rows = np.flatnonzero(np.isin(chunk.ints["id"], wanted))
+            ids = chunk.ints["id"]
+            place = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
+            rows = np.flatnonzero(wanted[place] == ids)
             if rows.size:
                 texts = chunk.texts["value"].take(pa.array(rows)).to_pylist()
-                found = zip(chunk.ints["id"][rows].tolist(), texts, strict=True)
-                self._texts.update(
-                    (key, text.decode("utf-8", "replace")) for key, text in found if text
-                )
+                for key, text in zip(ids[rows].tolist(), texts, strict=True):
+                    if text:
+                        self.texts[key] = text.decode("utf-8", "replace")
+        self._codes = np.full(int(wanted[-1]) + 1, -1, np.int32)
+        self._operators = np.zeros(len(self._codes), np.bool_)
+        for key, text in self.texts.items():
+            plain = SUFFIX.split(text, 1)[0]
+            self._codes[key] = self._names.code(plain)
+            self._operators[key] = plain != text
 
-    def __len__(self) -> int:
-        return len(self._texts)
+    def codes(self, column: Ints, absent: str) -> np.ndarray:
+        """Codes of a column of names; what no text is known of is called so."""
+        codes = (~column).astype(np.int32)
+        asked = np.flatnonzero(column >= 0)
+        if asked.size:
+            codes[asked] = self._codes[column[asked]]
+        if (codes < 0).any():
+            codes[codes < 0] = self._names.code(f"unnamed {absent}")
+        return codes
 
-    def get(self, key: int) -> str | None:
-        """One text; None: not asked for, not there, or empty."""
-        return self._texts.get(key)
-
-    def codes(self, ids: Ints, names: Names, absent: str) -> Ints:
-        """Codes of the texts of ids; an unknown id is named after `absent`, NULL is -1."""
-        distinct, place = np.unique(ids, return_inverse=True)
-        codes = [
-            -1 if key == NULL else names.code(self._texts.get(key) or f"{absent} {key}")
-            for key in distinct.tolist()
-        ]
-        return np.array(codes or [-1], np.int64)[place.reshape(-1)]
+    def operators(self, column: Ints) -> np.ndarray:
+        """Which of a column's texts are operators that `emit_nvtx` wrote (boolean)."""
+        result = np.zeros(len(column), np.bool_)
+        asked = np.flatnonzero(column >= 0)
+        if asked.size:
+            result[asked] = self._operators[column[asked]]
+        return result
 
 
 class Enumeration:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from harness_collectors.kineto_comm import canonical_op
 from harness_collectors.nsys.export import Export, load
-from harness_collectors.nsys.names import Strings
+from harness_collectors.nsys.names import Names, Strings
 from harness_collectors.nsys.pages import NULL
 from harness_collectors.nsys.work import RANGES, process_of
 
@@ -97,26 +97,38 @@ def read_members(export: Export) -> list[Member]:
     """Who joined which communicator, in the order of time; nothing without payloads."""
     if "binaryData" not in export.columns(RANGES):
         return []
-    schemas = Schemas(export)
     found = []
     for chunk in export.chunks(RANGES, ("start", "textId", "globalTid"), ("text", "binaryData")):
         rows = np.flatnonzero(chunk.texts["binaryData"].is_valid().to_numpy(zero_copy_only=False))
         if not rows.size:
             continue
-        blobs = chunk.texts["binaryData"].take(pa.array(rows)).to_pylist()
-        strings = Strings(export, chunk.ints["textId"][rows])
-        own = chunk.texts["text"].take(pa.array(rows)).to_pylist()
+        strings = Strings(Names())
+        ids = strings.note(chunk.ints["textId"][rows])
+        strings.fetch(export)
+        texts, blobs = (
+            chunk.texts[name].take(pa.array(rows)).to_pylist() for name in ("text", "binaryData")
+        )
+        registered = [strings.texts.get(key, "") for key in ids.tolist()]
+        names = [
+            text.decode("utf-8", "replace") if text else other
+            for text, other in zip(texts, registered, strict=True)
+        ]
         processes = process_of(chunk.ints["globalTid"][rows]).tolist()
-        for blob, text, text_id, process, start in zip(
-            blobs, own, chunk.ints["textId"][rows].tolist(), processes,
-            chunk.ints["start"][rows].tolist(), strict=True,
-        ):  # fmt: skip
-            name = text.decode("utf-8", "replace") if text else strings.get(text_id) or ""
-            if name.startswith(_INIT):
-                found.append((process, start, schemas.decode(blob)))
+        starts = chunk.ints["start"][rows].tolist()
+        found += list(zip(starts, processes, names, blobs, strict=True))
+    return members_of(found, Schemas(export))
+
+
+def members_of(calls: Iterable[tuple[int, int, str, bytes]], schemas: Schemas) -> list[Member]:
+    """Members out of NCCL's ranges (start, process, name, payload), in the order of time."""
+    inits = [
+        (start, process, schemas.decode(blob))
+        for start, process, name, blob in calls
+        if name.startswith(_INIT)
+    ]
     return [
         Member(process, p.comm, p.nranks, p.rank, start)
-        for process, start, p in sorted(found, key=lambda each: each[1])
+        for start, process, p in sorted(inits, key=lambda each: each[0])
         if p.comm is not None and p.nranks and p.rank is not None and 0 <= p.rank < p.nranks
     ]
 

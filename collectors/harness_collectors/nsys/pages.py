@@ -85,7 +85,8 @@ class PageFile:
         self.lost_rows = 0
         # Any eight bytes of the file, as one number, by the place of the first.
         window = (max(0, len(self._bytes) - 7),)
-        self._words = np.ndarray(window, ">u8", self._bytes.data, 0, (1,))
+        self._words = np.ndarray(window, "<u8", self._bytes.data, 0, (1,))
+        self._at_end = True
         self._layouts: dict[bytes, _Layout] = {}
         self.tables = self._read_schema()
 
@@ -170,6 +171,7 @@ class PageFile:
 
     def _records(self, leaves: Ints) -> _Records | None:
         """The rows of leaf pages, their layouts found."""
+        self._at_end = int(leaves.max()) + 2 * self._page_size > len(self._bytes)
         page, cell = self._cells(leaves, 8)
         length, place = self._varint(cell)
         row_id, start = self._varint(place)
@@ -200,7 +202,7 @@ class PageFile:
         mixed = np.zeros(len(start), np.uint64)
         shortest = int(size.min())
         for word in range(-(-int(size.max()) // 8)):
-            value = self._word(start + 8 * word)
+            value = self._swapped(start + 8 * word)
             if shortest < 8 * word + 8:
                 value &= _FIRST_BYTES[np.clip(size - 8 * word, 0, 8)]
             mixed ^= value
@@ -230,7 +232,7 @@ class PageFile:
             return _FIXED[kinds][records.layout]
         end = records.ends(column)
         shift = records.shifts(column)
-        value = self._word(records.start + (end - 8)).view(np.int64)
+        value = self._word(records.start + (end - 8), records.spilt).view(np.int64)
         value <<= shift
         value >>= shift
         if (kinds != _INT).any():
@@ -279,14 +281,18 @@ class PageFile:
 
     # -- numbers -----------------------------------------------------------------------------
 
-    def _word(self, place: Ints) -> NDArray[np.uint64]:
-        """Eight bytes from each place on; what lies beyond the file is 0."""
+    def _word(self, place: Ints, anywhere: bool = False) -> NDArray[np.uint64]:
+        """Eight bytes from each place on, the first one highest; 0 beyond the file."""
+        return self._swapped(place, anywhere).byteswap(inplace=True)
+
+    def _swapped(self, place: Ints, anywhere: bool = False) -> NDArray[np.uint64]:
+        """The same with the first byte lowest. `anywhere`: places may lie outside of pages."""
         last = len(self._words) - 1
-        if place.size and int(place.max()) <= last:
-            return self._words[place].astype(np.uint64)
+        if not (self._at_end or anywhere) or not place.size or int(place.max()) <= last:
+            return self._words[place]
         beyond = np.clip(place - last, 0, 8)
-        word = self._words[np.minimum(place, last)].astype(np.uint64)
-        return np.where(beyond < 8, word << (8 * (beyond & 7)).astype(np.uint64), 0)
+        word = self._words[np.minimum(place, last)]
+        return np.where(beyond < 8, word >> (8 * (beyond & 7)).astype(np.uint64), 0)
 
     def _number(self, place: Ints, size: int) -> Ints:
         """Unsigned big-endian numbers of a few bytes."""
@@ -318,10 +324,8 @@ class PageFile:
 _NULL, _INT, _ONE, _ZERO, _TEXT, _OTHER = range(6)
 _FIXED: Final = np.array([NULL, NULL, 1, 0, NULL, NULL], np.int64)
 """Values that a kind has without a byte in the body."""
-_FIRST_BYTES: Final = np.array(
-    [0] + [(2**64 - 1) ^ (2 ** (64 - 8 * kept) - 1) for kept in range(1, 9)], np.uint64
-)
-"""Masks that keep the first bytes of a word."""
+_FIRST_BYTES: Final = np.array([2 ** (8 * kept) - 1 for kept in range(9)], np.uint64)
+"""Masks that keep the first bytes of a word, which are its lowest."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ differ in a number. The number is cut off in the bytes, before they become texts
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from harness_collectors.nsys.export import Export
 from harness_collectors.nsys.names import EVENT_TYPES, Enumeration, Names, Strings
-from harness_collectors.nsys.pages import NULL, Ints, gather
-from harness_collectors.nsys.work import ANNOTATION, OP, RANGES, Host
+from harness_collectors.nsys.pages import NULL, Chunk, Ints, gather
+from harness_collectors.nsys.work import ANNOTATION, OP, RANGES, Host, Raw, host_rows, process_of
 
 _INTS: Final = ("start", "end", "eventType", "textId", "globalTid", "domainId")
 _RANGE_TYPES: Final = (
@@ -24,7 +24,7 @@ _RANGE_TYPES: Final = (
 )  # fmt: skip
 _WORDS: Final = (b"op_id ", b"seq = ")
 _REACH: Final = 8
-_SUFFIX: Final = re.compile(r", (?:op_id |seq = )")
+_MOST_MARKS: Final = 1 << 20
 CLOCK_MARK: Final = re.compile(
     r"harness:clock boot=(?P<boot>[\w-]{1,64}) mono=(?P<mono>\d{1,19}) wall=(?P<wall>\d{1,19})$"
 )
@@ -35,50 +35,95 @@ class ClockMark:
     """A moment of the report at which the program itself read its clocks."""
 
     start: int
-    thread: int
     boot_id: str
     monotonic_ns: int
     wall_ns: int
 
 
 @dataclass
-class Ranges:
-    """Ranges as host rows, `payload` (binary, NULL: none) beside them, and the clock marks."""
+class Payloads:
+    """What NCCL's calls carry: by process and place among its ranges the blob; and every call
+    as (start, process, name, blob)."""
 
-    host: Host
-    payload: pa.Array
-    clocks: list[ClockMark]
+    rows: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    counted: dict[int, int] = field(default_factory=dict)
+    calls: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+
+    def add(self, process: int, ranges: Host, blobs: pa.Array | None) -> None:
+        """The next ranges of a process, and their blobs (NULL: none)."""
+        first = self.counted.get(process, 0)
+        self.counted[process] = first + len(ranges)
+        if blobs is None or blobs.null_count == len(blobs):
+            return
+        kept = np.flatnonzero(blobs.is_valid().to_numpy(zero_copy_only=False))
+        values = blobs.take(pa.array(kept)).to_pylist()
+        places = (kept + first).tolist()
+        self.rows.setdefault(process, {}).update(zip(places, values, strict=True))
+        starts, names = ranges.start[kept].tolist(), ranges.name[kept].tolist()
+        self.calls += zip(starts, [process] * len(kept), names, values, strict=True)
 
 
-@dataclass
-class RawRanges:
-    """Events as stored; `text`: code of a text of their own, -1 where it is registered."""
+def read_ranges(
+    raw: Raw, export: Export, strings: Strings, names: Names
+) -> tuple[Payloads, list[tuple[int, int, int]]]:
+    """Read the NVTX ranges of a report, a piece at a time: texts are many and mostly the same.
 
-    columns: dict[str, Ints]
-    text: Ints
-    is_op: np.ndarray
-    payload: pa.Array
-
-
-def read_raw(export: Export, names: Names) -> RawRanges:
-    """The NVTX events of a report, a piece at a time: texts are many and mostly the same."""
-    ints: dict[str, list[Ints]] = {name: [] for name in _INTS}
-    codes, ops, payloads = [], [], []
+    Returns the payloads, and the marks as (start, process, name).
+    """
+    types = Enumeration(export, EVENT_TYPES)
+    closing = _capture_end(export)
     wanted = ("text", "binaryData") if "binaryData" in export.columns(RANGES) else ("text",)
+    payloads = Payloads()
+    marks: list[tuple[int, int, int]] = []
     for chunk in export.chunks(RANGES, _INTS, wanted):
-        for name in _INTS:
-            ints[name].append(chunk.ints[name])
         texts, is_op = cut_suffixes(chunk.texts["text"])
-        codes.append(names.codes(texts))
-        ops.append(is_op)
-        payloads.append(chunk.texts.get("binaryData", pa.nulls(chunk.size, pa.large_binary())))
-    empty = np.zeros(0, np.int64)
-    return RawRanges(
-        {name: np.concatenate([*parts, empty]) for name, parts in ints.items()},
-        np.concatenate([*codes, empty]),
-        np.concatenate([*ops, empty.astype(np.bool_)]),
-        pa.chunked_array(payloads, pa.large_binary()).combine_chunks(),
-    )
+        own = names.codes(texts)
+        name = np.where(own >= 0, ~own, strings.note(chunk.ints["textId"]))
+        _add_marks(marks, chunk, types, name)
+        keep = np.isin(chunk.ints["eventType"], types.numbers(*_RANGE_TYPES))
+        # A range still open when the recording ended is given that end, to the nanosecond.
+        end = chunk.ints["end"]
+        chunk.ints["end"] = np.where(end == closing, NULL, end) if closing else end
+        rows = host_rows(chunk, np.where(is_op, OP, ANNOTATION).astype(np.int8), name)
+        for process, mine in raw.split(chunk, "globalTid"):
+            kept = np.flatnonzero(keep) if isinstance(mine, slice) else mine[keep[mine]]
+            part = rows.take(kept)
+            raw.host.setdefault(process, []).append(part)
+            blobs = chunk.texts.get("binaryData")
+            payloads.add(process, part, None if blobs is None else blobs.take(pa.array(kept)))
+    return payloads, marks
+
+
+def _add_marks(
+    marks: list[tuple[int, int, int]], chunk: Chunk, types: Enumeration, name: Ints
+) -> None:
+    rows = np.flatnonzero(np.isin(chunk.ints["eventType"], types.numbers("NvtxMark")))
+    rows = rows[: max(0, _MOST_MARKS - len(marks))]
+    process = process_of(chunk.ints["globalTid"][rows]).tolist()
+    columns = chunk.ints["start"][rows].tolist(), process, name[rows].tolist()
+    marks += zip(*columns, strict=True)
+
+
+def clock_marks(
+    marks: list[tuple[int, int, int]], strings: Strings, names: Names
+) -> list[ClockMark]:
+    """The moments at which programs of ours read their clocks."""
+    codes = strings.codes(np.array([name for _, _, name in marks], np.int64), "mark").tolist()
+    listed = list(names)
+    found = []
+    for (start, _, _), code in zip(marks, codes, strict=True):
+        match = CLOCK_MARK.match(listed[code])
+        if match is not None and max(int(match["mono"]), int(match["wall"])) < 2**62:
+            found.append(ClockMark(start, match["boot"], int(match["mono"]), int(match["wall"])))
+    return found
+
+
+def _capture_end(export: Export) -> int | None:
+    for chunk in export.chunks("ANALYSIS_DETAILS", ("duration",)):
+        known = chunk.ints["duration"][chunk.ints["duration"] > 0]
+        if known.size:
+            return int(known[0])
+    return None
 
 
 def cut_suffixes(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
@@ -101,62 +146,3 @@ def cut_suffixes(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
     is_op[row] = True
     known = texts.is_valid().to_numpy(zero_copy_only=False)
     return gather(bytes_, begin[:-1], np.where(known, size, 0), known), is_op
-
-
-def resolve(raw: RawRanges, export: Export, strings: Strings, names: Names) -> Ranges:
-    """Ranges with their names, and the moments at which programs of ours read their clocks."""
-    codes, is_op = _registered(raw, strings, names)
-    types = Enumeration(export, EVENT_TYPES)
-    kinds = raw.columns["eventType"]
-    ends = raw.columns["end"]
-    ranges = np.flatnonzero(np.isin(kinds, types.numbers(*_RANGE_TYPES)))
-    marks = np.flatnonzero(np.isin(kinds, types.numbers("NvtxMark")))
-    # A range still open when the recording ended is given that end, to the nanosecond.
-    closing = _capture_end(export)
-    ends = np.where(ends == closing, NULL, ends) if closing is not None else ends
-    host = Host(
-        raw.columns["start"][ranges],
-        ends[ranges],
-        raw.columns["globalTid"][ranges],
-        np.where(is_op[ranges], OP, ANNOTATION),
-        np.where(codes[ranges] < 0, names.code("range"), codes[ranges]),
-        np.full(len(ranges), NULL),
-    )
-    payload = raw.payload.take(pa.array(ranges))
-    return Ranges(host, payload, _clock_marks(raw, codes, marks, names))
-
-
-def _registered(raw: RawRanges, strings: Strings, names: Names) -> tuple[Ints, np.ndarray]:
-    """Codes and operator flags, registered texts included."""
-    rows = np.flatnonzero(raw.text < 0)
-    distinct, place = np.unique(raw.columns["textId"][rows], return_inverse=True)
-    found = [strings.get(key) for key in distinct.tolist()]
-    cut = [None if text is None else _SUFFIX.split(text, 1)[0] for text in found]
-    table = np.array([-1 if text is None else names.code(text) for text in cut] or [-1], np.int64)
-    ops = np.array([a != b for a, b in zip(found, cut, strict=True)] or [False], np.bool_)
-    codes, is_op = raw.text.copy(), raw.is_op.copy()
-    codes[rows] = table[place.reshape(-1)]
-    is_op[rows] = ops[place.reshape(-1)]
-    return codes, is_op
-
-
-def _capture_end(export: Export) -> int | None:
-    for chunk in export.chunks("ANALYSIS_DETAILS", ("duration",)):
-        known = chunk.ints["duration"][chunk.ints["duration"] > 0]
-        if known.size:
-            return int(known[0])
-    return None
-
-
-def _clock_marks(raw: RawRanges, codes: Ints, marks: Ints, names: Names) -> list[ClockMark]:
-    matches = {
-        code: match for text, code in names.items() if (match := CLOCK_MARK.match(text)) is not None
-    }
-    found = []
-    for row in marks[np.isin(codes[marks], list(matches))].tolist():
-        match = matches[int(codes[row])]
-        start, thread = (int(raw.columns[name][row]) for name in ("start", "globalTid"))
-        clocks = int(match["mono"]), int(match["wall"])
-        if max(clocks) < 2**63:
-            found.append(ClockMark(start, thread, match["boot"], *clocks))
-    return found

@@ -6,27 +6,26 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 
 from harness_collectors.classify import UNKNOWN_KERNEL, classifier
 from harness_collectors.nsys import nccl, ranges, work
 from harness_collectors.nsys.collectives import collective_batches
 from harness_collectors.nsys.export import Export
 from harness_collectors.nsys.names import Names, Strings
-from harness_collectors.nsys.pages import NULL
 from harness_collectors.nsys.rows import span_batches, step_rows
 from harness_collectors.nsys.sources import NAME, Source
-from harness_collectors.nsys.survey import Gpu, Seat, Seats, Survey, rows_of
+from harness_collectors.nsys.survey import BY_ORDER, Gpu, Seats, Survey
 from harness_collectors.nsys.trace import SOURCE, Numbering, RankTrace, Shared
 from harness_collectors.step_marks import step_marks
 from harness_collectors.text_evidence import batch
 from harness_schemas.spi import Batch
 
-_Rows = TypeVar("_Rows", work.Device, work.Host)
 _SHARED_FACTS: Final = ("nsys", "schema", "driver", "cuda_driver", "cpu", "os", "graph_mode")
+_ORDER_NOTE: Final = "ranks are numbered in the order of processes: the report does not name them"
+_GRAPH_HINT: Final = "the kernels inside are not known (record with --cuda-graph-trace=node)"
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,37 @@ class Setting:
 
 @dataclass
 class Content:
-    """All rows of a report. `dropped`: rows without a time or a process."""
+    """All rows of a report, by process."""
 
-    device: work.Device
-    host: work.Host
-    payload: pa.Array
-    names: list[str]
+    raw: work.Raw
+    strings: Strings
+    names: Names
+    payloads: ranges.Payloads
     clocks: list[ranges.ClockMark]
-    dropped: int
-    strings: int
+
+    @property
+    def device_rows(self) -> int:
+        """Rows of device work, of all processes."""
+        return sum(len(part) for parts in self.raw.device.values() for part in parts)
+
+    def devices(self) -> dict[int, list[int]]:
+        """Devices of each process that has device work."""
+        found = {}
+        for process, parts in self.raw.device.items():
+            used = {d for part in parts for d in work.distinct(part.device) if d >= 0}
+            found[process] = sorted(used)
+        return found
+
+    def members(self, schemas: nccl.Schemas) -> list[nccl.Member]:
+        """Who joined which of NCCL's communicators."""
+        calls = self.payloads.calls
+        codes = self.strings.codes(np.array([name for _, _, name, _ in calls], np.int64), "call")
+        listed = list(self.names)
+        named = [
+            (start, process, listed[code], blob)
+            for (start, process, _, blob), code in zip(calls, codes.tolist(), strict=True)
+        ]
+        return nccl.members_of(named, schemas)
 
 
 @dataclass(frozen=True)
@@ -62,82 +83,57 @@ class Clock:
 
 
 def read_content(export: Export) -> Content:
-    """Every row of a report, names resolved."""
-    names = Names()
-    raw = work.read_raw(export)
-    raw_ranges = ranges.read_raw(export, names)
-    ids = np.concatenate([*raw.name_ids, raw_ranges.columns["textId"]])
-    strings = Strings(export, ids)
-    device = work.device_work(raw, export, strings, names)
-    calls = work.host_work(raw, strings, names)
-    found = ranges.resolve(raw_ranges, export, strings, names)
-    sound = [
-        work.sound_rows(part.start, owner)
-        for part, owner in (
-            (device, device.process),
-            (calls, calls.thread),
-            (found.host, found.host.thread),
-        )
-    ]
-    kept = [np.flatnonzero(each) for each in sound]
-    host = work.joined_hosts([calls.take(kept[1]), found.host.take(kept[2])])
-    return Content(
-        _bounded(device.take(kept[0])),
-        _bounded(host),
-        found.payload.take(pa.array(kept[2])),
-        list(names),
-        found.clocks,
-        sum(int((~each).sum()) for each in sound),
-        len(strings),
-    )
-
-
-def _bounded(rows: _Rows) -> _Rows:
-    rows.end = np.where(np.abs(rows.end) < work.LATEST_NS, rows.end, NULL)
-    return rows
+    """Every row of a report, and the texts that name them."""
+    names, raw = Names(), work.Raw()
+    strings = Strings(names)
+    work.read_device(raw, export, strings, names)
+    work.read_host(raw, export, strings)
+    payloads, marks = ranges.read_ranges(raw, export, strings, names)
+    strings.fetch(export)
+    clocks = ranges.clock_marks(marks, strings, names)
+    return Content(raw, strings, names, payloads, clocks)
 
 
 def batches(
-    source: Source, export: Export, found: Survey, seats: Seats, setting: Setting
+    source: Source, export: Export, content: Content, found: Survey, seats: Seats, setting: Setting
 ) -> Iterator[Batch]:
     """Rows of one report: clocks, ranks, spans, communication, and its state last."""
-    content = read_content(export)
     host = source.host or found.host
     clock = _clock(source, found, content, host)
+    state = State(source, export, found, seats, content, host)
+    parts = {process: _part(content, process) for process in {seat.process for seat in seats.seats}}
     shared = Shared(
-        content.names, classifier(), step_marks(), nccl.Schemas(export), setting.comms,
+        list(content.names), classifier(), step_marks(), nccl.Schemas(export), setting.comms,
         setting.own_run,
     )  # fmt: skip
-    traces = [_trace(shared, seat, content, clock, setting) for seat in seats.seats]
+    traces = []
+    for seat in seats.seats:
+        numbering = setting.numberings.setdefault(seat.rank, Numbering())
+        traces.append(RankTrace(shared, seat, *parts[seat.process], clock.offset_ns, numbering))
+    del parts
     present = [trace for trace in traces if trace.bounds is not None]
     yield from _anchors(present, clock, host)
     if not setting.own_run:  # there the recorder says more about its ranks
         yield from _ranks(present, clock, host, found)
-    for trace in traces:
+    while traces:
+        trace = traces.pop(0)  # let go of, once told
         yield from span_batches(trace)
         yield from collective_batches(trace)
         steps = step_rows(trace)
         if steps:
             yield batch("steps", steps)
-    yield _collection(source, export, found, seats, content, traces, host)
+        state.add(trace)
+    yield state.batch()
 
 
-def _trace(
-    shared: Shared, seat: Seat, content: Content, clock: Clock, setting: Setting
-) -> RankTrace:
-    rows = rows_of(seat, content.device.process, content.device.device)
-    of_host = work.process_of(content.host.thread) == seat.process
-    first_range = len(content.host) - len(content.payload)
-    kept = np.flatnonzero(of_host)
-    return RankTrace(
-        shared=shared,
-        seat=seat,
-        device=content.device.take(rows),
-        host=content.host.take(kept),
-        payload=content.payload.take(pa.array(kept[kept >= first_range] - first_range)),
-        offset_ns=clock.offset_ns,
-        numbering=setting.numberings.setdefault(seat.rank, Numbering()),
-    )
+def _part(content: Content, process: int) -> tuple[work.Device, work.Host, dict[int, bytes]]:
+    device = work.device_of(content.raw, process, content.strings)
+    host = work.host_of(content.raw, process, content.strings, content.names)
+    content.raw.device.pop(process, None)
+    content.raw.host.pop(process, None)
+    first = len(host) - content.payloads.counted.get(process, 0)
+    blobs = content.payloads.rows.get(process, {})
+    return device, host, {first + place: blob for place, blob in blobs.items()}
 
 
 # -- clock and ranks ---------------------------------------------------------------------------
@@ -204,101 +200,109 @@ def _ranks(
 # -- state -------------------------------------------------------------------------------------
 
 
-def _collection(
-    source: Source,
-    export: Export,
-    found: Survey,
-    seats: Seats,
-    content: Content,
-    traces: list[RankTrace],
-    host: str | None,
-) -> Batch:
-    records = len(content.device) + len(content.host)
-    problems = _problems(export, found, content, traces)
-    notes = []
-    if len(seats.seats) > 1 and seats.known_by == "the order of processes":
-        notes = ["ranks are numbered in the order of processes: the report does not name them"]
-    state = "degraded" if problems else "ok"
-    if not records:
-        state, problems = "failed", problems or ["it holds no events"]
-    row = {
-        "collector": NAME,
-        "host": host,
-        "rank": traces[0].rank if len(traces) == 1 else None,
-        "state": state,
-        "reason": "; ".join(problems + notes) or None,
-        "bytes": source.size,
-        "records": records,
-        "unreadable": export.lost + content.dropped,
-        "detail": json.dumps(_detail(source, found, seats, content, traces), sort_keys=True),
-    }
-    return batch("collection", [row])
+class State:
+    """How a report fared: filled while its ranks are told, a row of `collection` in the end."""
 
+    def __init__(
+        self,
+        source: Source,
+        export: Export,
+        found: Survey,
+        seats: Seats,
+        content: Content,
+        host: str | None,
+    ) -> None:
+        self._source = source
+        self._export = export
+        self._found = found
+        self._seats = seats
+        self._content = content
+        self._host = host
+        self._any_device = content.device_rows > 0
+        self._counts: Counter[str] = Counter()
+        self._sums: Counter[str] = Counter()
+        self._ranks: dict[str, int | None] = {}
 
-def _problems(
-    export: Export, found: Survey, content: Content, traces: list[RankTrace]
-) -> list[str]:
-    problems = []
-    if export.lost:
-        problems.append(f"the file is torn: {export.lost} pages or rows of it are lost")
-    if content.dropped:
-        problems.append(f"{content.dropped} events have no time or no process")
-    if found.epoch_ns is None and not content.clocks:
-        problems.append("the session's start is not recorded: its times fit no other file's")
-    if not content.strings and (len(content.device) or len(content.host)):
-        problems.append("the table of texts is missing: names are unknown")
-    problems += _graph_problems(traces)
-    if "Cuda" in found.facts.get("traced", "").split("+") and not len(content.device):
-        problems.append("CUDA was traced, but no device work is on record")
-    return problems + [f"nsys: {text}" for text in found.errors]
+    def add(self, trace: RankTrace) -> None:
+        """Count what one rank had."""
+        parts = (trace.device, trace.host) if trace.owns_host else (trace.device,)
+        for part in parts:
+            for kind, number in enumerate(np.bincount(part.kind, minlength=len(work.KINDS))):
+                self._counts[work.KINDS[kind]] += int(number)
+        kernel_ns, unknown_ns = trace.kernel_time(UNKNOWN_KERNEL)
+        self._sums.update(
+            units=len(trace.units) if trace.owns_host else 0,
+            device_rows=len(trace.device),
+            device_rows_launched=int((trace.launch >= 0).sum()),
+            device_rows_in_units=trace.device_rows_in_units,
+            whole_graphs=trace.whole_graphs,
+            empty_graphs=trace.graph_launches if trace.owns_host else 0,
+            kernel_ns=kernel_ns,
+            unknown_ns=unknown_ns,
+        )
+        self._ranks[str(trace.pid)] = trace.rank
 
+    def batch(self) -> Batch:
+        """The row of `collection`."""
+        problems, records = self._problems(), sum(self._counts.values())
+        by_order = self._seats.known_by == BY_ORDER and len(self._seats.seats) > 1
+        notes = [_ORDER_NOTE] if by_order else []
+        state = "degraded" if problems else "ok"
+        if not records:
+            state, problems = "failed", problems or ["it holds no events"]
+        ranks = list(self._ranks.values())
+        row = {
+            "collector": NAME,
+            "host": self._host,
+            "rank": ranks[0] if len(ranks) == 1 else None,
+            "state": state,
+            "reason": "; ".join(problems + notes) or None,
+            "bytes": self._source.size,
+            "records": records,
+            "unreadable": self._export.lost + self._content.raw.dropped,
+            "detail": json.dumps(self._detail(), sort_keys=True),
+        }
+        return batch("collection", [row])
 
-def _graph_problems(traces: list[RankTrace]) -> list[str]:
-    """Work inside CUDA graphs that the report does not show."""
-    whole = sum(trace.whole_graphs for trace in traces)
-    if whole:
-        return [
-            f"{whole} CUDA graphs are recorded as a whole: the kernels inside are not known "
-            "(record with --cuda-graph-trace=node)"
-        ]
-    launched = sum(trace.graph_launches for trace in traces)
-    if launched:
-        return [
-            f"{launched} launches of CUDA graphs show no device work (record with "
-            "--cuda-graph-trace=node)"
-        ]
-    return []
+    def _problems(self) -> list[str]:
+        problems = []
+        dropped = self._content.raw.dropped
+        if self._export.lost:
+            problems.append(f"the file is torn: {self._export.lost} pages or rows of it are lost")
+        if dropped:
+            problems.append(f"{dropped} events have no time or no process")
+        if self._found.epoch_ns is None and not self._content.clocks:
+            problems.append("the session's start is not recorded: its times fit no other file's")
+        if not self._content.strings.texts and self._counts["kernel"] + self._counts["runtime"]:
+            problems.append("the table of texts is missing: names are unknown")
+        problems += self._graph_problems()
+        traced = self._found.facts.get("traced", "").split("+")
+        if "Cuda" in traced and not self._any_device:
+            problems.append("CUDA was traced, but no device work is on record")
+        return problems + [f"nsys: {text}" for text in self._found.errors]
 
+    def _graph_problems(self) -> list[str]:
+        """Work inside CUDA graphs that the report does not show."""
+        whole, empty = self._sums["whole_graphs"], self._sums["empty_graphs"]
+        if whole:
+            return [f"{whole} CUDA graphs are recorded as a whole: {_GRAPH_HINT}"]
+        if empty:
+            return [f"{empty} launches of CUDA graphs show no device work: {_GRAPH_HINT}"]
+        return []
 
-def _detail(
-    source: Source, found: Survey, seats: Seats, content: Content, traces: list[RankTrace]
-) -> dict[str, Any]:
-    counts: Counter[str] = Counter()
-    for part in (content.device, content.host):
-        kinds, numbers = np.unique(part.kind, return_counts=True)
-        for kind, number in zip(kinds.tolist(), numbers.tolist(), strict=True):
-            counts[work.KINDS[kind]] += number
-    devices = sum(len(trace.device) for trace in traces)
-    gpus = {gpu.name for gpu in found.gpus.values() if gpu.name}
-    return {
-        "file": source.name,
-        "activities": dict(sorted(counts.items())),
-        "ranks": {str(t.pid): t.rank for t in traces},
-        "ranks_from": seats.known_by,
-        "units": sum(len(trace.units) for trace in traces if trace.owns_host),
-        "device_rows": devices,
-        "device_rows_launched": sum(int((trace.launch >= 0).sum()) for trace in traces),
-        "device_rows_in_units": sum(trace.device_rows_in_units for trace in traces),
-        "gpus": sorted(gpus),
-        "unclassified_share": _share(traces, UNKNOWN_KERNEL),
-        **{key: found.facts[key] for key in _SHARED_FACTS if key in found.facts},
-    }
-
-
-def _share(traces: list[RankTrace], rule: str) -> float | None:
-    """Share of the kernels' summed time that one rule classified; None: no kernels."""
-    total = matched = 0
-    for trace in traces:
-        kernels, by_rule = trace.kernel_time(rule)
-        total, matched = total + kernels, matched + by_rule
-    return round(matched / total, 6) if total else None
+    def _detail(self) -> dict[str, Any]:
+        sums, facts = self._sums, self._found.facts
+        kernel_ns = sums["kernel_ns"]
+        return {
+            "file": self._source.name,
+            "activities": {kind: n for kind, n in sorted(self._counts.items()) if n},
+            "ranks": self._ranks,
+            "ranks_from": self._seats.known_by,
+            "units": sums["units"],
+            "device_rows": sums["device_rows"],
+            "device_rows_launched": sums["device_rows_launched"],
+            "device_rows_in_units": sums["device_rows_in_units"],
+            "gpus": sorted({gpu.name for gpu in self._found.gpus.values() if gpu.name}),
+            "unclassified_share": round(sums["unknown_ns"] / kernel_ns, 6) if kernel_ns else None,
+            **{key: facts[key] for key in _SHARED_FACTS if key in facts},
+        }

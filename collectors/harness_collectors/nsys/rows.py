@@ -12,27 +12,56 @@ import pyarrow as pa
 from harness_collectors.kineto_trace import coded, constant, known, texts
 from harness_collectors.nsys.pages import NULL, Ints
 from harness_collectors.nsys.trace import SOURCE, RankTrace, durations
-from harness_collectors.nsys.work import GRAPH, IO, KINDS, OP, thread_of
+from harness_collectors.nsys.work import GRAPH, IO, KINDS, OP
 from harness_collectors.step_marks import SIZE_GROUPS
+from harness_collectors.text_evidence import batch
 from harness_schemas.spi import Batch
 
-BATCH_ROWS: Final = 2 * 122_880
-"""Two of DuckDB's row groups: smaller inserts cost it three times as much a row."""
+GROUP_ROWS: Final = 122_880
+"""Rows that DuckDB stores together: it inserts whole groups at once, a thread each."""
+GROUPS: Final = 4
 _FIXED_CLASSES: Final = {GRAPH: ("graph", "graph-trace"), IO: ("io", "osrt-file")}
 """Categories and rules of kinds that the table of rules does not know."""
 
 
 def span_batches(trace: RankTrace) -> Iterator[Batch]:
-    """Units (of a stranger's report), device work, then the host's rows."""
+    """Units, or of a run of ours the recorded window; device work, then the host's rows."""
     if trace.units and trace.tells_units:
         yield Batch("spans", _unit_spans(trace))
+    elif trace.tells_window:
+        yield _window(trace)
     classes = _Classes(trace)
-    for first in range(0, len(trace.device), BATCH_ROWS):
-        rows = np.arange(first, min(first + BATCH_ROWS, len(trace.device)))
-        yield Batch("spans", _device_spans(trace, classes, rows))
-    for first in range(0, len(trace.host_rows), BATCH_ROWS):
-        places = np.arange(first, min(first + BATCH_ROWS, len(trace.host_rows)))
-        yield Batch("spans", _host_spans(trace, classes, places))
+    for part in grouped(len(trace.device)):
+        yield Batch("spans", pa.concat_tables(_device_spans(trace, classes, rows) for rows in part))
+    for part in grouped(len(trace.host_rows)):
+        yield Batch("spans", pa.concat_tables(_host_spans(trace, classes, rows) for rows in part))
+
+
+def _window(trace: RankTrace) -> Batch:
+    """The stretch that the report covers: between two of them nothing is known."""
+    first, last = trace.bounds or (0, 0)
+    row = {
+        "rank": trace.rank,
+        "span_id": trace.first_unit,
+        "source": SOURCE,
+        "timeline": "host",
+        "name": "nsys.window",
+        "category": "phase",
+        "start_ns": first,
+        "end_ns": last,
+        "perturbed_by": SOURCE,
+        "complete": True,
+    }
+    return batch("spans", [row])
+
+
+def grouped(size: int) -> Iterator[list[Ints]]:
+    """Row numbers, in the portions of one insert, of the groups that it is stored in."""
+    groups = [
+        np.arange(first, min(first + GROUP_ROWS, size)) for first in range(0, size, GROUP_ROWS)
+    ]
+    for first in range(0, len(groups), GROUPS):
+        yield groups[first : first + GROUPS]
 
 
 class _Classes:
@@ -48,12 +77,12 @@ class _Classes:
         """The code of a (category, rule)."""
         return self._pairs.setdefault(pair, len(self._pairs))
 
-    def of(self, kind: Ints, name: Ints) -> np.ndarray:
+    def of(self, kind: np.ndarray, name: np.ndarray) -> np.ndarray:
         """Codes of rows."""
         codes: np.ndarray = self._table[kind, name]
         if (codes < 0).any():
             new = codes < 0
-            for pair in np.unique(kind[new] << 32 | name[new]).tolist():
+            for pair in np.unique(kind[new].astype(np.int64) << 32 | name[new]).tolist():
                 what, text = pair >> 32, pair & 0xFFFFFFFF
                 self._table[what, text] = self.code(self._classify(what, text))
             codes = self._table[kind, name]
@@ -105,7 +134,7 @@ def _device_spans(trace: RankTrace, classes: _Classes, rows: Ints) -> pa.Table:
 def _graph_attrs(trace: RankTrace, rows: Ints) -> pa.Array:
     """Device work of a CUDA graph says so: few versions give the graph an id."""
     launch = trace.launch[rows]
-    replayed = (trace.device.node[rows] > 0) | (trace.device.kind[rows] == GRAPH)
+    replayed = trace.device.replayed[rows]
     if len(trace.host):
         replayed |= (launch >= 0) & trace.shared.graph_calls[trace.host.name[launch]]
     return coded(np.where(replayed, 0, -1), [json.dumps({"graph_launch": True})])
@@ -126,7 +155,7 @@ def _host_spans(trace: RankTrace, classes: _Classes, places: Ints) -> pa.Table:
             "parent_id": known(parent + trace.first_unit, parent >= 0),
             "source": constant(SOURCE, size),
             "timeline": constant("host", size),
-            "stream": threads(trace, thread_of(work.thread)),
+            "stream": threads(trace, work.thread),
             "name": coded(work.name, trace.shared.name_values),
             **classes.columns(codes),
             **interval(trace, work.start, work.end),
@@ -146,7 +175,7 @@ def _unit_spans(trace: RankTrace) -> pa.Table:
             "span_id": pa.array(np.arange(size) + trace.first_unit),
             "source": constant(SOURCE, size),
             "timeline": constant("host", size),
-            "stream": threads(trace, np.array([unit.thread for unit in units], np.int64)),
+            "stream": threads(trace, np.array([unit.thread for unit in units])),
             "name": coded(*texts([unit.name for unit in units])),
             "category": constant("unit", size),
             "rule": coded(*texts([unit.mark.rule for unit in units])),
@@ -181,15 +210,14 @@ def rank_column(trace: RankTrace, size: int) -> pa.Array:
     return pa.repeat(pa.scalar(trace.rank, pa.int32()), size)
 
 
-def threads(trace: RankTrace, thread: Ints) -> pa.Array:
+def threads(trace: RankTrace, thread: np.ndarray) -> pa.Array:
     """Thread ids, 0 for the process's main thread (on Linux its id is the process's)."""
-    return pa.array(np.where(thread == trace.pid, 0, thread))
+    return pa.array(np.where(thread == trace.pid, 0, thread).astype(np.int64))
 
 
-def small(values: Ints) -> pa.Array:
-    """Numbers for an INTEGER column; NULL where they are unknown or do not fit."""
-    valid = (values >= 0) & (values < 2**31)
-    return known(np.where(valid, values, 0), valid, pa.int32())
+def small(values: np.ndarray) -> pa.Array:
+    """Numbers for an INTEGER column; negative ones are unknown."""
+    return known(values, values >= 0)
 
 
 def interval(trace: RankTrace, start: Ints, end: Ints) -> dict[str, pa.Array]:

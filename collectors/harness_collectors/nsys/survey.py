@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
 from harness_collectors.nsys import nccl
 from harness_collectors.nsys.export import Export, load
 from harness_collectors.nsys.names import SEVERITIES, Enumeration
-from harness_collectors.nsys.pages import NULL, Ints
+from harness_collectors.nsys.pages import NULL
 from harness_collectors.nsys.sources import Source
 from harness_collectors.nsys.work import (
     CALLS,
@@ -46,6 +45,7 @@ _CAPTURE_FACTS: Final = {
     "CUDA_GRAPH_TRACE_OPTIONS:MODE": "graph_mode",
 }
 _LONGEST_FACT: Final = 200
+BY_ORDER: Final = "the order of processes"
 _MOST_MESSAGES: Final = 3
 
 
@@ -77,9 +77,13 @@ class Survey:
         return self.facts.get("hostname")
 
 
-def survey(export: Export) -> Survey:
-    """Read what a report says about itself."""
-    devices = _devices_of_processes(export)
+def survey(
+    export: Export,
+    devices: dict[int, list[int]] | None = None,
+    members: list[nccl.Member] | None = None,
+) -> Survey:
+    """Read what a report says about itself; but for what is known since its rows were read."""
+    devices = _devices_of_processes(export) if devices is None else devices
     processes = sorted(devices) or _host_processes(export)
     facts = {
         **_facts(export, "TARGET_INFO_SYSTEM_ENV", _SYSTEM_FACTS),
@@ -90,7 +94,7 @@ def survey(export: Export) -> Survey:
     return Survey(
         processes,
         devices,
-        nccl.read_members(export),
+        nccl.read_members(export) if members is None else members,
         facts,
         _epoch(export, facts),
         _gpus(export),
@@ -223,7 +227,7 @@ def assign_ranks(reports: Sequence[tuple[Source, Survey]]) -> list[Seats]:
             seats = [Seat(p, None, world[number, p]) for p in found.processes]
             how = "NCCL's communicators"
         elif several:
-            seats, how = [], "the order of processes"
+            seats, how = [], BY_ORDER
             for process in found.processes:
                 seats.append(Seat(process, None, _next_free(taken)))
         else:
@@ -278,11 +282,3 @@ def all_members(
         found += [(m.at + epoch, m, ranks.get(m.process)) for m in report.members]
     found.sort(key=lambda each: (each[0], each[1].rank))
     return [(member, rank) for _, member, rank in found]
-
-
-def rows_of(seat: Seat, process: Ints, device: Ints) -> Ints:
-    """Device rows of a seat."""
-    mine = process == seat.process
-    if seat.device is not None:
-        mine &= device == seat.device
-    return np.flatnonzero(mine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -27,7 +28,6 @@ from harness_collectors.nsys.work import (
     Host,
     first_match,
     pid_of,
-    thread_of,
 )
 from harness_collectors.step_marks import StepMarks
 
@@ -73,8 +73,8 @@ class Shared:
 class RankTrace:
     """Device work and host rows of one process (or of one device of it).
 
-    Host rows hold the CUDA calls first, so that a launch is a row of them. `payload` belongs to
-    the last rows, the ranges. `offset_ns` is added to the report's times.
+    Host rows hold the CUDA calls first, so that a launch is a row of them. `payloads`: what
+    NCCL's ranges carry, by host row. `offset_ns` is added to the report's times.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RankTrace:
         seat: Seat,
         device: Device,
         host: Host,
-        payload: pa.Array,
+        payloads: Mapping[int, bytes],
         offset_ns: int,
         numbering: Numbering,
     ) -> None:
@@ -91,9 +91,10 @@ class RankTrace:
         self.rank = seat.rank
         self.pid = pid_of(seat.process)
         self.owns_host = seat.owns_host
-        self.device = device
+        mine = None if seat.device is None else np.flatnonzero(device.device == seat.device)
+        self.device = device if mine is None else device.take(mine)
         self.host = host
-        self.payload = payload
+        self.payloads = payloads
         self.offset_ns = offset_ns
         self.numbering = numbering
         self.launch = self._find_launches()
@@ -103,9 +104,10 @@ class RankTrace:
         self.host_rows = self._kept_host()
         self.first_unit = numbering.next_span
         self.tells_units = seat.owns_host and not shared.own_run
-        num_units = len(self.units) if self.tells_units else 0
-        self.first_device = self.first_unit + num_units
-        self.first_host = self.first_device + len(device)
+        self.tells_window = seat.owns_host and shared.own_run and self.bounds is not None
+        told = len(self.units) if self.tells_units else int(self.tells_window)
+        self.first_device = self.first_unit + told
+        self.first_host = self.first_device + len(self.device)
         numbering.next_span = self.first_host + len(self.host_rows)
         self.device_rows_in_units = 0
 
@@ -126,7 +128,7 @@ class RankTrace:
             dur=durations(host.start[rows], host.end[rows]),
             name=host.name[rows],
             kind=np.full(len(rows), MARK_KIND),
-            thread=thread_of(host.thread[rows]),
+            thread=host.thread[rows],
         )
         found = find_units(table, self.shared.names, self.shared.marks)
         return FoundUnits(
@@ -142,8 +144,9 @@ class RankTrace:
         keep = np.ones(len(self.host), np.bool_)
         keep[np.array(self.found.rows, np.int64)] = self.shared.own_run
         ops = np.flatnonzero(self.host.kind == OP)
-        end = np.where(self.host.end[ops] == NULL, self.host.start[ops], self.host.end[ops])
-        keep[ops[nested(self.host.thread[ops], self.host.start[ops], end)]] = False
+        start, end = self.host.start[ops], self.host.end[ops]
+        end = np.where(end == NULL, start, end)
+        keep[ops[nested(self.host.thread[ops], start, end)]] = False
         return np.flatnonzero(keep)
 
     def launches(self, rows: Ints) -> tuple[np.ndarray, Ints, Ints]:
@@ -151,7 +154,7 @@ class RankTrace:
         launch = self.launch[rows]
         if not len(self.host):
             return launch >= 0, np.zeros(len(rows), np.int64), launch
-        return launch >= 0, self.host.start[launch], thread_of(self.host.thread[launch])
+        return launch >= 0, self.host.start[launch], self.host.thread[launch]
 
     def device_units(self, rows: Ints) -> Ints:
         """Index of the unit that launched each device row; -1: none."""
@@ -160,13 +163,13 @@ class RankTrace:
 
     def host_units(self, rows: Ints) -> Ints:
         """Index of the unit in which each host row began; -1: none."""
-        return self._intervals.locate(self.host.start[rows], thread_of(self.host.thread[rows]))
+        return self._intervals.locate(self.host.start[rows], self.host.thread[rows])
 
     def intervals(self, rows: Ints) -> Intervals:
         """Host rows as intervals of their threads; an open one lasts."""
         end = self.host.end[rows]
         last = np.where(end == NULL, np.iinfo(np.int64).max, end)
-        return Intervals(self.host.start[rows], last, thread_of(self.host.thread[rows]))
+        return Intervals(self.host.start[rows], last, self.host.thread[rows])
 
     # -- facts ---------------------------------------------------------------------------------
 

@@ -1,14 +1,18 @@
-"""What ran: device work and host calls of a report as columns, of all processes together."""
+"""What ran: device work and host calls of a report as columns, a process at a time.
+
+Tables are read in pieces, and each piece is split by process at once: a report of a whole node
+holds millions of rows, and every further copy of them costs as much as reading.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
-from harness_collectors.nsys.export import Export, load
+from harness_collectors.nsys.export import Export
 from harness_collectors.nsys.names import (
     COPY_KINDS,
     MEMORY_KINDS,
@@ -17,7 +21,7 @@ from harness_collectors.nsys.names import (
     Strings,
     copy_name,
 )
-from harness_collectors.nsys.pages import NULL, Ints
+from harness_collectors.nsys.pages import NULL, Chunk, Ints
 
 KERNELS: Final = "CUPTI_ACTIVITY_KIND_KERNEL"
 COPIES: Final = "CUPTI_ACTIVITY_KIND_MEMCPY"
@@ -48,14 +52,60 @@ FILE_CALLS: Final = frozenset(
 
 LATEST_NS: Final = 2**61
 """Times beyond are none; the sum of two such fits 64 bits."""
+_SMALL: Final = np.iinfo(np.int32).max
 
 _SHARED: Final = ("start", "end", "deviceId", "streamId", "correlationId", "globalPid")
-_MORE: Final[dict[str, tuple[str, ...]]] = {
-    KERNELS: ("demangledName", "shortName", "mangledName", "graphNodeId", "graphId", "gridX"),
+_KERNEL_NAMES: Final = ("demangledName", "shortName", "mangledName")
+_MORE: Final[Mapping[str, tuple[str, ...]]] = {
+    KERNELS: (*_KERNEL_NAMES, "graphNodeId", "graphId", "gridX"),
     COPIES: ("graphNodeId", "graphId", "bytes", "copyKind", "srcKind", "dstKind"),
     FILLS: ("graphNodeId", "graphId", "bytes"),
     GRAPHS: ("graphId",),
 }
+
+
+@dataclass
+class Device:
+    """Device work of one process. `end` NULL: unknown; other numbers are negative then."""
+
+    start: Ints
+    end: Ints
+    correlation: Ints
+    bytes: Ints
+    graph: Ints
+    stream: Ints
+    device: np.ndarray
+    blocks: np.ndarray
+    name: np.ndarray
+    kind: np.ndarray
+    replayed: np.ndarray
+    """It is a node of a CUDA graph, or a whole one (boolean)."""
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def take(self, rows: Ints) -> Device:
+        """Some of the rows."""
+        return Device(*(getattr(self, column)[rows] for column in self.__dataclass_fields__))
+
+
+@dataclass
+class Host:
+    """Host calls and ranges of one process. `end` NULL: unknown."""
+
+    start: Ints
+    end: Ints
+    correlation: Ints
+    thread: np.ndarray
+    name: np.ndarray
+    kind: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def take(self, rows: Ints) -> Host:
+        """Some of the rows."""
+        return Host(*(getattr(self, column)[rows] for column in self.__dataclass_fields__))
 
 
 def process_of(global_id: Ints) -> Ints:
@@ -73,181 +123,155 @@ def thread_of(global_id: Ints) -> Ints:
     return global_id & 0xFFFFFF
 
 
-@dataclass
-class Device:
-    """Device work: `end` below `start` is unknown, other unknown numbers are NULL."""
-
-    start: Ints
-    end: Ints
-    device: Ints
-    stream: Ints
-    correlation: Ints
-    process: Ints
-    kind: Ints
-    name: Ints
-    node: Ints
-    graph: Ints
-    bytes: Ints
-    blocks: Ints
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def take(self, rows: Ints) -> Device:
-        """Some of the rows."""
-        return Device(*(getattr(self, column)[rows] for column in self.__dataclass_fields__))
-
-
-@dataclass
-class Host:
-    """Host calls and ranges: `end` below `start` is unknown; `thread` is serialised."""
-
-    start: Ints
-    end: Ints
-    thread: Ints
-    kind: Ints
-    name: Ints
-    correlation: Ints
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def take(self, rows: Ints) -> Host:
-        """Some of the rows."""
-        return Host(*(getattr(self, column)[rows] for column in self.__dataclass_fields__))
+# -- reading -----------------------------------------------------------------------------------
 
 
 @dataclass
 class Raw:
-    """Columns as stored, before the names behind their ids are known."""
+    """Pieces of columns by process. Their names are ids of texts until `Strings` has those.
 
-    columns: dict[str, dict[str, Ints]] = field(default_factory=dict)
-    name_ids: list[Ints] = field(default_factory=list)
+    `dropped`: rows without a time or a process.
+    """
 
-    def add(
-        self, export: Export, table: str, names: Sequence[str], name_ids: Sequence[str]
-    ) -> None:
-        """Load columns of a table, and note which of them name texts."""
-        found, _ = load(export, table, (*names, *name_ids))
-        self.columns[table] = found
-        self.name_ids += [found[name] for name in name_ids]
+    device: dict[int, list[Device]] = field(default_factory=dict)
+    host: dict[int, list[Host]] = field(default_factory=dict)
+    dropped: int = 0
 
-
-def read_raw(export: Export) -> Raw:
-    """The numbers of every table of work."""
-    raw = Raw()
-    for table in DEVICE_TABLES:
-        more = _MORE[table]
-        ids = tuple(name for name in more if name.endswith("Name"))
-        raw.add(export, table, _SHARED + tuple(n for n in more if n not in ids), ids)
-    spans = ("start", "end", "globalTid")
-    raw.add(export, CALLS, (*spans, "correlationId"), ("nameId",))
-    for table in (*OVERHEADS, SYSTEM_CALLS):
-        raw.add(export, table, spans, ("nameId",))
-    return raw
+    def split(self, chunk: Chunk, owner: str) -> Iterable[tuple[int, Any]]:
+        """Processes of a piece, and their rows of it."""
+        start, process = chunk.ints["start"], process_of(chunk.ints[owner])
+        sound = (start < LATEST_NS) & (start > -LATEST_NS) & (process >= 0)
+        if not sound.all():
+            self.dropped += int((~sound).sum())
+            process = np.where(sound, process, -1)
+        owners = distinct(process)
+        for each in owners:
+            if each >= 0:
+                yield each, slice(None) if len(owners) == 1 else np.flatnonzero(process == each)
 
 
-def sound_rows(start: Ints, owner: Ints) -> np.ndarray:
-    """Which rows have a time and a process (boolean)."""
-    sound: np.ndarray = (np.abs(start) < LATEST_NS) & (start != NULL) & (owner >= 0)
-    return sound
-
-
-def device_work(raw: Raw, export: Export, strings: Strings, names: Names) -> Device:
-    """Kernels, copies, fills and whole graphs, one after the other."""
-    parts = []
-    for kind, table in enumerate(DEVICE_TABLES):
-        found = raw.columns[table]
-        size = len(found["start"])
-        unknown = np.full(size, NULL)
-        parts.append(
-            Device(
-                start=found["start"],
-                end=found["end"],
-                device=found["deviceId"],
-                stream=found["streamId"],
-                correlation=found["correlationId"],
-                process=process_of(found["globalPid"]),
-                kind=np.full(size, kind),
-                name=_device_names(table, found, export, strings, names),
-                node=found.get("graphNodeId", unknown),
-                graph=found.get("graphId", unknown),
-                bytes=found.get("bytes", unknown),
-                blocks=found.get("gridX", unknown),
-            )
-        )
-    work: Device = _joined(parts)
-    return work
-
-
-def _device_names(
-    table: str, found: dict[str, Ints], export: Export, strings: Strings, names: Names
-) -> Ints:
-    size = len(found["start"])
-    if table == KERNELS:
-        # The demangled name is the whole one; older or derived exports may have others only.
-        ids = found["demangledName"]
-        for other in ("shortName", "mangledName"):
-            ids = np.where(ids == NULL, found[other], ids)
-        codes = strings.codes(ids, names, "kernel")
-        return np.where(codes < 0, names.code("kernel"), codes) if size else codes
-    if table == COPIES:
-        return _copy_names(found, export, names)
-    plain = "Memset (Device)" if table == FILLS else "CUDA graph"
-    return np.full(size, names.code(plain) if size else 0)
-
-
-def _copy_names(found: dict[str, Ints], export: Export, names: Names) -> Ints:
-    numbers = [np.clip(found[name], -1, 254) + 1 for name in ("copyKind", "srcKind", "dstKind")]
-    mixed = numbers[0] << 16 | numbers[1] << 8 | numbers[2]
-    distinct, place = np.unique(mixed, return_inverse=True)
+def read_device(raw: Raw, export: Export, strings: Strings, names: Names) -> None:
+    """Read kernels, copies, fills and whole graphs."""
     copies, memory = Enumeration(export, COPY_KINDS), Enumeration(export, MEMORY_KINDS)
-    codes = [
-        names.code(copy_name(copies, memory, *((key >> shift & 255) - 1 for shift in (16, 8, 0))))
-        for key in distinct.tolist()
-    ]
-    found_codes: Ints = np.array(codes or [0], np.int64)[place.reshape(-1)]
-    return found_codes
+    for kind, table in enumerate(DEVICE_TABLES):
+        for chunk in export.chunks(table, (*_SHARED, *_MORE[table])):
+            if kind == KERNEL:
+                name = strings.note(_first_known([chunk.ints[n] for n in _KERNEL_NAMES]))
+            elif kind == MEMCPY:
+                name = ~_copy_names(chunk, copies, memory, names)
+            else:
+                plain = "Memset (Device)" if kind == MEMSET else "CUDA graph"
+                name = np.full(chunk.size, ~names.code(plain))
+            work = _device_rows(chunk, kind, name)
+            for process, rows in raw.split(chunk, "globalPid"):
+                raw.device.setdefault(process, []).append(work.take(rows))
 
 
-def host_work(raw: Raw, strings: Strings, names: Names) -> Host:
-    """CUDA calls, the profiler's own time, and calls that touch files; no ranges."""
-    parts = []
-    for kind, table in ((RUNTIME, CALLS), *((OVERHEAD, t) for t in OVERHEADS), (IO, SYSTEM_CALLS)):
-        found = raw.columns[table]
-        size = len(found["start"])
-        part = Host(
-            found["start"],
-            found["end"],
-            found["globalTid"],
-            np.full(size, kind),
-            strings.codes(found["nameId"], names, KINDS[kind]) if size else np.zeros(0, np.int64),
-            found.get("correlationId", np.full(size, NULL)),
-        )
-        if kind == IO and size:
-            touches_files = np.array([*(name in FILE_CALLS for name in names), False], np.bool_)
-            part = part.take(np.flatnonzero(touches_files[part.name]))
-        parts.append(part)
-    return joined_hosts(parts)
+def _device_rows(chunk: Chunk, kind: int, name: Ints) -> Device:
+    ints, size = chunk.ints, chunk.size
+    unknown = np.full(size, -1)
+    graph = ints.get("graphId", unknown)
+    return Device(
+        start=ints["start"],
+        end=bounded(ints["end"]),
+        correlation=ints["correlationId"],
+        bytes=ints.get("bytes", unknown),
+        graph=graph,
+        stream=ints["streamId"],
+        device=narrow(ints["deviceId"]),
+        blocks=narrow(ints.get("gridX", unknown)),
+        name=name,
+        kind=np.full(size, kind, np.int8),
+        replayed=(ints.get("graphNodeId", unknown) > 0) | (kind == GRAPH),
+    )
 
 
-def _joined(parts: Sequence[Any]) -> Any:
-    """Parts of one kind of table, one after the other."""
-    kind = type(parts[0])
-    columns = kind.__dataclass_fields__
-    return kind(*(np.concatenate([getattr(p, name) for p in parts]) for name in columns))
-
-
-def joined_hosts(parts: Sequence[Host]) -> Host:
-    """Host rows one after the other."""
-    found: Host = _joined(parts)
+def _first_known(columns: Sequence[Ints]) -> Ints:
+    """The first column that is not NULL: the demangled name is the whole one, and derived
+    exports may have others only."""
+    found = columns[0]
+    for column in columns[1:]:
+        if (found == NULL).any():
+            found = np.where(found == NULL, column, found)
     return found
 
 
-def first_match(keys: Ints, ids: Ints) -> Ints:
+def _copy_names(chunk: Chunk, copies: Enumeration, memory: Enumeration, names: Names) -> Ints:
+    numbers = [np.clip(chunk.ints[n], -1, 254) + 1 for n in ("copyKind", "srcKind", "dstKind")]
+    mixed = numbers[0] << 16 | numbers[1] << 8 | numbers[2]
+    result = np.empty(chunk.size, np.int64)
+    for key in distinct(mixed):
+        parts = ((key >> shift & 255) - 1 for shift in (16, 8, 0))
+        result[mixed == key] = names.code(copy_name(copies, memory, *parts))
+    return result
+
+
+def read_host(raw: Raw, export: Export, strings: Strings) -> None:
+    """Read CUDA calls, the profiler's own time, and calls of the system."""
+    for kind, table in ((RUNTIME, CALLS), *((OVERHEAD, t) for t in OVERHEADS), (IO, SYSTEM_CALLS)):
+        for chunk in export.chunks(table, ("start", "end", "globalTid", "correlationId", "nameId")):
+            name = strings.note(chunk.ints["nameId"])
+            rows_of = host_rows(chunk, np.full(chunk.size, kind, np.int8), name)
+            for process, rows in raw.split(chunk, "globalTid"):
+                raw.host.setdefault(process, []).append(rows_of.take(rows))
+
+
+def host_rows(chunk: Chunk, kind: np.ndarray, name: Ints) -> Host:
+    """Host rows of a piece."""
+    return Host(
+        start=chunk.ints["start"],
+        end=bounded(chunk.ints["end"]),
+        correlation=chunk.ints.get("correlationId", np.full(chunk.size, NULL)),
+        thread=thread_of(chunk.ints["globalTid"]).astype(np.int32),
+        name=name,
+        kind=kind,
+    )
+
+
+def bounded(end: Ints) -> Ints:
+    """Ends, NULL where they are no times."""
+    known = (end < LATEST_NS) & (end > -LATEST_NS)
+    return end if known.all() else np.where(known, end, NULL)
+
+
+def narrow(values: Ints) -> np.ndarray:
+    """Numbers in half the space; -1 where they are unknown or do not fit."""
+    fits = (values >= 0) & (values <= _SMALL)
+    return (values if fits.all() else np.where(fits, values, -1)).astype(np.int32)
+
+
+# -- resolving ---------------------------------------------------------------------------------
+
+
+def device_of(raw: Raw, process: int, strings: Strings) -> Device:
+    """All device work of a process, with its names."""
+    work: Device = _joined(raw.device.get(process, []), Device)
+    work.name = strings.codes(work.name, "kernel")
+    return work
+
+
+def host_of(raw: Raw, process: int, strings: Strings, names: Names) -> Host:
+    """All host rows of a process, with their names; of system calls those that touch files."""
+    work: Host = _joined(raw.host.get(process, []), Host)
+    work.kind[(work.kind == ANNOTATION) & strings.operators(work.name)] = OP
+    work.name = strings.codes(work.name, "call")
+    touches_files = np.array([*(name in FILE_CALLS for name in names), False], np.bool_)
+    dropped = (work.kind == IO) & ~touches_files[work.name]
+    return work.take(np.flatnonzero(~dropped)) if dropped.any() else work
+
+
+def _joined(parts: Sequence[Any], kind: type[Any]) -> Any:
+    """Pieces of columns, one after the other."""
+    columns = kind.__dataclass_fields__
+    if not parts:
+        return kind(*(np.zeros(0, np.int64) for _ in columns))
+    return kind(*(np.concatenate([getattr(p, name) for p in parts]) for name in columns))
+
+
+def first_match(keys: Ints, ids: Ints) -> np.ndarray:
     """For each key the first place in `ids` that holds it; -1: none, or the key is NULL."""
     known = np.flatnonzero(ids != NULL)
-    found = np.full(len(keys), -1, np.int64)
+    found = np.full(len(keys), -1, np.int32)
     asked = np.flatnonzero(keys != NULL)
     if not known.size or not asked.size:
         return found
