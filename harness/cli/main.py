@@ -17,6 +17,7 @@ VERBS = {
     "query": "Ask a run's database in SQL.",
     "report": "Print a run's answer, and write it as one HTML page.",
     "list": "List the runs in a folder.",
+    "bench": "Measure this machine: floors for a run's communication.",
     "schema": "Show tables, views and columns, or the JSON Schema of a specification.",
     "doctor": "Check this machine: what can be recorded, and how to mend what cannot.",
 }
