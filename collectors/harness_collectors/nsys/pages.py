@@ -57,6 +57,18 @@ class Chunk:
     texts: dict[str, pa.Array]
 
 
+def _page_sizes(head: bytes) -> tuple[int, int]:
+    """Size of a page, and what of it holds records, from the file's first 100 bytes."""
+    size = int.from_bytes(head[16:18], "big")
+    size = 65536 if size == 1 else size
+    usable = size - head[20]
+    if size < 512 or size & (size - 1) or usable < 480:
+        raise NotReadable("its page size is damaged")
+    if head[18] > 1 or int.from_bytes(head[56:60], "big") not in (0, _UTF8):
+        raise NotReadable("it has a journal of its own, or is not in UTF-8")
+    return size, usable
+
+
 class PageFile:
     """One database file held in memory or mapped.
 
@@ -72,14 +84,7 @@ class PageFile:
         head = bytes(self._bytes[:100])
         if len(head) < 100 or not head.startswith(MAGIC):
             raise NotReadable("it is no SQLite database")
-        size = int.from_bytes(head[16:18], "big")
-        self._page_size = 65536 if size == 1 else size
-        self._usable = self._page_size - head[20]
-        if self._page_size < 512 or self._page_size & (self._page_size - 1) or self._usable < 480:
-            raise NotReadable("its page size is damaged")
-        encoding = int.from_bytes(head[56:60], "big")
-        if head[18] > 1 or encoding not in (0, _UTF8):
-            raise NotReadable("it has a journal of its own, or is not in UTF-8")
+        self._page_size, self._usable = _page_sizes(head)
         self._pages = len(self._bytes) // self._page_size
         self.lost_pages = max(0, int.from_bytes(head[28:32], "big") - self._pages)
         self.lost_rows = 0
