@@ -74,9 +74,7 @@ class PageFile:
 
     `lost_pages`: pages that the file says it has and has not, or that cannot be what it says;
     `lost_rows`: rows that are not where their page says, or not whole. Both count as one reads.
-
-    Raises:
-        NotReadable: see there.
+    Raises NotReadable.
     """
 
     def __init__(self, buffer: Any) -> None:
@@ -96,8 +94,7 @@ class PageFile:
         self.tables = self._read_schema()
 
     def _read_schema(self) -> dict[str, Table]:
-        schema = Table(1, ("type", "name", "tbl_name", "rootpage", "sql"), -1)
-        found = {}
+        schema, found = Table(1, ("type", "name", "tbl_name", "rootpage", "sql"), -1), {}
         for chunk in self._chunks(schema, ("rootpage",), ("type", "name", "sql")):
             kinds, names, texts = (_strings(chunk.texts[n]) for n in ("type", "name", "sql"))
             for kind, name, sql, root in zip(
