@@ -251,7 +251,8 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
     if table.num_rows == 0:
         return None
     first, last = table["first_ns"].to_numpy(), table["last_ns"].to_numpy()
-    opened = _spans_at(con, evidence, "host", "name IN ('torch_profiler.window', 'nsys.window')").start
+    windows = "name IN ('torch_profiler.window', 'nsys.window')"
+    opened = _spans_at(con, evidence, "host", windows).start
     recording = np.searchsorted(np.sort(opened), first, side="right")
     cut = np.append(recording[1:] != recording[:-1], False)
     # A cut unit gets an edge at its own end; what lies between that and the next is no unit.
