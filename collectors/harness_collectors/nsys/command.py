@@ -37,7 +37,7 @@ command -v "$nsys" >/dev/null 2>&1 || {
   echo "nsys is not found on $(uname -n)" >"$folder/rank-$rank.missing"
   exec "$@"
 }
-exec "$nsys" profile --output "$folder/rank-$rank" "$@"
+exec "$nsys" profile --output="$folder/rank-$rank" "$@"
 """
 
 

@@ -27,6 +27,8 @@ ROWS_AT_ONCE: Final = 1 << 16
 _MOST_INFLATED: Final = 64 << 30
 _MOST_RATIO: Final = 1000
 """gzip cannot shrink anything further than about this; exports reach 5."""
+_DAMAGE: Final = (OSError, ValueError, pa.ArrowException)
+"""What pyarrow raises over damaged files; texts that are no UTF-8 among them."""
 _LARGEST_SMALL: Final = 64 << 20
 
 
@@ -102,7 +104,10 @@ class RowsExport:
         """See `Export`."""
         if table not in self._tables:
             return ()
-        found = self._con.execute(f"PRAGMA table_info({_quoted(table)})")
+        try:
+            found = self._con.execute(f"PRAGMA table_info({_quoted(table)})").fetchall()
+        except (sqlite3.Error, *_DAMAGE):
+            return ()
         return tuple(row[1].decode("utf-8", "replace") for row in found)
 
     def chunks(self, table: str, ints: Sequence[str], texts: Sequence[str] = ()) -> Iterator[Chunk]:
@@ -120,7 +125,7 @@ class RowsExport:
                     {name: _integers(columns[n]) for n, name in enumerate(ints)},
                     {name: _binaries(columns[len(ints) + n]) for n, name in enumerate(texts)},
                 )
-        except sqlite3.Error:
+        except (sqlite3.Error, *_DAMAGE):
             self.lost += 1
 
 
@@ -165,7 +170,7 @@ def _export_of(path: Path, stream: Any) -> Export:
             raise ExportError(str(error)) from None
     try:
         return RowsExport(path)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, *_DAMAGE) as error:
         raise ExportError(f"SQLite cannot read it: {error}") from None
 
 
@@ -198,7 +203,7 @@ class FolderExport:
         try:
             with _batches(path) as (names, _):
                 return names
-        except (OSError, pa.ArrowException):
+        except _DAMAGE:
             return ()
 
     def chunks(self, table: str, ints: Sequence[str], texts: Sequence[str] = ()) -> Iterator[Chunk]:
@@ -214,7 +219,7 @@ class FolderExport:
                         {name: _int_column(batch, name) for name in ints},
                         {name: _text_column(batch, name) for name in texts},
                     )
-        except (OSError, pa.ArrowException):
+        except _DAMAGE:
             self.lost += 1
 
 
@@ -232,7 +237,13 @@ def _batches(
             yield names, file.iter_batches(ROWS_AT_ONCE, columns=present)
         return
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-        yield tuple(reader.schema.names), iter(reader)
+        yield tuple(reader.schema.names), map(_validated, reader)
+
+
+def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """An Arrow file is used as it lies there: offsets are believed unless somebody looks."""
+    batch.validate(full=True)
+    return batch
 
 
 def _int_column(batch: pa.RecordBatch, name: str) -> Ints:
@@ -254,7 +265,7 @@ def _text_column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
-    if name not in batch.schema.names:
+    if batch.schema.names.count(name) != 1:
         return None
     column = batch.column(name)
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column

@@ -62,7 +62,7 @@ NEW = {
     **MIDDLE,
     "TARGET_INFO_SESSION_START_TIME": "utcEpochNs #utcTime #localTime systemClockNs",
     "CUPTI_ACTIVITY_KIND_KERNEL": f"{KERNEL} graphId greenContextId",
-    "NVTX_EVENTS": f"{NVTX} binaryData",
+    "NVTX_EVENTS": f"{NVTX} #binaryData",
     "NVTX_PAYLOAD_SCHEMA_ENTRIES": "domainId schemaId idx type #name offset",
 }
 SCHEMAS = {"2.9.1": OLD, "3.7.2": MIDDLE, "3.25.0": NEW}
