@@ -140,6 +140,7 @@ def cut_suffixes(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
     comma = comma[np.any([(word == np.frombuffer(w, np.uint8)).all(1) for w in _WORDS], axis=0)]
     row = np.searchsorted(begin, comma, side="right") - 1
     inside = (row >= 0) & (row < len(texts))
+    inside &= comma + _REACH <= begin[np.minimum(row, len(texts) - 1) + 1]
     row, first = np.unique(row[inside], return_index=True)
     size = np.diff(begin)
     size[row] = comma[inside][first] - begin[row]
