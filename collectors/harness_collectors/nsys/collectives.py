@@ -1,8 +1,9 @@
 """Rows of `collectives`: communication kernels, and what NCCL's ranges say about them.
 
-The kernel's name says what it can (operation, data type, algorithm, protocol). Where the report
-holds NCCL's ranges, the one around the launch says more, and its payload the communicator, size
-and peer. A group that cannot be told stays unknown.
+The kernel's name says what it can: operation and data type. (Not algorithm and protocol: NCCL
+names a kernel after one of those that it runs.) Where the report holds NCCL's ranges, the one
+around the launch says more, and its payload the communicator, size and peer. A group that cannot
+be told stays unknown.
 """
 
 from __future__ import annotations
@@ -53,8 +54,6 @@ class _Part:
     bytes: int | None = None
     reason: str | None = None
     dtype: str | None = None
-    algo: str | None = None
-    proto: str | None = None
 
     @property
     def order_key(self) -> str | None:
@@ -112,7 +111,7 @@ def _part(
 ) -> _Part:
     found = describe_kernel(kernel)
     category, _ = trace.shared.classifier.classify(kernel)
-    part = _Part(dtype=found.dtype, algo=found.algo, proto=found.proto)
+    part = _Part(dtype=found.dtype)
     if calls:
         part = _of_calls(trace, part, calls, said)
     else:
@@ -302,6 +301,4 @@ def _columns(
         "duration_ns": known(length, length >= 0),
         "unsplit_reason": text([each.reason for each in parts]),
         "kernel": coded(work.name[rows], trace.shared.name_values),
-        "algo": text([each.algo for each in parts]),
-        "proto": text([each.proto for each in parts]),
     }
