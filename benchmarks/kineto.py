@@ -165,8 +165,8 @@ READERS = {
     "HolisticTraceAnalysis": read_with_hta,
 }
 _IMPORTS = {
-    "harness, Arrow": "harness_collectors.kineto_rows",
-    "harness, DuckDB": "harness_collectors.kineto_rows",
+    "harness, Arrow": "harness_collectors.kineto.rows",
+    "harness, DuckDB": "harness_collectors.kineto.rows",
     "HolisticTraceAnalysis": "hta.common.trace",
 }
 

@@ -204,7 +204,7 @@ class PsutilHost:
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Samples, clock anchors and the collector's state, host by host."""
-        from harness_collectors.sampling_rows import ingest_samples
+        from harness_collectors.sampling.rows import ingest_samples
 
         return ingest_samples(self.name, files)
 

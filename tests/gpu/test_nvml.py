@@ -11,7 +11,7 @@ import pytest
 
 from harness_collectors import nvml
 from harness_collectors.nvml import METRICS, GpuSource
-from harness_collectors.nvml_api import open_library
+from harness_collectors.nvml.api import open_library
 
 pytestmark = pytest.mark.gpu
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness_collectors.perf import COLLECTOR, EVENTS
-from harness_collectors.perf_stat import read_stat
+from harness_collectors.perf.stat import read_stat
 from harness_schemas.spi import CaptureRequest, IngestContext
 
 pytestmark = [

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from harness_collectors.classify import name_forms
 from harness_collectors.comm_kernels import describe_kernel
-from harness_collectors.kineto_comm import (
+from harness_collectors.kineto.comm import (
     COALESCED,
     FUSED,
     NO_GROUP,
@@ -27,7 +27,7 @@ from harness_collectors.kineto_comm import (
     operation_of_call,
     ordinals,
 )
-from harness_collectors.kineto_trace import coded, constant, known, texts
+from harness_collectors.kineto.trace import coded, constant, known, texts
 from harness_collectors.nsys import nccl
 from harness_collectors.nsys.pages import Ints
 from harness_collectors.nsys.rows import GROUP_ROWS, interval, rank_column, small

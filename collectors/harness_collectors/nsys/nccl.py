@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.kineto_comm import canonical_op
+from harness_collectors.kineto.comm import canonical_op
 from harness_collectors.nsys.export import Export, load
 from harness_collectors.nsys.names import Names, Strings
 from harness_collectors.nsys.pages import NULL

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.kineto_trace import coded, constant, known, texts
+from harness_collectors.kineto.trace import coded, constant, known, texts
 from harness_collectors.nsys.pages import NULL, Ints
 from harness_collectors.nsys.trace import SOURCE, RankTrace, durations
 from harness_collectors.nsys.work import GRAPH, IO, KINDS, OP

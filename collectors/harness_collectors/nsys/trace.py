@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors.classify import Classifier
-from harness_collectors.kineto_columns import ANNOTATION as MARK_KIND
-from harness_collectors.kineto_columns import Table
-from harness_collectors.kineto_trace import coded, texts
-from harness_collectors.kineto_units import FoundUnits, Intervals, find_units, unit_intervals
+from harness_collectors.kineto.columns import ANNOTATION as MARK_KIND
+from harness_collectors.kineto.columns import Table
+from harness_collectors.kineto.trace import coded, texts
+from harness_collectors.kineto.units import FoundUnits, Intervals, find_units, unit_intervals
 from harness_collectors.nsys.nccl import Communicator, Schemas
 from harness_collectors.nsys.pages import NULL, Ints
 from harness_collectors.nsys.survey import Seat

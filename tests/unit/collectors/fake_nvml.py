@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness_collectors.nvml_api import NvmlError
+from harness_collectors.nvml.api import NvmlError
 
 NOT_SUPPORTED = NvmlError(3, "Not Supported")
 CALLS = {

@@ -15,8 +15,8 @@ from nccl_tables import ingest
 from support import SAMPLES, needs_samples
 
 from harness_collectors.flight_recorder import COLLECTOR, DumpHook
-from harness_collectors.flight_recorder_file import Unreadable, read_dump
-from harness_collectors.flight_recorder_rows import rank_of
+from harness_collectors.flight_recorder.file import Unreadable, read_dump
+from harness_collectors.flight_recorder.rows import rank_of
 from harness_schemas.spi import CaptureRequest
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "flight_recorder"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from nccl_tables import counted, ingest, ingest_text
 
-from harness_collectors import nccl_lines as lines
-from harness_collectors import nccl_state, nccl_stream
-from harness_collectors.nccl_log import COLLECTOR
-from harness_collectors.nccl_stream import Intake
+from harness_collectors.nccl_log import COLLECTOR, lines
+from harness_collectors.nccl_log import state as nccl_state
+from harness_collectors.nccl_log import stream as nccl_stream
+from harness_collectors.nccl_log.stream import Intake
 from harness_schemas.spi import CaptureRequest
 
 P = "node:70:71 [0] NCCL INFO "

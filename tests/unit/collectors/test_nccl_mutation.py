@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from mutations import cuts, doubled, flipped, interleaved_chunks, interleaved_lines
 from nccl_tables import ingest_text
 
-from harness_collectors import nccl_lines as lines
-from harness_collectors.nccl_block import encode
+from harness_collectors.nccl_log import lines
+from harness_collectors.nccl_log.block import encode
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "nccl_log"
 ONE = (FIXTURES / "nccl.node-a.4100.log").read_bytes()

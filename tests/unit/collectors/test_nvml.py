@@ -9,7 +9,7 @@ from unit.collectors.fake_nvml import FakeClock, FakeDevice, FakeLibrary
 
 from harness_collectors import nvml
 from harness_collectors.nvml import METRICS, GpuSource, power_usage_kind
-from harness_collectors.nvml_api import NvmlError
+from harness_collectors.nvml.api import NvmlError
 from harness_collectors.sampling import Unavailable
 
 

@@ -15,8 +15,8 @@ from mutations import cuts, doubled, flipped, interleaved_chunks, interleaved_li
 from support import SAMPLES, needs_samples
 
 from harness_collectors.perf import ATTACH, COLLECTOR, EVENTS
-from harness_collectors.perf_script import is_script, read_script
-from harness_collectors.perf_stat import METRIC_UNIT, read_stat, stat_form
+from harness_collectors.perf.script import is_script, read_script
+from harness_collectors.perf.stat import METRIC_UNIT, read_stat, stat_form
 from harness_schemas.spi import CaptureRequest, IngestContext
 
 LOGS = SAMPLES / "logs" if SAMPLES else Path()

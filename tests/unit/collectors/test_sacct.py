@@ -12,10 +12,10 @@ import pytest
 from support import SAMPLES, needs_samples
 
 from harness_collectors.sacct import COLLECTOR, merge
-from harness_collectors.sacct_fields import STATES, Reading, Step
-from harness_collectors.sacct_json import read_json
-from harness_collectors.sacct_table import field_list, find_header, headerless_delimiter, read_table
-from harness_collectors.scontrol_text import read_scontrol
+from harness_collectors.sacct.fields import STATES, Reading, Step
+from harness_collectors.sacct.json_text import read_json
+from harness_collectors.sacct.scontrol import read_scontrol
+from harness_collectors.sacct.table import field_list, find_header, headerless_delimiter, read_table
 from harness_schemas.spi import IngestContext
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "sacct"

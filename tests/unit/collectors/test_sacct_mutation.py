@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from mutations import cuts, doubled, flipped, interleaved_chunks, interleaved_lines
 
 from harness_collectors.sacct import COLLECTOR
-from harness_collectors.sacct_fields import PARSERS, STATES
-from harness_collectors.sacct_json import read_json
-from harness_collectors.sacct_table import read_table
-from harness_collectors.scontrol_text import read_scontrol
+from harness_collectors.sacct.fields import PARSERS, STATES
+from harness_collectors.sacct.json_text import read_json
+from harness_collectors.sacct.scontrol import read_scontrol
+from harness_collectors.sacct.table import read_table
 from harness_schemas.spi import IngestContext
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "sacct"

@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from harness_collectors.sacct import COLLECTOR
-from harness_collectors.sacct_query import (
+from harness_collectors.sacct.query import (
     DELIMITER,
     Answer,
     CommandClient,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness_collectors import sampling
 from harness_collectors.sampling import PeriodicSampler, Reading, Unavailable
-from harness_collectors.sampling_rows import ingest_samples
+from harness_collectors.sampling.rows import ingest_samples
 
 
 class Counter:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness_collectors import torch_capture
-from harness_collectors.torch_capture import COLUMNS, activity_of, is_selected
 from harness_collectors.torch_profiler import COLLECTOR, ProfilerHook
-from harness_collectors.torch_profiler_file import read_file
-from harness_collectors.torch_profiler_rows import ingest_rank
+from harness_collectors.torch_profiler import capture as torch_capture
+from harness_collectors.torch_profiler.capture import COLUMNS, activity_of, is_selected
+from harness_collectors.torch_profiler.file import read_file
+from harness_collectors.torch_profiler.rows import ingest_rank
 from harness_schemas.spi import CaptureRequest, UnitKey
 
 WALL, MONO = 1_790_000_000_000_000_000, 5_000_000_000
@@ -380,7 +380,7 @@ def test_lines_with_anything_in_them_never_raise(tmp_path_factory, data):
 
 
 def test_a_line_too_long_ends_the_reading(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness_collectors.torch_profiler_file.MAX_LINE_BYTES", 2000)
+    monkeypatch.setattr("harness_collectors.torch_profiler.file.MAX_LINE_BYTES", 2000)
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(b'{"t":"names","names":[' + b" " * 10_000_000))
     assert read_file(path).torn

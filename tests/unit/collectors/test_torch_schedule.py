@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_collectors.torch_schedule import Schedule, WindowOptions
+from harness_collectors.torch_profiler.schedule import Schedule, WindowOptions
 from harness_schemas.spi import UnitKey
 
 

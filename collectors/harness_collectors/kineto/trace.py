@@ -1,0 +1,206 @@
+"""One Kineto file, resolved: the launch and the unit of every row; and helpers for columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from harness_collectors.kineto.columns import KERNEL, TraceColumns, nested_rows
+from harness_collectors.kineto.comm import Groups
+from harness_collectors.kineto.units import FoundUnits, find_launches, unit_intervals
+
+SOURCE: Final = "torch_profiler"
+BATCH_ROWS: Final = 1 << 16
+
+
+@dataclass
+class Numbering:
+    """What goes on from file to file of one rank: span ids, ordinals of collectives, the clock."""
+
+    next_span: int = 1
+    next_seq: dict[str, int] = field(default_factory=dict)
+    anchored: bool = False
+    """The rank's clock has been described, or times without a description have been given."""
+
+
+@dataclass
+class TraceFile:
+    """One file, read: its columns and what they were resolved to.
+
+    `offset_ns` is added to every raw time (the file's base); `cut`: the file lost its end.
+    Columns of derived values are made a batch at a time: a file may hold 20 million rows.
+    """
+
+    columns: TraceColumns
+    found: FoundUnits
+    groups: Groups
+    rank: int | None
+    offset_ns: int
+    cut: bool
+    numbering: Numbering
+    device_rows_in_units: int = 0
+
+    def __post_init__(self) -> None:
+        columns = self.columns
+        self.device_names = list(columns.device_names)
+        self.host_names = list(columns.host_names)
+        self.units = self.found.units
+        self.has_device = len(columns.device) > 0
+        self.launch = find_launches(columns.device["correlation"], columns.calls)
+        self._intervals = unit_intervals(self.units)
+        self._left_out = np.array(self.found.rows, np.int64)
+        if columns.nesting.unordered:
+            self._left_out = np.union1d(self._left_out, nested_rows(columns.host))
+        # Span ids: units, then device rows, then host rows, in the order of the file.
+        self.first_unit = self.numbering.next_span
+        self.first_device = self.first_unit + len(self.units)
+        self._first_host = self.first_device + len(columns.device)
+        self.numbering.next_span = self._first_host + len(columns.host) - len(self._left_out)
+
+    def launches(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For device rows: is the launch known, its raw time, its thread."""
+        launch = self.launch[rows]
+        host = self.columns.host
+        if not len(host):
+            return np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.int64), launch
+        return launch >= 0, host["start"][launch], host["thread"][launch]
+
+    def device_units(self, rows: np.ndarray) -> np.ndarray:
+        """Index of the unit that launched each device row; -1: none."""
+        known_launch, start, thread = self.launches(rows)
+        return np.where(known_launch, self._intervals.locate(start, thread), -1)
+
+    def host_units(self, rows: np.ndarray) -> np.ndarray:
+        """Index of the unit in which each host row began; -1: none."""
+        host = self.columns.host
+        return self._intervals.locate(host["start"][rows], host["thread"][rows])
+
+    def host_rows(self, first: int, last: int) -> np.ndarray:
+        """Rows in a range that become spans: no annotation that became a unit, and no operator
+        inside another."""
+        last = min(last, len(self.columns.host))
+        keep = np.ones(last - first, np.bool_)
+        low, high = np.searchsorted(self._left_out, (first, last))
+        keep[self._left_out[low:high] - first] = False
+        return np.flatnonzero(keep) + first
+
+    def host_span_ids(self, rows: np.ndarray) -> np.ndarray:
+        """Span ids of host rows."""
+        return rows - np.searchsorted(self._left_out, rows) + self._first_host
+
+    @cached_property
+    def unit_keys(self) -> dict[str, pa.Array]:
+        """The keys of work of every unit, but for the phase."""
+        units, number = self.units, pa.int32()
+        return {
+            "batch": pa.array([unit.batch for unit in units], number),
+            "microbatch": pa.array([unit.mark.microbatch for unit in units], number),
+            "repeat": pa.array([unit.mark.repeat for unit in units], number),
+            "step": pa.array([unit.step for unit in units], number),
+            "warmup": pa.array([unit.mark.warmup for unit in units], pa.bool_()),
+        }
+
+    @cached_property
+    def unit_phases(self) -> tuple[np.ndarray, list[str]]:
+        """Codes of the units' phases, and the phases."""
+        return texts([unit.mark.phase for unit in self.units])
+
+    @cached_property
+    def coded_device_names(self) -> pa.Array:
+        """Names of device activities by their codes."""
+        return pa.array(self.device_names, pa.string())
+
+    @cached_property
+    def coded_host_names(self) -> pa.Array:
+        """Names of host activities by their codes."""
+        return pa.array(self.host_names, pa.string())
+
+    @cached_property
+    def launches_graph(self) -> np.ndarray:
+        """Which host names are calls that replay a CUDA graph (boolean, by code)."""
+        return np.array(["GraphLaunch" in name for name in self.host_names], np.bool_)
+
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """Earliest start and latest end of the events, in ns; None: there are none."""
+        columns = self.columns
+        if columns.first_ns > columns.last_ns:
+            return None
+        return columns.first_ns + self.offset_ns, columns.last_ns + self.offset_ns
+
+    @property
+    def main_device(self) -> int | None:
+        """The device with most of the work; None: there is none."""
+        devices, counts = np.unique(self.columns.device["device"], return_counts=True)
+        named = devices >= 0
+        return int(devices[named][counts[named].argmax()]) if named.any() else None
+
+    def kernel_share(self, rule: str) -> float | None:
+        """Share of the kernels' summed time that one rule classified; None: no kernels."""
+        device = self.columns.device
+        length = np.where(device["kind"] == KERNEL, np.maximum(device["dur"], 0), 0)
+        total = int(length.sum())
+        if not total:
+            return None
+        classify = self.columns.classifier.classify
+        matched = np.array([classify(name)[1] == rule for name in self.device_names], np.bool_)
+        return round(int(length[matched[device["name"]]].sum()) / total, 6)
+
+
+# -- columns ---------------------------------------------------------------------------------
+
+
+def coded(codes: np.ndarray, values: Sequence[str] | pa.Array) -> pa.DictionaryArray:
+    """A text column out of codes; -1 is NULL."""
+    indices = pa.array(codes.astype(np.int32), mask=codes < 0)
+    if not isinstance(values, pa.Array):
+        values = pa.array(values, pa.string())
+    return pa.DictionaryArray.from_arrays(indices, values)
+
+
+def texts(values: Sequence[str | None]) -> tuple[np.ndarray, list[str]]:
+    """Codes of texts (-1: None) and the distinct ones, for `coded`."""
+    distinct = list(dict.fromkeys(value for value in values if value is not None))
+    place = {value: code for code, value in enumerate(distinct)}
+    codes = [-1 if value is None else place[value] for value in values]
+    return np.array(codes or [-1], np.int32), distinct
+
+
+def known(values: np.ndarray, valid: np.ndarray, kind: pa.DataType | None = None) -> pa.Array:
+    """Numbers, NULL where not `valid`."""
+    return pa.array(values, mask=~valid, type=kind)
+
+
+def constant(value: str | None, size: int) -> pa.DictionaryArray:
+    """One text in every row."""
+    return coded(np.full(size, -1 if value is None else 0), [value or ""])
+
+
+def rank_column(trace: TraceFile, size: int) -> pa.Array:
+    """The file's rank in every row."""
+    return pa.repeat(pa.scalar(trace.rank, pa.int32()), size)
+
+
+def key_columns(trace: TraceFile, unit: np.ndarray) -> dict[str, pa.Array]:
+    """The keys of work of rows, given the index of their unit (-1: none)."""
+    index = pa.array(unit, mask=unit < 0)
+    codes, phases = trace.unit_phases
+    keys = {name: values.take(index) for name, values in trace.unit_keys.items()}
+    return {**keys, "phase": coded(np.where(unit >= 0, codes[unit], -1), phases)}
+
+
+def interval(trace: TraceFile, start: np.ndarray, dur: np.ndarray) -> dict[str, pa.Array]:
+    """Times of rows; a span without an end is not complete."""
+    begin = start + trace.offset_ns
+    times = pa.array(begin)
+    return {
+        "start_ns": times,
+        "raw_start_ns": times,
+        "end_ns": known(begin + dur, dur >= 0),
+        "complete": pa.array(dur >= 0),
+    }

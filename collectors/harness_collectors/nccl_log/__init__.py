@@ -1,0 +1,158 @@
+"""NCCL debug logs: what NCCL says of its communicators, transports, choices and calls.
+
+Formats of NCCL 2.4 to 2.30 and RCCL, from the print statements of the tagged sources and real
+logs. A log holds calls, not intervals: collectives have sizes and an order but no times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from harness_collectors.env_settings import keeping_the_users, option_problems
+from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
+
+SUBSYSTEMS: Final = "INIT,ENV,GRAPH,COLL,TUNING"
+_LEVELS: Final = ("INFO", "TRACE")
+_KNOWN_SUBSYSTEMS: Final = (
+    "INIT,COLL,P2P,SHM,NET,GRAPH,TUNING,ENV,ALLOC,ALLOC_HOST,CALL,PROXY,NVLS,BOOTSTRAP,REG,"
+    "PROFILE,RAS,DESTROY,ALL"
+)
+_MARKS: Final = (
+    b" NCCL INFO ",
+    b" NCCL WARN ",
+    b"NCCL version ",
+    b"RCCL version ",
+    b"ProcessGroupNCCL.cpp:",
+)
+_OPTIONS: Final = {"level": "INFO", "subsystems": SUBSYSTEMS, "stamps": True, "override": False}
+
+
+class NcclLog:
+    """NCCL's own log, one file a process."""
+
+    name = "nccl_log"
+    title = "NCCL debug logs"
+    sources = ("nccl_log",)
+
+    def check(self, device: str) -> Availability:
+        """Available wherever NCCL runs: it only sets environment variables."""
+        if device == "cpu":
+            return Availability(False, "NCCL runs on GPUs only", "use device = cuda")
+        kept = [f"{name}={os.environ[name]}" for name in _wanted({}, "") if name in os.environ]
+        reason = f"your own settings are kept: {', '.join(kept)}" if kept else ""
+        return Availability(True, reason, facts={"kept": kept})
+
+    def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`level`, `subsystems` (as NCCL spells them), `stamps` (times on lines), `override`."""
+        problems = option_problems(given, _OPTIONS)
+        options = {**_OPTIONS, **given}
+        if options["level"] not in _LEVELS:
+            problems.append(f"`level` is {options['level']!r}, not one of {', '.join(_LEVELS)}")
+        names = options["subsystems"]
+        words = str(names).upper().split(",")
+        known = _KNOWN_SUBSYSTEMS.split(",")
+        unknown = [word for word in words if word.strip().lstrip("^") not in known]
+        if unknown:
+            problems.append(f"`subsystems` names {', '.join(unknown)}, which NCCL does not have")
+        if problems:
+            raise ValueError("\n".join(problems))
+        options["subsystems"] = ",".join(word.strip() for word in words)
+        return options
+
+    def prepare(self, request: CaptureRequest) -> CapturePlan:
+        """Ask NCCL for a log a process; what the user has set is kept, and said."""
+        if request.device == "cpu":
+            return CapturePlan()
+        folder = request.run_dir / "artifacts" / self.name
+        wanted = _wanted({**_OPTIONS, **request.options}, str(folder / "nccl.%h.%p.log"))
+        return keeping_the_users(self.name, wanted, bool(request.options.get("override")))
+
+    def recognise(self, path: Path, head: bytes) -> bool:
+        """A line of NCCL or of PyTorch's NCCL watchdog, anywhere in the head."""
+        if any(mark in head for mark in _MARKS):
+            return not head.startswith((b"{", b"\x80"))
+        return head.startswith((b"NCCL WARN ", b"NCCL INFO "))
+
+    def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
+        """Rows of all files; they are read together, since ranks are known only by each other."""
+        from harness_collectors.nccl_log.resolve import resolve
+        from harness_collectors.nccl_log.rows import all_batches
+        from harness_collectors.nccl_log.state import Evidence
+
+        evidence = Evidence()
+        for path in sorted(files):
+            read_log(evidence, path, context.root)
+        recorded = recorded_ranks(context.root)
+        resolution = resolve(evidence, recorded, planned_world(context.run))
+        yield from all_batches(evidence, resolution)
+
+
+def _wanted(options: Mapping[str, Any], file: str) -> dict[str, str]:
+    env = {
+        "NCCL_DEBUG": str(options.get("level", "INFO")),
+        "NCCL_DEBUG_SUBSYS": str(options.get("subsystems", SUBSYSTEMS)),
+        "NCCL_DEBUG_FILE": file,
+    }
+    if options.get("stamps", True):
+        # From 2.26.2 on; older versions take no notice. NCCL turns underscores into spaces.
+        env["NCCL_DEBUG_TIMESTAMP_FORMAT"] = "[%s.%6f]_"
+        env["NCCL_DEBUG_TIMESTAMP_LEVELS"] = "VERSION,WARN,INFO"
+    return env
+
+
+def read_log(evidence: Any, path: Path, root: Path) -> None:
+    """Read one file into `evidence`; never raises for what the file holds."""
+    from harness_collectors.nccl_log.scan import Scanner
+    from harness_collectors.nccl_log.state import LogFile
+    from harness_collectors.nccl_log.stream import Intake
+
+    intake = Intake(path)
+    file = LogFile(relative_name(path, root), str(path.parent), intake)
+    evidence.files.append(file)
+    scanner = Scanner(evidence, file)
+    for block in intake.blocks():
+        if intake.unterminated:
+            scanner.scan_cut(block)
+        else:
+            scanner.scan(block)
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """The file's name as `collection` has it: relative to where evidence was looked for."""
+    try:
+        return str(path.resolve().relative_to(root.resolve()))
+    except ValueError:
+        return path.name
+
+
+def planned_world(run: Mapping[str, Any]) -> int | None:
+    """The number of ranks that run.json speaks of; None: it does not."""
+    size = run.get("world_size")
+    if isinstance(size, int):
+        return size
+    try:
+        parallel = run["spec"]["parallel"]
+        return int(parallel["tp"]) * int(parallel["pp"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def recorded_ranks(root: Path) -> dict[tuple[str, int], int]:
+    """Global ranks by (host, pid) as the ranks of our own runs recorded them (docs/spool.md)."""
+    ranks: dict[tuple[str, int], int] = {}
+    for meta in sorted((root / "spans").glob("rank-*.meta.jsonl")):
+        try:
+            with meta.open("rb") as stream:
+                start = json.loads(stream.readline(1 << 16))
+            host = str(start["host"]).partition(".")[0]
+            ranks[(host, int(start["pid"]))] = int(start["rank"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return ranks
+
+
+COLLECTOR = NcclLog()

@@ -1,0 +1,357 @@
+"""What a line of NCCL changes in what is known: one function a kind of line.
+
+Each returns whether it could read the line; None: the line says nothing that is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from harness_collectors.nccl_log import lines
+from harness_collectors.nccl_log.lines import Record
+from harness_collectors.nccl_log.state import Comm, Evidence, LogFile, Process, Thread
+
+_ENDED: Final = ("destroyed", "aborted")
+_MAX_KEPT: Final = 16
+"""Distinct rings, trees, plugins, ... that are kept of each."""
+
+_SAFE_SETTINGS: Final = frozenset(
+    {
+        "NCCL_ALGO",
+        "NCCL_BUFFSIZE",
+        "NCCL_COLLNET_ENABLE",
+        "NCCL_COMM_BLOCKING",
+        "NCCL_CROSS_NIC",
+        "NCCL_CUMEM_ENABLE",
+        "NCCL_DEBUG",
+        "NCCL_DEBUG_SUBSYS",
+        "NCCL_DMABUF_ENABLE",
+        "NCCL_IB_DISABLE",
+        "NCCL_IB_GID_INDEX",
+        "NCCL_IB_HCA",
+        "NCCL_IB_QPS_PER_CONNECTION",
+        "NCCL_IB_SL",
+        "NCCL_IB_TC",
+        "NCCL_IB_TIMEOUT",
+        "NCCL_LAUNCH_MODE",
+        "NCCL_MAX_NCHANNELS",
+        "NCCL_MIN_NCHANNELS",
+        "NCCL_MNNVL_ENABLE",
+        "NCCL_NET",
+        "NCCL_NET_GDR_LEVEL",
+        "NCCL_NET_GDR_READ",
+        "NCCL_NSOCKS_PERTHREAD",
+        "NCCL_NTHREADS",
+        "NCCL_NVLS_ENABLE",
+        "NCCL_P2P_DISABLE",
+        "NCCL_P2P_LEVEL",
+        "NCCL_PROTO",
+        "NCCL_PXN_DISABLE",
+        "NCCL_RUNTIME_CONNECT",
+        "NCCL_SHM_DISABLE",
+        "NCCL_SOCKET_IFNAME",
+        "NCCL_SOCKET_NTHREADS",
+    }
+)
+"""Settings whose values are kept; of others only the name: a value may be a secret."""
+
+
+class Line(NamedTuple):
+    """A record and where it belongs."""
+
+    record: Record
+    text: bytes
+    process: Process
+    thread: Thread
+    file: LogFile
+    now: int | None
+    """Its own time, Unix nanoseconds."""
+    cut: bool
+    """It has no line end."""
+    called: Callable[[], Comm | None]
+    """The communicator of the thread's latest call, if that is later than its latest init."""
+
+    def current(self) -> Comm | None:
+        """The communicator that unnamed lines of the thread are about."""
+        return self.called() or self.thread.comm
+
+
+Handler = Callable[[Evidence, Line], bool | None]
+
+
+def init(evidence: Evidence, line: Line) -> bool | None:
+    """Init START and COMPLETE, Destroy and Abort COMPLETE, and `comm ... nRanks ... nNodes`."""
+    if b"comm 0x" not in line.text or b"anks " not in line.text:
+        return None
+    said = lines.parse_init(line.text)
+    if said is None:
+        return False
+    comm = _comm_of(evidence, line, said)
+    if comm is None:
+        return False
+    comm.seen_init = True
+    comm.says("rank", said.rank)
+    comm.says("nranks", said.nranks)
+    for name, value in said.facts.items():
+        comm.says(name, value)
+    if (parent := said.facts.get("parent")) is not None:
+        comm.parent = line.process.comms.get(parent, comm.parent)
+    comm.function = comm.function or said.function
+    if said.event == "complete":
+        line.file.init_complete += 1
+        _complete(evidence, line.thread, comm, said.rank)
+    if said.event is not None:
+        comm.state = said.event
+    if said.event not in _ENDED:
+        line.thread.comm = comm
+        line.thread.since_row = len(evidence.calls)
+    return said.event is not None or b" nNodes " in line.text
+
+
+def _comm_of(evidence: Evidence, line: Line, said: lines.InitLine) -> Comm | None:
+    """The communicator at that address, or a new one where the address was used again."""
+    comm = line.process.comms.get(said.pointer)
+    if comm is None or _used_again(comm, said):
+        return evidence.new_comm(line.process, said.pointer)
+    return comm
+
+
+def _used_again(comm: Comm, said: lines.InitLine) -> bool:
+    if said.event not in ("started", "complete") or not comm.seen_init:
+        return False
+    if said.event == "complete" and comm.state == "started":
+        return False
+    new = Comm(comm.process, None, -1)
+    for name, value in said.facts.items():
+        new.says(name, value)
+    if None in (new.identity, comm.identity):
+        return comm.state in _ENDED
+    return new.identity != comm.identity
+
+
+def _complete(evidence: Evidence, thread: Thread, comm: Comm, rank: int) -> None:
+    """Give a communicator whose start was not printed (up to 2.18) what its thread printed."""
+    if comm.state is not None:
+        return
+    for edge, (side, via, _device) in list(thread.edges.items()):
+        if (edge[3] if side == "receive" else edge[2]) == rank:
+            evidence.add_edge(comm, edge, side, via)
+            del thread.edges[edge]
+    if thread.channels is not None:
+        _set_channels(comm, *thread.channels)
+        thread.channels = None
+
+
+def channel(evidence: Evidence, line: Line) -> bool | None:
+    """Transports (`Channel 00/0 : 0[0] -> 1[1] via ...`) and ring maps (`Channel 00/24 : 0 1`)."""
+    if b" via " not in line.text:
+        return _ring(line)
+    match = lines.EDGE.match(line.text) or lines.COLLNET_EDGE.match(line.text)
+    via = lines.transport(match["via"]) if match else None
+    if match is None or via is None or (line.cut and not match["via"].endswith(b"/Shared")):
+        return False
+    side = (match["side"] or b"send").decode("ascii")
+    source = int(match["src"])
+    target = int(match["dst"]) if "dst" in match.re.groupindex else None
+    edge = (int(match["channel"]), (match["conn"] or b"0").decode("ascii"), source, target)
+    own = target if side == "receive" and target is not None else source
+    named = match["comm"].decode("ascii") if match.groupdict().get("comm") else None
+    comm = line.process.comms.get(named) if named else line.current()
+    if comm is not None and comm.get("rank") in (None, own):
+        evidence.add_edge(comm, edge, side, via)
+    elif len(line.thread.edges) < 65536:
+        line.thread.edges.setdefault(edge, (side, via, line.record.device))
+    return True
+
+
+def _ring(line: Line) -> bool | None:
+    match = lines.RING.match(line.text)
+    comm = line.thread.comm
+    if match is None or comm is None or line.cut:
+        return None
+    ring = b" ".join(match[2].split()).decode("ascii")
+    if len(ring) <= 1000 and len(comm.rings) < _MAX_KEPT:  # longer ones NCCL itself cuts
+        comm.rings.add(ring)
+    return True
+
+
+def trees(evidence: Evidence, line: Line) -> bool | None:
+    """`Trees [0] children->me->parent [1] ...`."""
+    comm = line.thread.comm
+    if not line.text.startswith(b"Trees [") or comm is None or line.cut:
+        return None
+    for tree in line.text.split()[2::2]:
+        if len(comm.trees) < _MAX_KEPT and tree.count(b"->") == 2:
+            comm.trees.add(tree.decode("ascii", "replace"))
+    return True
+
+
+def counts(evidence: Evidence, line: Line) -> bool | None:
+    """`24 coll channels, ...`: about the communicator that the thread is initialising."""
+    if b" coll channels, " not in line.text:
+        return None
+    match = lines.CHANNELS.match(line.text)
+    if match is None:
+        return False
+    nvls = int(match["nvls"]) if match["nvls"] else None
+    found = (int(match["coll"]), int(match["p2p"]), nvls)
+    comm = line.thread.comm
+    if comm is not None and comm.state == "started":
+        _set_channels(comm, *found)
+    else:
+        line.thread.channels = found
+    return True
+
+
+def rccl_counts(evidence: Evidence, line: Line) -> bool | None:
+    """RCCL's spelling, which names the communicator."""
+    match = lines.RCCL_CHANNELS.match(line.text)
+    if match is None:
+        return init(evidence, line)
+    comm = line.process.comms.get(match["comm"].decode("ascii"))
+    if comm is not None:
+        comm.says("nranks", int(match["nranks"]))
+        _set_channels(comm, int(match["coll"]), int(match["p2p"]), int(match["nvls"]))
+    return True
+
+
+def _set_channels(comm: Comm, coll: int, p2p: int, nvls: int | None) -> None:
+    comm.says("coll_channels", coll)
+    comm.says("p2p_channels", p2p)
+    if nvls is not None:
+        comm.says("nvls_channels", nvls)
+
+
+def timings(evidence: Evidence, line: Line) -> bool | None:
+    """`Init timings`: they name rank and size, not the communicator."""
+    if not line.text.startswith(b"Init timings"):
+        return None
+    match = lines.TIMINGS.match(line.text)
+    if match is None:
+        return False
+    rank, nranks = int(match["rank"]), int(match["nranks"])
+    total = lines.parse_seconds(match["total"])
+    comm = _timed_comm(evidence, line, rank, nranks, total)
+    if comm is None:
+        return False
+    comm.says("rank", rank)
+    comm.says("nranks", nranks)
+    comm.function = comm.function or (match["function"] or b"").decode("ascii") or None
+    comm.init_ns, comm.init_end_ns = total, line.now
+    comm.init_parts = lines.parse_parts(match["parts"])
+    return True
+
+
+def _timed_comm(evidence: Evidence, line: Line, rank: int, nranks: int, total: int) -> Comm | None:
+    def fits(comm: Comm) -> bool:
+        same = comm.get("rank") == rank and comm.nranks == nranks
+        return same and comm.init_ns in (None, total) and comm.state in (None, "complete")
+
+    if line.thread.comm is not None and fits(line.thread.comm):
+        return line.thread.comm
+    fitting = [comm for comm in line.process.all_comms if fits(comm)]
+    return fitting[0] if len(fitting) == 1 else evidence.new_comm(line.process, None)
+
+
+def banner(evidence: Evidence, line: Line) -> bool | None:
+    """`NCCL version ...`, `RCCL version ...`, and settings that NCCL repeats."""
+    if match := lines.BANNER.search(line.text):
+        found = ("NCCL", match[1].decode("ascii"), match[2].decode("ascii"))
+    elif match := lines.RCCL_BANNER.match(line.text):
+        found = ("RCCL", match[1].decode("ascii"), None)
+    else:
+        return _setting(line)
+    if line.cut:
+        return False
+    versions = line.process.versions if line.record.host else line.file.bare_versions
+    versions[found] += 1
+    return True
+
+
+def _setting(line: Line) -> bool | None:
+    match = lines.SET_BY_USER.match(line.text)
+    if match is None or line.cut:
+        return None
+    name = match[1].decode("ascii")
+    if len(line.file.settings) < 64:
+        value = match[2].decode("ascii", "replace").rstrip(".;")
+        line.file.settings[name] = value if name in _SAFE_SETTINGS else "(set)"
+    return True
+
+
+def network(evidence: Evidence, line: Line) -> bool | None:
+    """`Using network IB`."""
+    prefix = b"Using network "
+    if not line.text.startswith(prefix) or line.cut:
+        return None
+    name = line.text[len(prefix) :].strip().decode("ascii", "replace")
+    if 0 < len(name) <= 40:
+        line.process.networks[name] += 1
+    return True
+
+
+def gdr(evidence: Evidence, line: Line) -> bool | None:
+    """`NET/IB : GPU Direct RDMA Enabled for HCA 0 'mlx5_0'`."""
+    before, found, after = line.text.partition(b"GPU Direct RDMA ")
+    word, _, what = after.partition(b" for ")
+    if not found or word not in (b"Enabled", b"Disabled") or line.cut:
+        return plugin(evidence, line) if b"lugin" in before else None
+    names = line.file.gdr.setdefault(word.decode("ascii").lower(), set())
+    if len(names) < _MAX_KEPT:
+        names.add(what.partition(b" (")[0].strip()[:80].decode("ascii", "replace"))
+    return True
+
+
+def plugin(evidence: Evidence, line: Line) -> bool | None:
+    """`NET/Plugin: Loaded net plugin ...`, `TUNER/Plugin: Using ...`: those that are in use."""
+    in_use = b"Loaded" in line.text or b"Using " in line.text
+    if not in_use or b"Could not" in line.text or b"/Plugin" not in line.text:
+        return None
+    if not line.cut and len(line.file.plugins) < _MAX_KEPT:
+        line.file.plugins.add(line.text.strip()[:120].decode("ascii", "replace"))
+    return True
+
+
+def connected(evidence: Evidence, line: Line) -> bool | None:
+    """`Connected all rings, use ring PXN 0 GDR 1`."""
+    words = line.text.split()
+    comm = line.current()
+    if comm is None or b"PXN" not in words or line.cut:
+        return None
+    for name in (b"PXN", b"GDR"):
+        value = words[words.index(name) + 1 :][:1] if name in words else []
+        if value and value[0].isdigit():
+            comm.facts[name.decode("ascii").lower()] = int(value[0][:4])
+    return True
+
+
+def nvls(evidence: Evidence, line: Line) -> bool | None:
+    """`NVLS multicast support is (not) available on dev 0`."""
+    if b"multicast support is" not in line.text or line.thread.comm is None or line.cut:
+        return None
+    line.thread.comm.facts["nvls_multicast"] = b"is not available" not in line.text
+    return True
+
+
+HANDLERS: Final[dict[bytes, tuple[Handler, tuple[bytes, ...]]]] = {
+    b"comm": (rccl_counts, (b"anks",)),
+    b"nccl": (init, (b" comm 0x",)),
+    b"[Ran": (init, (b" comm 0x",)),
+    b"Init": (timings, (b"Init timings",)),
+    b"Chan": (channel, (b" : ",)),
+    b"Ring": (channel, (b" via ",)),
+    b"Coll": (channel, (b" via ",)),
+    b"Tree": (trees, (b"Trees [",)),
+    b"NCCL": (banner, (b"NCCL version ", b" set ")),
+    b"RCCL": (banner, (b"RCCL version ",)),
+    b"Usin": (network, (b"Using network ",)),
+    b"NET/": (gdr, (b"GPU Direct RDMA ", b"Plugin")),
+    b"GPU ": (gdr, (b"GPU Direct RDMA ",)),
+    b"TUNE": (plugin, (b"Plugin",)),
+    b"PROF": (plugin, (b"Plugin",)),
+    b"Conn": (connected, (b" PXN ",)),
+    b"NVLS": (nvls, (b"multicast support",)),
+}
+"""By the first four bytes of the text; and the words of which the line holds one if it matters.
+A text that starts with a digit goes to `counts`."""

@@ -1,0 +1,316 @@
+"""The grammar of NCCL's and RCCL's debug lines, versions 2.4 to 2.30, and of PyTorch's watchdog.
+
+Taken from the print statements of the tagged sources and from real logs. A pattern accepts only
+what is whole: a number counts where something after it shows that it was not cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from harness_collectors.nccl_log.block import MIDDLE_MARK
+
+_MARK: Final = re.compile(rb"NCCL (INFO|WARN) ")
+_PREFIX: Final = re.compile(
+    rb"(?:(?P<host>[!-9;-~]{1,128}):(?P<pid>\d{1,10}):(?P<tid>\d{1,10}) )?"
+    rb"(?:\[(?P<dev>\d{1,4})\] )?(?:[!-~]{1,128}:\d{1,6} )?(?:\([!-~]{1,128}\) )?$"
+)
+"""`host:pid:tid [cudaDev] [file:line [(function)]] `; cudaDev is no rank."""
+_PLAIN: Final = re.compile(
+    rb"([!-9;-~]{1,128}):(\d{1,10}):(\d{1,10}) \[(\d{1,4})\] NCCL (INFO) ([ -~]*)$"
+)
+"""The usual line: nothing before its prefix, and nothing behind it but its own text."""
+_COLOUR: Final = re.compile(rb"\x1b\[[0-9;]{0,16}m")
+_PREFIX_BYTES: Final = 512
+MAX_TEXT_BYTES: Final = 4096
+"""NCCL cuts a line at 1024 bytes; what stands behind is another's."""
+
+CUT_PREFIX: Final = re.compile(
+    rb"([!-9;-~]+):(\d{1,10}):(\d{1,10})(?: \[\d*\]?(?: N?C?C?L?)?)?\s*$"
+)
+"""A line that ends inside its prefix."""
+
+CALL: Final = re.compile(
+    rb"(?P<op>\w{1,30}):"
+    + MIDDLE_MARK
+    + rb" count (?P<count>\d{1,18}) datatype (?P<datatype>\d{1,2})"
+    rb" op (?P<redop>\d{1,10}) root (?P<root>\d{1,7}) comm (?P<comm>0x[0-9a-f]{1,16})"
+    rb" \[nranks=(?P<nranks>\d{1,7})\] stream (?:0x[0-9a-f]{1,16}|\(nil\))"
+    rb"(?: task \d+ globalrank (?P<globalrank>\d{1,7})\b)?"
+)
+"""A collective call (subsystem COLL), opCount and buffers taken out (see nccl_block). opCount is
+no sequence: it stays 0 without network."""
+
+INIT: Final = re.compile(
+    rb"(?:(?P<function>\w{1,64}) )?comm (?P<comm>0x[0-9a-f]{1,16}) rank (?P<rank>\d{1,7})"
+    rb" n[rR]anks (?P<nranks>\d{1,7}) (?P<rest>.*)"
+)
+"""Any line of a communicator's life; `rest` holds pairs of names and values, then the event."""
+
+_PAIR: Final = re.compile(rb"(\w+) (-?[0-9a-fx]+)(?=[ -]|$)")
+_EVENT: Final = re.compile(rb"- ?(?:Init (START|COMPLETE)|(Destroy|Abort) COMPLETE|(COMPLETE))\s*$")
+_LAST_PAIR_WHOLE: Final = re.compile(rb"MNNVL \d\s*$")
+_EVENTS: Final = {
+    b"START": "started",
+    b"COMPLETE": "complete",
+    b"Destroy": "destroyed",
+    b"Abort": "aborted",
+}
+
+CHANNELS: Final = re.compile(
+    rb"(?P<coll>\d{1,4}) coll channels, (?:\d+ collnet channels, )?"
+    rb"(?:(?P<nvls>\d{1,4}) nvls channels, )?(?P<p2p>\d{1,4}) p2p channels, "
+    rb"\d+ p2p channels per peer"
+)
+"""The number of collnet channels is not read: from 2.21.5 on it repeats that of channels."""
+
+RCCL_CHANNELS: Final = re.compile(
+    rb"comm:(?P<comm>0x[0-9a-f]{1,16}), nRanks:(?P<nranks>\d{1,7}), nNodes:\d+, coll channels:"
+    rb"(?P<coll>\d{1,4}) collnet channels:\d+, nvls channels:(?P<nvls>\d{1,4}), "
+    rb"p2p channels:(?P<p2p>\d{1,4}), "
+)
+
+TIMINGS: Final = re.compile(
+    rb"Init timings(?: - (?P<function>\w+))?: rank (?P<rank>\d{1,7}) nranks (?P<nranks>\d{1,7})"
+    rb" total (?P<total>\d{1,7}\.\d{2,6}) \((?P<parts>[^)]*)\)"
+)
+_PART: Final = re.compile(rb"(\w+) (-?\d{1,7}\.\d{2,6})(?:, |$)")
+
+EDGE: Final = re.compile(
+    rb"(?:Channel|Ring) (?P<channel>\d{1,4})(?:/(?P<conn>\d+))? : (?P<src>\d{1,7})(?:\[\w+\])? -> "
+    rb"(?P<dst>\d{1,7})(?:\[\w+\])? (?:\[(?P<side>send|receive)\] )?via (?P<via>.+?)"
+    rb"(?: comm (?P<comm>0x[0-9a-f]{1,16}) nRanks \d+)?\s*$"
+)
+COLLNET_EDGE: Final = re.compile(
+    rb"Coll(?:Net)? (?P<channel>\d{1,4})(?:/(?P<conn>\d+))? : (?P<src>\d{1,7}) "
+    rb"\[(?P<side>send|receive)\] via (?P<via>COLLNET/.+?)\s*$"
+)
+_NET: Final = re.compile(
+    rb"(NET|COLLNET)/([A-Za-z][\w .+-]*?)/\d+(?:\(\d+\))?((?:/GDRDMA)?(?:\(PCI\))?(?:/Shared)?)$"
+)
+_LOCAL: Final = re.compile(
+    rb"(P2P/(?:direct pointer|IPC|CUMEM|MNNVL|common device)(?:/read)?(?:/CE)?"
+    rb"|SHM/(?:direct|CE)(?:/(?:direct|CE))?|direct shared memory)$"
+)
+_INDIRECT: Final = re.compile(rb"P2P/indirect/\d+\[\w+\](/read)?$")
+
+RING: Final = re.compile(rb"Channel \d+/(\d+) : +(\d+(?: +\d+)*)\s*$")
+"""A ring map; easily taken for a transport line."""
+
+TUNING: Final = re.compile(
+    rb"(?:(?P<op>\w+): )?(?P<bytes>\d{1,18}) Bytes -> Algo (?P<algo>\w+) proto (?P<proto>\w+)"
+    rb"(?: time (?P<time>\d{1,12}(?:\.\d{1,9})?))?"
+    rb"(?: channel\{Lo\.\.Hi\}=\{(?P<low>\d{1,4})\.\.(?P<high>\d{1,4})\})?\s*$"
+)
+SYMMETRIC_TUNING: Final = re.compile(
+    rb"(?P<op>\w+) \[Symmetric\]: (?P<bytes>\d{1,18}) Bytes -> Kernel (?P<kernel>\w+)"
+    rb" nchannels (?P<channels>\d{1,4}) nthreads \d+"
+)
+COPY_TUNING: Final = re.compile(
+    rb"(?P<op>\w+) \[(?P<kind>Copy Engine|Hierarchical CE)\]: (?P<bytes>\d{1,18}) Bytes -> "
+    rb"(?:cudaMemcpy|RMA proxy)"
+)
+
+BANNER: Final = re.compile(
+    rb"(?:^|[\s>:])NCCL version (\d\.\d{1,2}\.\d{1,2})\+cuda(\d{1,2}\.\d{1,2})\s*$"
+)
+"""Also in 2.4 to 2.21, where rank 0's process prints it bare. An exception's text is no banner."""
+RCCL_BANNER: Final = re.compile(rb"RCCL version ?:? (\d\.\d{1,2}\.\d{1,2})(?:[-+ ]|\s*$)")
+SET_BY_USER: Final = re.compile(rb"(NCCL_[A-Z0-9_]{1,60}) set (?:by environment )?to (\S{1,80})")
+
+ALGORITHMS: Final = ("TREE", "RING", "COLLNET_DIRECT", "COLLNET_CHAIN", "NVLS", "NVLS_TREE", "PAT")
+PROTOCOLS: Final = ("LL", "LL128", "SIMPLE")
+
+OPS: Final = {
+    "AllReduce": "all_reduce",
+    "AllReduceWithBias": "all_reduce",
+    "AllGather": "all_gather",
+    "ReduceScatter": "reduce_scatter",
+    "Broadcast": "broadcast",
+    "Bcast": "broadcast",
+    "Reduce": "reduce",
+    "AlltoAll": "all_to_all",
+    "AllToAll": "all_to_all",
+    "AllToAllv": "all_to_all",
+    "Gather": "gather",
+    "Scatter": "scatter",
+    "Send": "send",
+    "Recv": "recv",
+    "SendRecv": "send_recv",
+}
+SCALED_OPS: Final = frozenset({"all_gather", "reduce_scatter", "all_to_all", "gather", "scatter"})
+"""Their count is one rank's share; the message of nccl-tests is that of all ranks."""
+
+DATATYPES: Final = (
+    ("int8", 1),
+    ("uint8", 1),
+    ("int32", 4),
+    ("uint32", 4),
+    ("int64", 8),
+    ("uint64", 8),
+    ("float16", 2),
+    ("float32", 4),
+    ("float64", 8),
+    ("bfloat16", 2),
+    ("float8_e4m3fn", 1),
+    ("float8_e5m2", 1),
+)
+"""ncclDataType_t: torch's name and bytes an element."""
+
+
+class Record(NamedTuple):
+    """One line of NCCL: who printed it, and its text. Unknown parts of the prefix are None."""
+
+    host: str | None
+    pid: int | None
+    tid: int | None
+    device: int | None
+    level: bytes
+    text: bytes
+    start: int
+    """Where its prefix begins in the line."""
+
+
+def records(line: bytes) -> Iterator[Record]:
+    """The records in a line: one, or several where line ends were lost."""
+    plain = _PLAIN.match(line)
+    if plain is not None and len(plain[6]) <= MAX_TEXT_BYTES and not _MARK.search(plain[6]):
+        host, pid, tid, device, level, text = plain.groups()
+        yield Record(host.decode("ascii"), int(pid), int(tid), int(device), level, text, 0)
+        return
+    if b"\x1b" in line:
+        line = _COLOUR.sub(b"", line)
+    marks = list(_MARK.finditer(line))
+    prefixes = []
+    behind = 0
+    for mark in marks:
+        window = max(behind, mark.start() - _PREFIX_BYTES)
+        prefix = _PREFIX.search(line[window : mark.start()])
+        prefixes.append((window + prefix.start() if prefix else mark.start(), prefix))
+        behind = mark.end()
+    for index, mark in enumerate(marks):
+        start, prefix = prefixes[index]
+        end = prefixes[index + 1][0] if index + 1 < len(marks) else len(line)
+        host, pid, tid, device = prefix.group("host", "pid", "tid", "dev") if prefix else [None] * 4
+        yield Record(
+            host.decode("ascii") if host else None,
+            int(pid) if pid else None,
+            int(tid) if tid else None,
+            int(device) if device else None,
+            mark[1],
+            line[mark.end() : min(end, mark.end() + MAX_TEXT_BYTES)].rstrip(b"\r"),
+            start,
+        )
+
+
+@dataclass(frozen=True)
+class InitLine:
+    """What a line of a communicator's life says. `event` is None where the line was cut."""
+
+    pointer: str
+    rank: int
+    nranks: int
+    function: str | None
+    event: str | None
+    facts: dict[str, str]
+
+
+def parse_init(text: bytes) -> InitLine | None:
+    """Read an init, destroy or abort line of any version; None: it is none."""
+    match = INIT.search(text)
+    if match is None:
+        return None
+    rest = match["rest"]
+    event = _EVENT.search(rest)
+    pairs = _PAIR.findall(rest)
+    if event is None and _LAST_PAIR_WHOLE.search(rest) is None:
+        pairs = pairs[:-1]  # its value may be cut
+    word = next((group for group in event.groups() if group), b"") if event else b""
+    return InitLine(
+        pointer=match["comm"].decode("ascii"),
+        rank=int(match["rank"]),
+        nranks=int(match["nranks"]),
+        function=match["function"].decode("ascii") if match["function"] else None,
+        event=_EVENTS.get(word),
+        facts={name.decode("ascii"): value.decode("ascii") for name, value in pairs},
+    )
+
+
+def transport(via: bytes) -> str | None:
+    """A transport's name without device and proxy numbers; None: unknown or cut."""
+    if match := _NET.match(via):
+        return b"/".join(match.group(1, 2)).decode("ascii") + match[3].decode("ascii")
+    if _LOCAL.match(via):
+        return via.decode("ascii")
+    if match := _INDIRECT.match(via):
+        return "P2P/indirect" + (match[1] or b"").decode("ascii")
+    return None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An algorithm and protocol that NCCL chose. `model_us` is its estimate (old versions)."""
+
+    op: str | None
+    bytes: int
+    algo: str
+    proto: str | None
+    channels: int | None
+    model_us: float | None
+
+
+def parse_choice(text: bytes) -> Choice | None:
+    """Read a TUNING decision in any of its spellings; None: it is none, or cut."""
+    if match := TUNING.match(text):
+        return _plain_choice(match)
+    if match := SYMMETRIC_TUNING.match(text):
+        algo, proto, channels = match["kernel"].decode("ascii"), "SYMMETRIC", int(match["channels"])
+    elif match := COPY_TUNING.match(text):
+        algo, proto, channels = match["kind"].decode("ascii").upper().replace(" ", "_"), None, None
+    else:
+        return None
+    op = _op(match["op"])
+    return Choice(op, int(match["bytes"]), algo, proto, channels, None) if op else None
+
+
+def _plain_choice(match: re.Match[bytes]) -> Choice | None:
+    algo = _name(match["algo"], ALGORITHMS)
+    proto = _name(match["proto"], PROTOCOLS)
+    op = _op(match["op"]) if match["op"] else None
+    numbered = match["algo"].isdigit()
+    whole = match["time"] if numbered else match["high"]
+    if algo is None or proto is None or whole is None or (match["op"] and op is None):
+        return None
+    channels = None
+    if match["high"]:
+        channels = int(match["high"]) - int(match["low"]) + 1
+        if channels < 1:
+            return None
+    model = float(match["time"]) if match["time"] else None
+    return Choice(op, int(match["bytes"]), algo, proto, channels, model)
+
+
+def _name(text: bytes, names: tuple[str, ...]) -> str | None:
+    if text.isdigit():
+        return names[int(text)] if int(text) < len(names) else None
+    name = text.decode("ascii", "replace").upper()
+    return name if name in names else None
+
+
+def _op(text: bytes) -> str | None:
+    return OPS.get(text.decode("ascii", "replace"))
+
+
+def parse_seconds(text: bytes) -> int:
+    """Decimal seconds in nanoseconds, exactly."""
+    whole, _, fraction = text.lstrip(b"-").partition(b".")
+    value = int(whole) * 1_000_000_000 + int(fraction.ljust(9, b"0"))
+    return -value if text.startswith(b"-") else value
+
+
+def parse_parts(text: bytes) -> dict[str, int]:
+    """`kernels 0.18, bootstrap 1.60, ...` in nanoseconds by name."""
+    return {name.decode("ascii"): parse_seconds(value) for name, value in _PART.findall(text)}

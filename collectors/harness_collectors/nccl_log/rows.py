@@ -1,0 +1,330 @@
+"""NCCL evidence as table rows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from harness_collectors.nccl_log.calls import call_batches
+from harness_collectors.nccl_log.resolve import Resolution
+from harness_collectors.nccl_log.state import Comm, Evidence, LogFile, Process, agreed
+from harness_collectors.text_evidence import batch
+from harness_schemas.spi import Batch
+
+SOURCE: Final = "nccl_log"
+_ANCHOR_WIDTH_NS: Final = 1_000
+"""Resolution of the stamps that our own capture asks for."""
+
+Version = tuple[str | None, str | None, str | None]
+"""Library, version, CUDA version."""
+
+
+def all_batches(evidence: Evidence, resolution: Resolution) -> Iterator[Batch]:
+    """Every table's rows, in the order in which the evidence was read."""
+    tables = (
+        ("clock_anchors", anchor_rows(evidence)),  # first: the times of others rest on them
+        ("nccl_comms", comm_rows(evidence)),
+        ("nccl_tuning", tuning_rows(evidence)),
+        ("spans", span_rows(evidence)),
+        ("nccl_events", event_rows(evidence)),
+    )
+    for table, rows in tables:
+        if rows:
+            yield batch(table, rows)
+    yield from call_batches(evidence, resolution, SOURCE)
+    rows = [collection_row(file, evidence, resolution) for file in evidence.files]
+    if rows:
+        yield batch("collection", rows)
+
+
+def _json(value: Any) -> str | None:
+    return json.dumps(value, sort_keys=True) if value else None
+
+
+# -- communicators ---------------------------------------------------------------------------
+
+
+def comm_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """A row a communicator; for a process without one a row with what is known of it."""
+    rows = []
+    for process in evidence.processes.values():
+        version = _version(process)
+        kept = [comm for comm in process.all_comms if _is_kept(comm)]
+        rows += [_comm_row(comm, version) for comm in kept]
+        strays = _stray_row(process, version, bool(kept))
+        if strays is not None:
+            rows.append(strays)
+    return rows
+
+
+def _is_kept(comm: Comm) -> bool:
+    """Whether it is real: in a process with init lines, an address without one may be garbled."""
+    return (
+        comm.seen_init
+        or comm.pointer is None
+        or not any(other.seen_init for other in comm.process.all_comms)
+    )
+
+
+def _version(process: Process) -> Version:
+    """The process's own banner, else the only one of its files."""
+    own = agreed(process.versions)
+    if own is None and not process.versions:
+        shared: Counter[tuple[str, str, str | None]] = Counter()
+        for file in process.files:
+            shared.update(file.bare_versions)
+            for other in file.processes:
+                shared.update(other.versions)
+        own = next(iter(shared)) if len(shared) == 1 else None
+    return own or (None, None, None)
+
+
+def _comm_row(comm: Comm, version: Version) -> dict[str, Any]:
+    library, number, cuda = version
+    nodes = comm.get("nNodes")
+    attrs = {
+        "library": library,
+        "cuda": cuda,
+        "function": comm.function,
+        "network": agreed(comm.process.networks),
+        "nvml_dev": comm.get("nvmlDev"),
+        "nnodes": int(nodes) if nodes and nodes.isdigit() else None,
+        "split_count": comm.get("splitCount") or comm.get("childCount"),
+        "color": comm.get("color"),
+        "key": comm.get("key"),
+        "group": comm.group,
+        "rings": sorted(comm.rings),
+        "trees": sorted(comm.trees),
+        "init_parts_ns": comm.init_parts,
+        **comm.facts,
+    }
+    device = comm.get("cudaDev")
+    return {
+        "rank": comm.global_rank,
+        "host": comm.process.host,
+        "pid": comm.process.pid,
+        "comm": comm.pointer,
+        "comm_id": comm.get("commId"),
+        "comm_rank": comm.rank,
+        "nranks": comm.nranks,
+        "cuda_dev": int(device) if device and device.isdigit() else None,
+        "bus_id": comm.get("busId"),
+        "nccl_version": number,
+        "coll_channels": comm.get("coll_channels"),
+        "p2p_channels": comm.get("p2p_channels"),
+        "nvls_channels": comm.get("nvls_channels"),
+        "transports": _json(dict(comm.owned)),
+        "parent": comm.get("parent"),
+        "init_ns": comm.init_ns,
+        "state": comm.state,
+        "attrs": _json(
+            {name: value for name, value in attrs.items() if value not in (None, [], {})}
+        ),
+    }
+
+
+def _stray_row(process: Process, version: Version, has_comms: bool) -> dict[str, Any] | None:
+    """What a process printed that belongs to no communicator that is known."""
+    library, number, cuda = version
+    found = {t.channels for t in process.threads.values() if t.channels is not None}
+    if not process.stray_edges and not found and (has_comms or number is None):
+        return None
+    coll, p2p, nvls = next(iter(found)) if len(found) == 1 else (None, None, None)
+    attrs = {"library": library, "cuda": cuda, "network": agreed(process.networks)}
+    return {
+        "rank": process.rank,
+        "host": process.host,
+        "pid": process.pid,
+        "nccl_version": number,
+        "coll_channels": coll,
+        "p2p_channels": p2p,
+        "nvls_channels": nvls,
+        "transports": _json(dict(process.stray_edges)),
+        "attrs": _json({name: value for name, value in attrs.items() if value}),
+    }
+
+
+# -- choices, initialisations, events -----------------------------------------------------------
+
+
+def tuning_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """A row a choice and communicator, with how often it was printed."""
+    choices = list(evidence.choices)
+    processes = list(evidence.processes.values())
+    rows: list[dict[str, Any]] = []
+    for (owner, number, index), count in evidence.choice_counts.items():
+        comm = evidence.comms[number] if number >= 0 else None
+        choice = choices[index]
+        rows.append(
+            {
+                "rank": comm.global_rank if comm else processes[owner].rank,
+                "comm": comm.pointer if comm else None,
+                "op": choice.op,
+                "bytes": choice.bytes,
+                "algo": choice.algo,
+                "proto": choice.proto,
+                "channels": choice.channels,
+                "model_us": choice.model_us,
+                "count": count,
+            }
+        )
+    return rows
+
+
+def span_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Initialisations as spans; their ends are known only where lines carry a time."""
+    rows: list[dict[str, Any]] = []
+    for comm in evidence.comms:
+        if comm.init_ns is None or not _is_kept(comm):
+            continue
+        end = comm.init_end_ns
+        start = end - comm.init_ns if end is not None else None
+        attrs = {
+            "duration_ns": comm.init_ns,
+            "comm": comm.pointer,
+            "group": comm.group,
+            "comm_rank": comm.rank,
+            "nranks": comm.nranks,
+            "parts_ns": comm.init_parts,
+        }
+        rows.append(
+            {
+                "rank": comm.global_rank,
+                "phase": "startup",
+                "span_id": len(rows) + 1,
+                "source": SOURCE,
+                "timeline": "host",
+                "name": comm.function or "NCCL init",
+                "category": "phase",
+                "start_ns": start,
+                "end_ns": end,
+                "raw_start_ns": start,
+                "complete": True,
+                "attrs": json.dumps(attrs, sort_keys=True),
+            }
+        )
+    return rows
+
+
+def event_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Warnings and watchdog lines, in the order of lines."""
+    return [
+        {
+            "rank": event.rank if event.process is None else event.process.rank,
+            "host": event.process.host if event.process else None,
+            "pid": event.process.pid if event.process else None,
+            "ts_ns": event.ts_ns,
+            "severity": event.severity,
+            "kind": event.kind,
+            "text": event.text,
+            "attrs": _json(event.attrs),
+            "source": SOURCE,
+        }
+        for event in evidence.events
+    ]
+
+
+def anchor_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Stamps are Unix time already: the clock's anchor maps it to itself."""
+    return [
+        {
+            "source": SOURCE,
+            "rank": process.rank,
+            "host": process.host,
+            "raw_ns": process.first_ns,
+            "wall_ns": process.first_ns,
+            "width_ns": _ANCHOR_WIDTH_NS,
+        }
+        for process in evidence.processes.values()
+        if process.first_ns is not None and process.rank is not None
+    ]
+
+
+# -- how the collection fared -------------------------------------------------------------------
+
+
+def collection_row(file: LogFile, evidence: Evidence, resolution: Resolution) -> dict[str, Any]:
+    """A row a file: its state, and in `detail` what was counted in it."""
+    calls: Counter[str] = Counter()
+    garbled = 0
+    for number, kind in enumerate(evidence.kinds):
+        if kind.file is file and number in resolution.rejected:
+            garbled += resolution.calls[number]
+        elif kind.file is file:
+            calls[kind.op_name] += resolution.calls[number]
+    unreadable = file.unreadable + file.intake.overlong + garbled
+    records = file.records + calls.total()
+    state, reason = _state(file, records, unreadable)
+    hosts = {process.host for process in file.processes} - {None}
+    ranks = {process.rank for process in file.processes if process.pid is not None}
+    return {
+        "collector": SOURCE,
+        "host": next(iter(hosts)) if len(hosts) == 1 else None,
+        "rank": next(iter(ranks)) if len(ranks) == 1 else None,
+        "state": state,
+        "reason": reason,
+        "bytes": file.intake.stored_bytes,
+        "records": records,
+        "dropped": file.dropped,
+        "unreadable": unreadable,
+        "detail": json.dumps(_detail(file, calls, resolution), sort_keys=True),
+    }
+
+
+def _state(file: LogFile, records: int, unreadable: int) -> tuple[str, str | None]:
+    if not file.lines:
+        return "failed", f"{file.name}: {file.intake.ended or 'it is empty'}"
+    problems = []
+    if not records:
+        problems.append(
+            "no whole line about communicators, transports or calls "
+            "(set NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,GRAPH,COLL,TUNING)"
+        )
+    if unreadable:
+        problems.append(f"{unreadable} of its lines torn or interleaved")
+    if file.dropped:
+        problems.append(f"{file.dropped} records beyond the limits")
+    if file.intake.ended:
+        problems.append(file.intake.ended)
+    if not problems:
+        return "ok", None
+    return "degraded", f"{file.name}: " + ", ".join(problems)
+
+
+def _detail(file: LogFile, calls: Counter[str], resolution: Resolution) -> dict[str, Any]:
+    """Versions and counts of a file. NULL is unknown, as everywhere."""
+    comms = [comm for process in file.processes for comm in process.all_comms if _is_kept(comm)]
+    versions = {_version(process) for process in file.processes}
+    versions |= set(file.bare_versions)
+    known = {version for version in versions if version[1] is not None}
+    edges: Counter[str] = Counter()
+    for process in file.processes:
+        edges.update(process.stray_edges)
+    for comm in comms:
+        edges.update(comm.owned)
+    return {
+        "file": file.name,
+        "lines": file.lines,
+        "library": _only(version[0] for version in known),
+        "nccl_version": _only(version[1] for version in known),
+        "cuda": _only(version[2] for version in known),
+        "nranks": max((comm.nranks or 0 for comm in comms), default=0) or None,
+        "init_complete": file.init_complete,
+        "calls": dict(calls),
+        "tuning": file.choices,
+        "warnings": file.warnings,
+        "transports": dict(edges),
+        "networks": sorted({name for process in file.processes for name in process.networks}),
+        "plugins": sorted(file.plugins),
+        "gdr": {name: sorted(found) for name, found in file.gdr.items()},
+        "settings": file.settings,
+        "ranks_from": resolution.rank_source.get(file.folder),
+        "unterminated": file.intake.unterminated,
+    }
+
+
+def _only(values: Iterable[str | None]) -> str | None:
+    found = set(values)
+    return next(iter(found)) if len(found) == 1 else None

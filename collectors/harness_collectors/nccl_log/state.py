@@ -1,0 +1,331 @@
+"""What has been learnt from NCCL logs so far: processes, communicators, calls and choices."""
+
+from __future__ import annotations
+
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from harness_collectors.nccl_log.lines import Choice
+from harness_collectors.nccl_log.stream import Intake
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_THINGS: Final = 100_000
+"""Processes, communicators and kinds of calls that are kept; real logs have thousands at most."""
+MAX_EDGES: Final = 2_000_000
+MAX_EVENTS: Final = 10_000
+_SPILL_ROWS: Final = 1 << 20
+
+NO_CHOICE: Final = -1
+NO_TIME: Final = -1
+
+_SURE: Final = 3
+"""A value that lines contradict counts only with this many times their votes."""
+
+
+def agreed(votes: Counter[Any]) -> Any:
+    """The value that lines agree on; None where they contradict each other, or none says it."""
+    if len(votes) <= 1:
+        return next(iter(votes), None)
+    (best, count), *_ = votes.most_common(1)
+    return best if count >= _SURE * (votes.total() - count) else None
+
+
+Edge = tuple[int, str, int | None, int | None]
+"""Channel, connector, source and destination (ranks in the communicator)."""
+
+
+@dataclass(eq=False)
+class Comm:
+    """A communicator as one process sees it. `votes` collects what lines say, by name."""
+
+    process: Process
+    pointer: str | None
+    order: int
+    votes: dict[str, Counter[Any]] = field(default_factory=dict)
+    seen_init: bool = False
+    state: str | None = None
+    function: str | None = None
+    parent: Comm | None = None
+    init_ns: int | None = None
+    init_end_ns: int | None = None
+    init_parts: dict[str, int] = field(default_factory=dict)
+    edges: dict[Edge, tuple[str, str]] = field(default_factory=dict)
+    """The side that printed an edge (send or receive) and its transport."""
+    rings: set[str] = field(default_factory=set)
+    trees: set[str] = field(default_factory=set)
+    facts: dict[str, Any] = field(default_factory=dict)
+    # What the resolution adds:
+    global_rank: int | None = None
+    members: tuple[int, ...] | None = None
+    group: str | None = None
+    owned: Counter[str] = field(default_factory=Counter)
+    """Edges by transport, each counted in one communicator only."""
+    group_edges: dict[Edge, str] = field(default_factory=dict)
+    """Transports of all edges that any rank of the group printed."""
+
+    def says(self, name: str, value: Any) -> None:
+        """A line says that `name` is `value`."""
+        self.votes.setdefault(name, Counter())[value] += 1
+
+    def get(self, name: str) -> Any:
+        """What lines agree on; None: unknown."""
+        votes = self.votes.get(name)
+        return agreed(votes) if votes else None
+
+    @property
+    def rank(self) -> int | None:
+        """Rank in the communicator."""
+        rank, nranks = self.get("rank"), self.nranks
+        if rank is None or (nranks is not None and rank >= nranks):
+            return None
+        return int(rank)
+
+    @property
+    def nranks(self) -> int | None:
+        """Size of the communicator: init lines, else what its calls say."""
+        value = self.get("nranks") if "nranks" in self.votes else self.get("call_nranks")
+        return int(value) if value else None
+
+    @property
+    def identity(self) -> tuple[Any, ...] | None:
+        """What tells it from another at the same address; None: not printed."""
+        if (comm_id := self.get("commId")) is not None:
+            return ("id", comm_id)
+        parent, color = self.get("parent"), self.get("color")
+        if parent is None or color is None:
+            return None
+        return ("split", parent, self.get("splitCount") or self.get("childCount"), color)
+
+
+@dataclass(eq=False)
+class Thread:
+    """A thread of a process: which communicator its unnamed lines are about."""
+
+    slot: int
+    comm: Comm | None = None
+    since_row: int = 0
+    """Calls from this row on are later than `comm`."""
+    edges: dict[Edge, tuple[str, str, int | None]] = field(default_factory=dict)
+    """Edges whose communicator is not known yet: side, transport, CUDA device."""
+    channels: tuple[int, int, int | None] | None = None
+
+
+@dataclass(eq=False)
+class Process:
+    """One process that printed lines. `host` and `pid` are None where lines have no prefix."""
+
+    folder: str
+    host: str | None
+    pid: int | None
+    order: int
+    comms: dict[str, Comm] = field(default_factory=dict)
+    all_comms: list[Comm] = field(default_factory=list)
+    threads: dict[int | None, Thread] = field(default_factory=dict)
+    versions: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
+    """(library, version, CUDA version)."""
+    networks: Counter[str] = field(default_factory=Counter)
+    files: list[LogFile] = field(default_factory=list)
+    first_ns: int | None = None
+    rank: int | None = None
+    """Global rank, where the process has one."""
+    stray_edges: Counter[str] = field(default_factory=Counter)
+    """Edges by transport whose communicator is not known."""
+
+
+@dataclass(eq=False)
+class LogFile:
+    """One file: what was counted in it."""
+
+    name: str
+    folder: str
+    intake: Intake
+    lines: int = 0
+    records: int = 0
+    """Lines that became knowledge."""
+    unreadable: int = 0
+    dropped: int = 0
+    """Records beyond a limit."""
+    init_complete: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    choices: int = 0
+    warnings: int = 0
+    bare_versions: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
+    processes: list[Process] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
+    plugins: set[str] = field(default_factory=set)
+    gdr: dict[str, set[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CallKind:
+    """What calls that differ only in buffers and size have in common."""
+
+    file: LogFile
+    comm: Comm
+    slot: int
+    op: str
+    op_name: str
+    dtype: str
+    element_bytes: int
+    root: int
+    nranks: int
+    globalrank: int | None
+
+    def message_bytes(self, count: int) -> int:
+        """What TUNING prints for `count` elements."""
+        return count * self.element_bytes
+
+
+@dataclass(frozen=True)
+class Event:
+    """A warning or watchdog line."""
+
+    process: Process | None
+    rank: int | None
+    ts_ns: int | None
+    severity: str
+    kind: str
+    text: str
+    attrs: dict[str, Any]
+
+
+class CallLog:
+    """Calls in the order of lines: kind, element count, choice and time, 24 bytes a call.
+
+    Beyond a million calls they go to a temporary file; `chunks` gives all of them back, as often
+    as asked.
+    """
+
+    def __init__(self, spill_rows: int = _SPILL_ROWS) -> None:
+        self.base = 0
+        self._spill_rows = spill_rows
+        self._spilt: BinaryIO | None = None
+        self._sizes: list[int] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self.kinds = array("i")
+        self.counts = array("q")
+        self.choices = array("i")
+        self.times = array("q")
+
+    def __len__(self) -> int:
+        return self.base + len(self.kinds)
+
+    def extend(self, kinds: np.ndarray, counts: np.ndarray, times: np.ndarray | None) -> int:
+        """Append calls (int32, int64, int64; no times: None); returns the first one's row."""
+        import numpy as np
+
+        first, size = len(self), len(kinds)
+        if times is None:
+            times = np.full(size, NO_TIME, np.int64)
+        self.kinds.frombytes(kinds.astype("i4").tobytes())
+        self.counts.frombytes(counts.astype("i8").tobytes())
+        self.choices.frombytes(np.full(size, NO_CHOICE, "i4").tobytes())
+        self.times.frombytes(times.astype("i8").tobytes())
+        return first
+
+    def choose(self, rows: np.ndarray, choice: int) -> None:
+        """Note that these calls, not yet in the temporary file, were made so."""
+        import numpy as np
+
+        np.frombuffer(self.choices, "i4")[rows - self.base] = choice
+
+    def relieve(self) -> None:
+        """Move the calls to the temporary file if there are many. Call it between blocks."""
+        if len(self.kinds) < self._spill_rows:
+            return
+        if self._spilt is None:
+            self._spilt = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the log
+        for column in (self.kinds, self.counts, self.choices, self.times):
+            column.tofile(self._spilt)
+        self._sizes.append(len(self.kinds))
+        self.base += len(self.kinds)
+        self._clear()
+
+    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """(kinds int32, counts int64, choices int32, times int64), in order."""
+        import numpy as np
+
+        if self._spilt is not None:
+            self._spilt.seek(0)
+            for size in self._sizes:
+                columns = [self._spilt.read(size * width) for width in (4, 8, 4, 8)]
+                kinds, counts, choices, times = (
+                    np.frombuffer(data, dtype)
+                    for data, dtype in zip(columns, ("i4", "i8", "i4", "i8"), strict=True)
+                )
+                yield kinds, counts, choices, times
+        if self.kinds:
+            yield (
+                np.frombuffer(self.kinds, "i4"),
+                np.frombuffer(self.counts, "i8"),
+                np.frombuffer(self.choices, "i4"),
+                np.frombuffer(self.times, "i8"),
+            )
+
+
+class Evidence:
+    """Everything read so far, of all files."""
+
+    def __init__(self) -> None:
+        self.files: list[LogFile] = []
+        self.processes: dict[tuple[str, str | None, int | None], Process] = {}
+        self.comms: list[Comm] = []
+        self.kinds: list[CallKind] = []
+        self.calls = CallLog()
+        self.choices: dict[Choice, int] = {}
+        self.choice_counts: Counter[tuple[int, int, int]] = Counter()
+        """Lines by (order of the process, order of the communicator or -1, choice)."""
+        self.events: list[Event] = []
+        self.edges = 0
+        self.slots = 0
+
+    def process(self, file: LogFile, host: str | None, pid: int | None) -> Process | None:
+        """The process, made on first sight; None: too many. Without a name: one for the file."""
+        scope = file.folder if host is not None else f"{file.folder}/{file.name}"
+        found = self.processes.get((scope, host, pid))
+        if found is None:
+            if len(self.processes) >= MAX_THINGS:
+                return None
+            found = Process(file.folder, host, pid, order=len(self.processes))
+            self.processes[(scope, host, pid)] = found
+        if file not in found.files:
+            found.files.append(file)
+            file.processes.append(found)
+        return found
+
+    def thread(self, process: Process, tid: int | None) -> Thread:
+        """The thread, made on first sight."""
+        found = process.threads.get(tid)
+        if found is None:
+            found = process.threads[tid] = Thread(self.slots)
+            self.slots += 1
+        return found
+
+    def new_comm(self, process: Process, pointer: str | None) -> Comm | None:
+        """A communicator of the process; None: too many."""
+        if len(self.comms) >= MAX_THINGS:
+            return None
+        comm = Comm(process, pointer, len(self.comms))
+        self.comms.append(comm)
+        process.all_comms.append(comm)
+        if pointer is not None:
+            process.comms[pointer] = comm
+        return comm
+
+    def add_edge(self, comm: Comm, edge: Edge, side: str, transport: str) -> None:
+        """Note an edge of a communicator; the sender's word counts."""
+        if edge not in comm.edges:
+            if self.edges >= MAX_EDGES:
+                return
+            self.edges += 1
+        elif side != "send":
+            return
+        comm.edges[edge] = (side, transport)

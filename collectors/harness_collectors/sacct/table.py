@@ -1,0 +1,263 @@
+"""Text tables of sacct and sstat: `-P` and `-p` with any delimiter, and the columns for people.
+
+What real files force: the delimiter is found, not known; a field may hold line breaks, so lines
+are joined until the fields are as many as the header's; a line without a valid job id or with
+another number of fields is counted and left out, never guessed at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from harness_collectors.sacct.fields import (
+    PARSERS,
+    STATES,
+    JobId,
+    Reading,
+    Step,
+    dump_tres,
+    is_zoneless,
+    parse_job_id,
+)
+
+MAX_JOINED_LINES: Final = 64
+"""More line breaks than this in one field are taken for damage."""
+# No \s here: to Python our own delimiter, \x1f, is white space.
+_HEADER = re.compile(
+    r"[A-Za-z]{2,}(?P<delimiter>[^A-Za-z0-9 \r\n][^A-Za-z0-9\r\n]{0,7})[A-Za-z]{2,}"
+)
+_FIRST_FIELD = re.compile(
+    r"\d+(?:_\d+|_\[[^\]]*\]|\+\d+)?(?:\.\w+(?:\+\d+)?)?"
+    r"(?P<delimiter>[^\w.+,: \r\n-][^\w \r\n-]{0,7}?)(?=[\w./(]|$)"
+)
+_FIELD_LIST = re.compile(r"[A-Za-z]+(?:%-?\d+)?(?:,[A-Za-z]+(?:%-?\d+)?)+")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of the fields in order, in lower case, and what stands between them."""
+
+    fields: tuple[str, ...]
+    delimiter: str
+
+
+def find_header(line: str) -> Layout | None:
+    """The layout that a header line names; None if it is no header of sacct or sstat."""
+    match = _HEADER.match(line)
+    if match is None:
+        return None
+    fields = tuple(name.lower() for name in line.rstrip("\r\n").split(match["delimiter"]))
+    named = [name for name in fields if name]
+    if "jobid" not in named or not all(name.isascii() and name.isalpha() for name in named):
+        return None
+    return Layout(fields, match["delimiter"])
+
+
+def field_list(text: str) -> tuple[str, ...] | None:
+    """The fields of a saved `-o` list (`JobID,State%20,...`), in lower case; None if it is none."""
+    stripped = text.strip()
+    if len(stripped) > 8192 or not _FIELD_LIST.fullmatch(stripped):
+        return None
+    fields = tuple(item.partition("%")[0].lower() for item in stripped.split(","))
+    return fields if "jobid" in fields else None
+
+
+def headerless_delimiter(line: str) -> str | None:
+    """What separates the fields of a `-n` row; None if the line is no such row."""
+    match = _FIRST_FIELD.match(line)
+    if match is None:
+        return None
+    delimiter = match["delimiter"]
+    # An empty second field makes two delimiters look like one of twice the length.
+    half = delimiter[: len(delimiter) // 2]
+    if half and half * 2 == delimiter:
+        delimiter = half
+    words = {part.split(" ")[0] for part in line.split(delimiter)}
+    return delimiter if words & STATES else None
+
+
+def read_table(text: str, fields: Sequence[str] | None = None) -> Reading:
+    """Rows of a table; `fields` is the saved field list of one without a header line."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    first = next((index for index, line in enumerate(lines) if line.strip()), None)
+    if first is None:
+        return Reading("sacct", problem="the file is empty")
+    layout = find_header(lines[first])
+    if layout is not None:
+        return _read_rows(_records(lines[first + 1 :], layout), layout.fields, torn=lines[-1] != "")
+    if _is_ruler(lines[first + 1 : first + 2]):
+        return _read_columns(lines[first], lines[first + 1], lines[first + 2 :])
+    delimiter = headerless_delimiter(lines[first])
+    if delimiter is None:
+        return Reading("sacct", problem="no table of sacct")
+    if fields is None:
+        problem = "the rows have no header line, and no file with the list of fields lies beside"
+        return Reading("sacct", problem=problem, unreadable=len([x for x in lines if x.strip()]))
+    names = tuple(fields)
+    if any(line.count(delimiter) == len(names) for line in lines[first : first + 64]):
+        names = (*names, "")  # `-p` ends each row with a delimiter, unlike `-P`
+    return _read_rows(_records(lines[first:], Layout(names, delimiter)), names, lines[-1] != "")
+
+
+def _records(lines: Iterable[str], layout: Layout) -> Iterator[list[str] | None]:
+    """Rows as lists of fields; None for each line that belongs to no whole row."""
+    wanted = len(layout.fields) - 1
+    held: deque[tuple[str, int]] = deque()
+    total = 0
+    for line in lines:
+        if not held and not line.strip():
+            continue
+        count = line.count(layout.delimiter)
+        if count == wanted:  # whole by itself: what was held is damage
+            yield from [None] * len(held)
+            held.clear()
+            total = 0
+            yield line.split(layout.delimiter)
+            continue
+        held.append((line, count))
+        total += count
+        while held and (total > wanted or len(held) > MAX_JOINED_LINES):
+            yield None
+            total -= held.popleft()[1]
+        if held and total == wanted:
+            yield "\n".join(part for part, _ in held).split(layout.delimiter)
+            held.clear()
+            total = 0
+    yield from [None for part, _ in held if part.strip()]
+
+
+def _is_ruler(lines: Sequence[str]) -> bool:
+    return bool(lines) and re.fullmatch(r"\s*-+(\s+-+)+\s*", lines[0]) is not None
+
+
+def _read_columns(header: str, ruler: str, lines: Iterable[str]) -> Reading:
+    """The columns that sacct prints for people; what a column cut off is not guessed."""
+    spans = [match.span() for match in re.finditer(r"-+", ruler)]
+    fields = tuple(header[start:end].strip().lower() for start, end in spans)
+    rows = ([line[start:end].strip() for start, end in spans] for line in lines if line.strip())
+    return _read_rows(rows, fields, torn=False)
+
+
+def _read_rows(rows: Iterable[list[str] | None], fields: tuple[str, ...], torn: bool) -> Reading:
+    """Steps of the rows; `torn`: no line break ends the last one, so its last field may be cut."""
+    reading = Reading("sacct" if "state" in fields else "sstat")
+    listed = list(rows)
+    if torn and listed and listed[-1] is not None:
+        # A cut state is no state, so it cannot mislead; but a user id or a size could.
+        whole = listed[-1][-1].partition(" by ")[0] if fields[-1] == "state" else ""
+        listed[-1] = [*listed[-1][:-1], whole]
+    for row in listed:
+        step = None if row is None else _step(row, fields, reading)
+        if step is None:
+            reading.unreadable += 1
+        else:
+            reading.steps.append(step)
+    reading.steps = number_attempts(reading.steps)
+    return reading
+
+
+def _step(row: list[str], fields: tuple[str, ...], reading: Reading) -> Step | None:
+    texts: dict[str, str] = {}
+    for name, text in zip(fields, row, strict=False):
+        texts.setdefault(name, text)
+    try:
+        job = parse_job_id(texts.get("jobid", ""))
+    except ValueError:
+        return None
+    values = {name: _value(name, text, reading) for name, text in texts.items() if name in PARSERS}
+    raw = values.get("jobidraw")
+    if isinstance(raw, JobId) and not _same_row(job, raw):
+        return None  # two rows run into one, or a digit is damaged
+    return _build(reading.source, job, values)
+
+
+def _same_row(job: JobId, raw: JobId) -> bool:
+    """Whether JobID and JobIDRaw can be of one row: they differ only in a task's or part's job."""
+    return raw.step == job.step and (raw.job == job.job or not job.job.isdecimal())
+
+
+def _value(name: str, text: str, reading: Reading) -> Any:
+    if name in ("start", "end") and is_zoneless(text):
+        reading.zoneless = True
+    try:
+        return PARSERS[name](text)
+    except ValueError:
+        reading.doubtful += 1
+        return None
+
+
+def _build(source: str, job: JobId, values: Mapping[str, Any]) -> Step:
+    state = values.get("state")
+    code, signal = values.get("exitcode") or (None, None)
+    elapsed = _first(values, "elapsedraw", "elapsed")
+    used, written = values.get("tresusageinmax") or {}, values.get("tresusageoutmax") or {}
+    raw = values.get("jobidraw")
+    running = state is not None and state.word == "RUNNING"
+    return Step(
+        source=source,
+        job_id=job.job,
+        step_id=job.step,
+        raw_job_id=raw.job if raw is not None else None,
+        attempt=values.get("restarts"),
+        name=values.get("jobname"),
+        state=state.word if state else None,
+        reason=values.get("reason"),
+        cancelled_by=state.cancelled_by if state else None,
+        exit_code=code,
+        signal=signal or None,
+        derived_exit=_colon(values.get("derivedexitcode")),
+        nodes=values.get("nodelist"),
+        ntasks=values.get("ntasks"),
+        started_ns=values.get("start"),
+        ended_ns=values.get("end"),
+        elapsed_s=None if elapsed is None else int(elapsed),
+        # Slurm writes usage when a step ends: of a running one its 0 says nothing.
+        cpu_s=values.get("totalcpu") or (None if running else values.get("totalcpu")),
+        max_rss_bytes=values.get("maxrss", used.get("mem")),
+        max_rss_node=values.get("maxrssnode"),
+        max_disk_read_bytes=used.get("fs/disk", values.get("maxdiskread")),
+        max_disk_write_bytes=written.get("fs/disk", values.get("maxdiskwrite")),
+        energy_j=_first(values, "consumedenergyraw", "consumedenergy"),
+        tres=dump_tres(
+            {
+                "alloc": values.get("alloctres"),
+                "in_max": values.get("tresusageinmax"),
+                "in_total": values.get("tresusageintot"),
+                "out_max": values.get("tresusageoutmax"),
+                "out_total": values.get("tresusageouttot"),
+            }
+        ),
+    )
+
+
+def _colon(pair: tuple[int, int] | None) -> str | None:
+    return None if pair is None else f"{pair[0]}:{pair[1]}"
+
+
+def _first(values: Mapping[str, Any], *names: str) -> Any:
+    return next((values[name] for name in names if values.get(name) is not None), None)
+
+
+def number_attempts(steps: Sequence[Step]) -> list[Step]:
+    """Number the runs of a requeued job, which `sacct -D` lists one after the other.
+
+    Only where a job has several own rows with different starts: without `-D` Slurm hides the
+    earlier runs, and then the number is not known.
+    """
+    starts: dict[str, list[int | None]] = {}
+    for step in steps:
+        if step.step_id is None and step.started_ns not in starts.setdefault(step.job_id, []):
+            starts[step.job_id].append(step.started_ns)
+    current: dict[str, int] = {}
+    numbered = []
+    for step in steps:
+        own = starts.get(step.job_id, [])
+        if step.step_id is None:
+            current[step.job_id] = own.index(step.started_ns)
+        known = step.attempt is None and len(own) > 1 and step.job_id in current
+        numbered.append(replace(step, attempt=current[step.job_id]) if known else step)
+    return numbered
