@@ -228,8 +228,9 @@ def test_agent_that_is_killed_is_a_launch_error(folder):
 
 
 HARNESS = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests inherit that it is ignored
 from harness_schemas.spi import LaunchPlan
 from harness_slurm.local import LocalLauncher
 folder = Path(sys.argv[1])
