@@ -18,6 +18,8 @@ from harness_analysis.findings import find
 from harness_analysis.lateness import add_device_gaps
 from harness_analysis.overhead import measure_overhead
 from harness_analysis.store import Writer
+from harness_analysis.verdict import VerdictEvidence
+from harness_analysis.verdict_tables import job_verdicts, settle
 from harness_analysis.views import create_views
 from harness_schemas.spi import Batch
 from harness_schemas.vocabulary import SYNCHRONISING_OPS
@@ -27,11 +29,16 @@ EXACT_SOURCES = ("torch_profiler", "nsys", "graph_events", "nccl_inspector")
 
 
 def build_database(
-    path: Path, run_id: str, run_row: dict[str, Any], batches: Iterable[Batch]
+    path: Path,
+    run_id: str,
+    run_row: dict[str, Any],
+    batches: Iterable[Batch],
+    ended: VerdictEvidence | None = None,
 ) -> None:
     """Write the database of one run; `path` appears whole or not at all.
 
-    `run_row`: columns of the table `runs`. Raises HarnessError where `path` cannot be written.
+    `run_row`: columns of the table `runs`. `ended`: what is known of the run's end besides the
+    batches. Raises HarnessError where `path` cannot be written.
     """
     with Writer(path, run_id) as writer:
         writer.add_rows("runs", [{"run_id": run_id, **run_row}])
@@ -53,8 +60,19 @@ def build_database(
         for table in breakdown_tables(writer.con):
             writer.add("unit_breakdown", table)
         writer.add_rows("overhead", measure_overhead(writer.con))
+        _judge(writer, ended or VerdictEvidence(exit_code=run_row.get("exit_code")), run_row)
         writer.add_rows("findings", find(writer.con))
         writer.finish()
+
+
+def _judge(writer: Writer, ended: VerdictEvidence, run_row: dict[str, Any]) -> None:
+    """Verdicts of the run and of every job, now that all evidence is in."""
+    writer.add_rows("job_verdicts", job_verdicts(writer.con))
+    found = settle(writer.con, ended, run_row.get("verdict"))
+    if found is not None and found.name != run_row.get("verdict"):
+        writer.con.execute(
+            "UPDATE run.runs SET verdict = ?, verdict_detail = ?", [found.name, found.detail()]
+        )
 
 
 def _name_list(writer: Writer, name: str, values: Iterable[str]) -> None:

@@ -52,6 +52,8 @@ _SHOWN: Final = 400
 _OOM_EXIT: Final = "0:125"
 _GOOD_STATES: Final = frozenset({"COMPLETED"})
 _TASKS = re.compile(r"\btasks? (?P<tasks>\d[\d,-]*): Out Of Memory")
+_CHATTER = re.compile(r"\bNCCL INFO\b")
+"""NCCL tries things that need not work, and says so at this level: never a cause."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ufffc]+")
 
 
@@ -215,6 +217,8 @@ def _all_lines(evidence: VerdictEvidence) -> Iterator[TextLine]:
             yield TextLine("exit", _exit_text(end), end.rank)
             yield from lines_of("stderr", end.message, end.rank)
     for line in evidence.lines[-_MOST_LINES:]:
+        if _CHATTER.search(line.text):
+            continue
         yield TextLine(line.source, line.text[:_LONGEST_LINE], line.rank)
     if evidence.exit_code:
         yield TextLine("launcher", f"the workload ended with code {evidence.exit_code}")

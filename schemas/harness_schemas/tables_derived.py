@@ -6,6 +6,19 @@ from harness_schemas.columns import KEYS, RANK, RUN, Table, columns
 
 DERIVED_TABLES: tuple[Table, ...] = (
     Table(
+        "job_verdicts",
+        "Why each Slurm job in the evidence ended, judged from all its steps.",
+        RUN
+        + columns(
+            """
+            job_id VARCHAR job as Slurm shows it
+            verdict VARCHAR ok, oom_host, timeout, cancelled, preempted, node_fail, rank_failed, ... or unknown
+            evidence VARCHAR the row behind the verdict
+            remedy VARCHAR what to do
+            """
+        ),
+    ),
+    Table(
         "collective_instances",
         "One synchronising or rooted collective over all its ranks (view collective_waits).",
         RUN

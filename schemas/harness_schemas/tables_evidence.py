@@ -158,6 +158,40 @@ EVIDENCE_TABLES: tuple[Table, ...] = (
         ),
     ),
     Table(
+        "log_lines",
+        "A line of a log that may say why a run ended, secrets masked.",
+        RUN
+        + RANK
+        + columns(
+            """
+            host VARCHAR host; NULL: the line does not say
+            kind VARCHAR stderr, kernel or log: what sort of log it is from
+            file VARCHAR file, relative to where ingest looked
+            line BIGINT number of the line; NULL: only the end of the file was read
+            text VARCHAR the line
+            source VARCHAR collector
+            """
+        ),
+    ),
+    Table(
+        "topology",
+        "How two devices of a host are linked, in the direction from a to b.",
+        RUN
+        + columns(
+            """
+            host VARCHAR host; NULL: not said
+            a VARCHAR device as the source names it: GPU0, NIC3
+            b VARCHAR the other device
+            link VARCHAR NV18, PIX, PXB, PHB, NODE, SYS as nvidia-smi prints them; nvlink: one NVLink
+            lanes INTEGER bonded NVLinks; NULL: the link is none
+            state VARCHAR active or inactive (NVML), or what nvidia-smi says of peer access
+            cpus VARCHAR CPU affinity of a; NULL: not said
+            numa VARCHAR NUMA affinity of a; NULL: not said
+            source VARCHAR collector
+            """
+        ),
+    ),
+    Table(
         "perf_counters",
         "A performance counter over an interval.",
         RUN
@@ -192,9 +226,10 @@ EVIDENCE_TABLES: tuple[Table, ...] = (
             bytes BIGINT message size by the convention of nccl-tests
             group_size INTEGER ranks in the group; of a message 2
             calls BIGINT calls measured
-            p10_ns BIGINT time per call of a chain of calls, slowest rank: 10th percentile over chains
+            p10_ns BIGINT time of a call, 10th percentile: shortest rank's on GPUs; on CPUs of a chain, slowest rank's
             p50_ns BIGINT the median
             p90_ns BIGINT the 90th percentile
+            chain_ns BIGINT time per call of a chain of calls, what lies between them included; median
             algbw_gb_s DOUBLE bytes over the median time, 1e9 bytes/s
             busbw_gb_s DOUBLE the same times the factor of nccl-tests
             """
