@@ -95,7 +95,8 @@ def _row(item: dict[str, Any], document: Mapping[str, Any]) -> dict[str, Any] | 
         return None
     rates = {name: _number(item.get(name)) for name in ("algbw_gb_s", "busbw_gb_s")}
     device = _text(document.get("device"))
-    return {"source": NAME, "device": device, **texts, **counts, **times, **rates}
+    chain = {"chain_ns": _ns(item.get("chain_us"))}
+    return {"source": NAME, "device": device, **texts, **counts, **times, **chain, **rates}
 
 
 def _list(value: Any) -> list[dict[str, Any]]:

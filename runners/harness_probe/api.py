@@ -26,7 +26,8 @@ from harness_probe.spans import (
 )
 
 if TYPE_CHECKING:
-    from harness_probe.device import DeviceSpan, GraphMarks
+    from harness_probe.device import DeviceSpan
+    from harness_probe.graphs import GraphMarks
 
 _active: Recorder | None = None
 _hooked = False

@@ -6,7 +6,7 @@ are chained (`elapsed_time` is a float32 of milliseconds: 4 us coarse after a mi
 
 Events are resolved when the caller has synchronised anyway (`resolve`). Eager event pairs enclose
 the host's launch: with each goes the host's own call, so that ingest can bound what it cannot know.
-Inside a CUDA graph external events give every replay's times (`GraphMarks`).
+What happens inside CUDA graphs is told by harness_probe.graphs.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from harness_probe.recorder import KIND_COLLECTIVE, KIND_DEVICE, KIND_P2P, Recorder
 from harness_probe.spans import next_ordinal, write
+from harness_probe.stamps import StampError, StampKernel
+
+if TYPE_CHECKING:
+    from harness_probe.graphs import GraphMarks
 
 PAIR_TRIES = 8
+LEAD_CYCLES = 200_000
+"""The GPU idles so long (0.1 ms): what is launched meanwhile runs without gaps."""
 MAX_PENDING = 200_000
 """Intervals kept unresolved at most; further ones are dropped and counted."""
 
@@ -71,12 +77,17 @@ class DeviceTimeline:
 
     def __init__(self, rec: Recorder, torch: Any, device: Any) -> None:
         self._rec = rec
+        self._torch = torch
         self._cuda = torch.cuda
+        self._device = device
         self._free: list[Any] = []
         self._pending: deque[Interval | Base] = deque()
         self._marks: list[GraphMarks] = []
         self.capturing: GraphMarks | None = None
         self.dropped = 0
+        self.stamp_origin_ns = 0
+        """What the stamps' clock shows at the first base."""
+        self.stamps = self._load_stamps()
         first = self.event()
         first.record()
         first.synchronize()
@@ -101,6 +112,21 @@ class DeviceTimeline:
     def is_capturing(self) -> bool:
         """Whether the current stream is being captured into a graph."""
         return bool(self._cuda.is_current_stream_capturing())
+
+    def release(self, event: Any) -> None:
+        """An event that nobody looks at any more."""
+        self._free.append(event)
+
+    def stream(self) -> int:
+        """Handle of the current stream."""
+        return int(self._cuda.current_stream().cuda_stream)
+
+    def memory(self, items: int, pinned: bool) -> Any:
+        """Integers of 64 bits on the device, or on the host where it can copy to them."""
+        torch = self._torch
+        if pinned:
+            return torch.zeros(items, dtype=torch.int64, pin_memory=True)
+        return torch.zeros(items, dtype=torch.int64, device="cuda")
 
     # -- intervals -------------------------------------------------------------------------
 
@@ -194,6 +220,37 @@ class DeviceTimeline:
             self._rec.meta.write(
                 "clock", peer=self._rec.rank, to="device", t0=sent, t1=at, t2=at, t3=received
             )
+        if self.stamps is not None:
+            self._pair_stamps(self.stamps)
+
+    def _load_stamps(self) -> StampKernel | None:
+        try:
+            kernel = StampKernel()
+            # What has not run yet, the driver may still have to compile: not within a capture.
+            kernel.launch(self.stream(), int(self.memory(1, pinned=False).data_ptr()))
+            self._cuda.synchronize()
+        except StampError as error:
+            self._rec.meta.write("stamps", ok=False, reason=str(error))
+            return None
+        return kernel
+
+    def _pair_stamps(self, kernel: StampKernel) -> None:
+        """Where the stamps' clock and that of events stand: a stamp between two events."""
+        slots = self.memory(PAIR_TRIES, pinned=False)
+        brackets = []
+        self._cuda._sleep(LEAD_CYCLES)
+        for number in range(PAIR_TRIES):
+            before = self.mark()
+            kernel.launch(self.stream(), int(slots.data_ptr()) + 8 * number)
+            brackets.append((before, self.mark()))
+        stamps = slots.tolist()
+        found = []
+        for (before, after), stamp in zip(brackets, stamps, strict=True):
+            low, high = self.base.at(before), self.base.at(after)
+            found.append((high - low, stamp - (low + high) // 2))
+            self._free += [before, after]
+        width, self.stamp_origin_ns = min(found)
+        self._rec.meta.write("stamps", ok=True, origin_ns=self.stamp_origin_ns, width_ns=width)
 
     def close(self) -> None:
         """Resolve what has happened and count what has not."""
@@ -202,134 +259,21 @@ class DeviceTimeline:
             self.resolve()
             self.pair_clocks()
         lost = self.dropped + sum(isinstance(item, Interval) for item in self._pending)
-        lost += sum(marks.lost for marks in self._marks)
+        lost += sum(marks.close() for marks in self._marks)
         self._pending.clear()
         self._rec.meta.write("device_end", lost=lost)
 
     def graph_marks(self, instrumented: bool) -> GraphMarks:
         """Marks for one graph that is going to be captured."""
-        marks = GraphMarks(self, self._rec, self._cuda, len(self._marks) + 1, instrumented)
+        from harness_probe.graphs import EventClock, GraphClock, GraphMarks, StampClock
+
+        clock: GraphClock | None = None
+        if instrumented:
+            stamps = self.stamps
+            clock = EventClock(self._cuda) if stamps is None else StampClock(self, stamps)
+        marks = GraphMarks(self, self._rec, len(self._marks) + 1, clock)
         self._marks.append(marks)
         return marks
-
-
-@dataclass
-class _Mark:
-    head: int
-    start: Any
-    end: Any
-    num_bytes: int = -1
-    op: str = ""
-    group: int = 0
-    peer: int = -1
-
-
-@dataclass
-class GraphMarks:
-    """What a CUDA graph holds, and when its parts ran.
-
-    `with marks.capture(): ...` inside the capture, `with marks.replay(): graph.replay()` later.
-    A clean graph remembers its communication calls and takes one event pair a replay around the
-    launch. An instrumented one has external events around every call inside the graph; they hold
-    the latest replay only, so they are read when the next one begins or at `resolve`, and a
-    replay that is not over by then is counted as lost.
-    """
-
-    timeline: DeviceTimeline
-    rec: Recorder
-    cuda: Any
-    graph_id: int
-    instrumented: bool
-    marks: list[_Mark] = field(default_factory=list)
-    calls: list[tuple[str, int, int, int, str]] = field(default_factory=list)
-    lost: int = 0
-    _replayed: tuple[Base, int, int, int] | None = None
-
-    @contextlib.contextmanager
-    def capture(self) -> Iterator[None]:
-        """Everything captured inside is the graph's; communication in it is noted."""
-        self.timeline.capturing = self
-        whole = self._mark(self._head("graph_events"))
-        try:
-            yield
-        finally:
-            self.timeline.capturing = None
-            if whole is not None:
-                whole.end.record()
-                self.marks.insert(0, whole)
-            self.rec.meta.write(
-                "graph", id=self.graph_id, instrumented=self.instrumented, calls=self.calls
-            )
-
-    def _head(self, source: str) -> int:
-        return self.rec.descriptor(
-            KIND_DEVICE,
-            ("graph", self.graph_id, source),
-            name="graph",
-            category="graph",
-            timeline="device",
-            source=source,
-            graph=self.graph_id,
-        )
-
-    def _mark(self, head: int, *what: Any) -> _Mark | None:
-        if not self.instrumented:
-            return None
-        events = [self.cuda.Event(enable_timing=True, external=True) for _ in range(2)]
-        mark = _Mark(head, *events, *what)
-        mark.start.record()
-        return mark
-
-    def around(
-        self, op: str, group: int, peer: int, num_bytes: int, dtype: str, call: Callable[[], Any]
-    ) -> Any:
-        """Capture a communication call, between two external events if instrumented."""
-        self.calls.append((op, group, peer, num_bytes, dtype))
-        head = device_head(self.rec, op, dtype, "graph_events")
-        mark = self._mark(head, num_bytes, op, group, peer)
-        result = call()
-        if mark is not None:
-            mark.end.record()
-            self.marks.append(mark)
-        return result
-
-    @contextlib.contextmanager
-    def replay(self) -> Iterator[None]:
-        """Around one replay of the graph. While the recorder is quiet only what an earlier
-        replay left is read."""
-        if self.rec.paused:
-            self._settle()
-            yield
-            return
-        if not self.instrumented:
-            with DeviceSpan(self.rec, self.timeline, self._head("app_timers")):
-                yield
-            return
-        self._settle()
-        base, unit = self.timeline.base, self.rec.unit_id
-        begin = _now()
-        yield
-        self._replayed = (base, unit, begin, _now())
-
-    def _settle(self) -> None:
-        """Read the latest replay, whose events are about to be overwritten, or count it as lost."""
-        self.read()
-        if self._replayed is not None:
-            self.lost += len(self.marks)
-            self._replayed = None
-
-    def read(self) -> None:
-        """Write the records of the latest replay if it is over."""
-        if self._replayed is None or not self.marks or not self.marks[0].end.query():
-            return
-        base, unit, begin, returned = self._replayed
-        self._replayed = None
-        for mark in self.marks:
-            ordinal = next_ordinal(self.rec, mark.op, mark.group, mark.peer) if mark.op else -1
-            words = (mark.num_bytes, mark.group << 32 | (mark.peer + 1), ordinal)
-            item = Interval(base, None, None, mark.head, unit, begin, returned, *words)
-            start, end = base.at(mark.start), base.at(mark.end)
-            self.timeline.write(item, start, max(start, end))
 
 
 def device_head(rec: Recorder, op: str, dtype: str, source: str) -> int:

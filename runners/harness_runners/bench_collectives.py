@@ -3,10 +3,11 @@
 Started by the harness, or where only ranks are wanted by
 `python -m torch.distributed.run --nproc-per-node 2 -m harness_runners.bench_collectives`.
 
-One round is a chain of calls, each waiting for the one before, after all ranks have met. Its time
-over the number of calls, the slowest rank's, is one value; percentiles are over rounds. On a GPU
-the chain is one CUDA graph timed by events around it, with the host far ahead; on a CPU it is
-timed by the host's clock. A message goes to and fro, and its time is that of one way.
+One round is a chain of calls, each waiting for the one before, after all ranks have met. On a CPU
+its time over the number of calls, the slowest rank's, is one value. On a GPU the chain is one CUDA
+graph with time stamps between the calls, and the shortest over the ranks is a value a call; where
+the driver takes no stamps, rounds are timed by events. A message goes to and fro, and its time is
+that of one way.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_runners.bench_calls import Call, make_call
+from harness_runners.bench_graph import GraphChain, Times, over_ranks
 from harness_runners.bench_plan import (
     DEFAULT_SIZES,
     FORMAT,
@@ -42,12 +44,11 @@ BUDGET_NS = 0.5e9
 ROUNDS = (7, 40)
 CALLS = (8, 64)
 WARMUP_CALLS = 4
-LEAD_CYCLES = 400_000
-"""The GPU idles so long (0.2 ms) before a round: the host must be ahead of it."""
 TIMEOUT_S = 120
 NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1"}
 
-Round = Callable[[], float]
+Round = Callable[[Times], float]
+"""Runs a round, adds what it measured, and returns how long all of it took in ns."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,8 +130,8 @@ class Bench:
                 what = {"op": cell.op, "implementation": cell.implementation}
                 skipped.append({**what, "bytes": cell.bytes, "reason": reasons[0]})
                 continue
-            rounds = [max(times) for times in zip(*(a for a in found if a), strict=True)]
-            rows.append(result_row(cell, self._plan.dtype, rounds, calls * len(rounds)))
+            times = [answer for answer in found if answer is not None]
+            rows.append(result_row(cell, self._plan.dtype, *over_ranks(times, calls)))
         return rows, skipped
 
     def _share(self, answer: Any) -> list[Any]:
@@ -141,8 +142,8 @@ class Bench:
         dist.all_gather_object(answers, answer)
         return answers
 
-    def _try(self, cell: Cell, calls: int) -> list[float] | str | None:
-        """This rank's times per call in ns, or why it has none; None outside the group."""
+    def _try(self, cell: Cell, calls: int) -> Times | str | None:
+        """This rank's times, or why it has none; None outside the group."""
         if self._rank >= cell.group_size:
             return None
         group = self._groups[cell.group_size]
@@ -152,7 +153,7 @@ class Bench:
             )
             on_gpu = self._device.type == "cuda"
             chain = self._graph if on_gpu else self._loop
-            return self._rounds(chain(call, calls, cell.group_size), cell.group_size, calls)
+            return self._rounds(chain(call, calls, cell.group_size), cell.group_size)
         except (RuntimeError, AttributeError, NotImplementedError) as error:
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
 
@@ -169,16 +170,18 @@ class Bench:
             self._pools[cell.group_size] = pool.zero_()
         return self._pools[cell.group_size]
 
-    def _rounds(self, one_round: Round, group_size: int, calls: int) -> list[float]:
+    def _rounds(self, one_round: Round, group_size: int) -> Times:
         """As many rounds as the budget allows, the same number on every rank."""
         import torch
         import torch.distributed as dist
 
-        one_round()
-        first = torch.tensor([one_round()], dtype=torch.float64)
+        one_round(Times())
+        first = torch.tensor([one_round(Times())], dtype=torch.float64)
         dist.all_reduce(first, dist.ReduceOp.MAX, group=self._gates[group_size])
-        count = max(ROUNDS[0], min(ROUNDS[1], int(BUDGET_NS / max(first.item(), 1.0))))
-        return [one_round() / calls for _ in range(count)]
+        times = Times()
+        for _ in range(max(ROUNDS[0], min(ROUNDS[1], int(BUDGET_NS / max(first.item(), 1.0))))):
+            one_round(times)
+        return times
 
     def _loop(self, call: Call, calls: int, group_size: int) -> Round:
         import torch.distributed as dist
@@ -186,39 +189,25 @@ class Bench:
         for number in range(WARMUP_CALLS):
             call(number)
 
-        def one_round() -> float:
+        def one_round(times: Times) -> float:
             dist.barrier(group=self._gates[group_size])
             start = time.perf_counter_ns()
             for number in range(calls):
                 call(number)
-            return float(time.perf_counter_ns() - start)
+            whole = float(time.perf_counter_ns() - start)
+            times.rounds_ns.append(whole / calls)
+            return whole
 
         return one_round
 
     def _graph(self, call: Call, calls: int, group_size: int) -> Round:
-        import torch
         import torch.distributed as dist
 
         for number in range(WARMUP_CALLS):
             call(number)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            for number in range(calls):
-                call(number)
-        gate = torch.zeros(1, device=self._device)
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-
-        def one_round() -> float:
-            torch.cuda._sleep(LEAD_CYCLES)
-            dist.all_reduce(gate, group=self._gates[group_size])
-            start.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            return float(start.elapsed_time(end) * 1e6)
-
-        return one_round
+        gate = self._gates[group_size]
+        chain = GraphChain(call, calls, self._device, lambda one: dist.all_reduce(one, group=gate))
+        return chain.round
 
     def facts(self) -> dict[str, Any]:
         """Device and versions."""

@@ -111,13 +111,15 @@ def bus_factor(op: str, group_size: int) -> float:
     return (group_size - 1) / group_size if op in ("all_gather", "reduce_scatter") else 1.0
 
 
-def result_row(cell: Cell, dtype: str, times_ns: Sequence[float], calls: int) -> dict[str, Any]:
-    """A row of results from the times per call of each round.
+def result_row(
+    cell: Cell, dtype: str, times_ns: Sequence[float], chain_ns: Sequence[float], calls: int
+) -> dict[str, Any]:
+    """A row of results: a value a call (or a round), and the time per call of whole chains.
 
     algbw = bytes / time and busbw = algbw * `bus_factor`, at the median, in 1e9 bytes/s.
     """
     p10, p50, p90 = (percentile(times_ns, share) for share in (0.1, 0.5, 0.9))
-    bandwidth = cell.bytes / p50
+    bandwidth = cell.bytes / p50 if p50 > 0 else 0.0
     return {
         "op": cell.op,
         "implementation": cell.implementation,
@@ -128,6 +130,7 @@ def result_row(cell: Cell, dtype: str, times_ns: Sequence[float], calls: int) ->
         "p10_us": round(p10 / 1e3, 3),
         "p50_us": round(p50 / 1e3, 3),
         "p90_us": round(p90 / 1e3, 3),
+        "chain_us": round(percentile(chain_ns, 0.5) / 1e3, 3),
         "algbw_gb_s": round(bandwidth, 4),
         "busbw_gb_s": round(bandwidth * bus_factor(cell.op, cell.group_size), 4),
     }

@@ -158,6 +158,9 @@ def _collectives(meta: RankMeta, records: np.ndarray) -> pa.Table:
     enqueue = np.where(records[:, 11] > 0, records[:, 11], records[:, 4])
     enqueue = np.where(on_device, records[:, 6], enqueue)
     start = pa.array(records[:, 4])
+    length = records[:, 5] - records[:, 4]
+    gap = _stamp_gap(meta)
+    stamped = _is(describe, meta, "source", GRAPH_SOURCE) & (gap is not None)
     return pa.table(
         {
             "rank": pa.array(mine.astype(np.int32)),
@@ -178,10 +181,17 @@ def _collectives(meta: RankMeta, records: np.ndarray) -> pa.Table:
             "enqueue_ns": pa.array(enqueue),
             "start_ns": start,
             "end_ns": pa.array(records[:, 5]),
-            "duration_ns": pa.array(records[:, 5] - records[:, 4]),
+            "duration_ns": pa.array(length),
+            "low_ns": _nullable(np.maximum(0, length - (gap or 0)), stamped),
             "return_ns": _nullable(records[:, 7], on_device),
         }
     )
+
+
+def _stamp_gap(meta: RankMeta) -> int | None:
+    """By how much a duration between stamps inside a graph may be too long."""
+    gaps = [row["gap_ns"] for row in meta.rows.get("graph_clock", []) if row.get("gap_ns")]
+    return max(gaps, default=None)
 
 
 def _graph_calls(meta: RankMeta, records: np.ndarray) -> Iterator[Batch]:

@@ -42,10 +42,10 @@ def test_factors_are_those_of_nccl_tests():
 
 def test_a_row_gives_percentiles_and_bandwidths_at_the_median():
     cell = Cell("all_reduce", "nccl", 4_000_000, 8)
-    row = result_row(cell, "bfloat16", [40_000.0, 20_000.0, 10_000.0], 96)
+    row = result_row(cell, "bfloat16", [40_000.0, 20_000.0, 10_000.0], [50_000.0], 96)
     assert (row["p10_us"], row["p50_us"], row["p90_us"]) == (12.0, 20.0, 36.0)
     assert (row["algbw_gb_s"], row["busbw_gb_s"]) == (200.0, 350.0)
-    assert row["calls"] == 96
+    assert (row["calls"], row["chain_us"]) == (96, 50.0)
 
 
 @given(st.lists(st.floats(1, 1e9), min_size=1, max_size=50), st.floats(0, 1))
