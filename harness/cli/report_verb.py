@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.output import emit
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @click.command("report", epilog="Example: `harness report latest --html`")
@@ -15,22 +21,69 @@ from harness.cli.output import emit
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The page's file; default: in the run."
 )
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.svg",
+    help="Write each rank's communication time, and who caused it, as an SVG.",
+)
+@click.option(
+    "--baseline",
+    metavar="RUN",
+    help="A run of the same work: its measured step stands beside the predicted one.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
-def command(run: str, html: bool, output: Path | None, as_json: bool) -> int:
+def command(
+    run: str,
+    html: bool,
+    output: Path | None,
+    picture: Path | None,
+    baseline: str | None,
+    as_json: bool,
+) -> int:
     """Print the answer of RUN; with --html write it as a page and print the page's path."""
     from harness.runs import find_databases
     from harness_analysis.report import write_report
     from harness_analysis.store import open_database
 
     (database,) = find_databases([run])[:1]
-    if not html and output is None:
+    page = output or (database.with_name("report.html") if html else None)
+    if page is None and picture is None:
         emit(answer_text(database, as_json))
         return 0
-    target = output or database.with_name("report.html")
-    with open_database(database) as con:
-        write_report(con, target)
-    emit(str(target))
+    with open_database(database) as con, _opened(baseline) as other:
+        if page is not None:
+            write_report(con, page, other)
+            emit(str(page))
+        if picture is not None:
+            _draw(con, picture, other)
+            emit(str(picture))
     return 0
+
+
+@contextlib.contextmanager
+def _opened(run: str | None) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    from harness.runs import find_databases
+    from harness_analysis.store import open_database
+
+    if run is None:
+        yield None
+        return
+    (database,) = find_databases([run])[:1]
+    with open_database(database) as con:
+        yield con
+
+
+def _draw(
+    con: duckdb.DuckDBPyConnection, path: Path, baseline: duckdb.DuckDBPyConnection | None
+) -> None:
+    from harness_analysis.answer import load_answer, refusing_foreign
+    from harness_analysis.report import write_picture
+    from harness_analysis.report.numbers.blame import load_blame
+
+    with refusing_foreign():
+        blame = load_blame(con, baseline)
+        write_picture(blame, load_answer(con).run, path)
 
 
 def answer_text(database: Path, as_json: bool = False) -> str:

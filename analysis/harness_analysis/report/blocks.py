@@ -117,6 +117,44 @@ class Composition:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """Pieces of one bar, (part, length from 0 to 1), and the number at its end."""
+
+    pieces: Sequence[tuple[str, float]]
+    text: str
+    solid: bool = False
+    """Drawn without the parts' hatching."""
+
+
+@dataclass(frozen=True)
+class BarColumn:
+    """Heading of a column of bars, and what it is in small letters."""
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class BarRow:
+    """A name and a bar for each column; `marked`: the one to look at."""
+
+    name: str
+    bars: Sequence[Bar]
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A table whose numbers are drawn as bars beside them, without script: it prints anywhere."""
+
+    kind: ClassVar[str] = "bars"
+    title: str
+    columns: Sequence[BarColumn]
+    rows: Sequence[BarRow]
+    legend: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Finding:
     """A sentence of what the run shows."""
 
@@ -160,7 +198,7 @@ class Note:
     text: str
 
 
-Block = Table | Figure | Tiles | Composition | Findings | Facts | Listing | Note
+Block = Table | Figure | Tiles | Composition | Bars | Findings | Facts | Listing | Note
 
 
 @dataclass(frozen=True)

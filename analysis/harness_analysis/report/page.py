@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 
 from harness_analysis.answer import Answer, load_answer, refusing_foreign
 from harness_analysis.report.blocks import Figure, Section
+from harness_analysis.report.numbers.blame import Blame, load_blame
 from harness_analysis.report.numbers.pipeline import Bubble, load_bubbles
 from harness_analysis.report.numbers.samples import Samples, load_samples
 from harness_analysis.report.numbers.steps import StepSeries, load_steps
 from harness_analysis.report.numbers.waiting import Waiting, load_waiting
 from harness_analysis.report.palette import STYLES, css_name, part_names, variables
+from harness_analysis.report.sections.blame import blame_section
 from harness_analysis.report.sections.evidence import (
     evidence_section,
     glossary_section,
@@ -49,6 +51,7 @@ class PageNumbers:
     """Everything that the page shows."""
 
     answer: Answer
+    blame: Blame | None
     steps: StepSeries | None
     waiting: Waiting | None
     bubbles: Sequence[Bubble]
@@ -57,16 +60,21 @@ class PageNumbers:
     provenance: str | None
 
 
-def write_report(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+def write_report(
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    baseline: duckdb.DuckDBPyConnection | None = None,
+) -> None:
     """Write the report of the run in `con` as one HTML page.
 
-    The same database gives the same bytes. `path` appears whole or not at all.
+    The same database gives the same bytes. `path` appears whole or not at all. `baseline`: a run
+    of the same work, whose measured step stands beside the predicted one.
 
     Raises:
         EvidenceError: the database is not a run's.
         HarnessError: the page cannot be written.
     """
-    page = render_page(gather(con))
+    page = render_page(gather(con, baseline))
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(page, encoding="utf-8")
@@ -79,13 +87,16 @@ def write_report(con: duckdb.DuckDBPyConnection, path: Path) -> None:
         ) from None
 
 
-def gather(con: duckdb.DuckDBPyConnection) -> PageNumbers:
+def gather(
+    con: duckdb.DuckDBPyConnection, baseline: duckdb.DuckDBPyConnection | None = None
+) -> PageNumbers:
     """Ask the database everything that the page shows."""
     with refusing_foreign():
         row = con.execute("SELECT spec, provenance FROM runs ORDER BY run_id").fetchone()
         spec, provenance = row or (None, None)
         return PageNumbers(
             answer=load_answer(con),
+            blame=load_blame(con, baseline),
             steps=load_steps(con),
             waiting=load_waiting(con),
             bubbles=load_bubbles(con),
@@ -100,6 +111,7 @@ def page_sections(numbers: PageNumbers) -> list[Section]:
     answer = numbers.answer
     sections = [
         summary_section(answer),
+        blame_section(numbers.blame),
         breakdown_section(answer),
         steps_section(numbers.steps),
         waits_section(numbers.waiting),

@@ -109,7 +109,7 @@ def query(database, sql):
 def test_sections_are_reachable(page):
     names = [e["attrs"]["id"] for e in page.all("section")]
     assert names == [
-        *("answer", "breakdown", "steps", "waits", "pipeline", "latency", "correctness"),
+        *("answer", "truth", "breakdown", "steps", "waits", "pipeline", "latency", "correctness"),
         *("samples", "evidence", "specification", "glossary"),
     ]
     ids = [e["attrs"]["id"] for e in page.elements if "id" in e["attrs"]]

@@ -78,7 +78,7 @@ class Waiting:
 
 def load_waiting(con: duckdb.DuckDBPyConnection) -> Waiting | None:
     """Waiting by the best evidence; None where no call's waiting is known."""
-    chosen = _best_source(con)
+    chosen = best_source(con)
     if chosen is None:
         return None
     source, headline = chosen
@@ -102,12 +102,15 @@ def load_waiting(con: duckdb.DuckDBPyConnection) -> Waiting | None:
     )
 
 
-def _best_source(con: duckdb.DuckDBPyConnection) -> tuple[str, bool] | None:
-    """The best evidence whose headline units tell waiting, else the best that tells any."""
+def best_source(con: duckdb.DuckDBPyConnection, calls: str = "true") -> tuple[str, bool] | None:
+    """The best evidence whose headline units tell waiting, else the best that tells any.
+
+    `calls`: the condition for calls that count, on columns of `collectives`.
+    """
     rows = con.execute(
         f"""
         SELECT source, bool_or({HEADLINE}) AS headline FROM collectives
-        WHERE wait_ns IS NOT NULL AND {STEPPING} GROUP BY source
+        WHERE wait_ns IS NOT NULL AND {STEPPING} AND {calls} GROUP BY source
         """
     ).fetchall()
     order = {name: place for place, name in enumerate(EVIDENCE_RANK)}
