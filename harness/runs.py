@@ -12,6 +12,8 @@ from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir
 
 DEFAULT_ROOT = "runs"
+SWEEP_JSON = "sweep.json"
+"""What makes a folder of runs a sweep."""
 
 
 def runs_root() -> Path:
@@ -20,7 +22,7 @@ def runs_root() -> Path:
 
 
 def find_databases(names: Sequence[str]) -> list[Path]:
-    """The database of every named run; names may hold wildcards.
+    """The database of every named run; names may hold wildcards, a sweep stands for its runs.
 
     Raises:
         UsageError: a name that matches nothing, or a run that has no database yet.
@@ -31,10 +33,9 @@ def find_databases(names: Sequence[str]) -> list[Path]:
         if _wild(name) and not matches:
             raise UsageError(f"nothing matches {name!r}")
         for path in matches or [find_run(name)]:
-            database = _database(path)
-            if database is not None:
-                found.append(database)
-            elif not matches:
+            databases = _databases(path)
+            found += databases
+            if not databases and not matches:
                 raise UsageError(
                     f"{path} has no database yet", f"make it with `harness ingest {path}`"
                 )
@@ -46,19 +47,36 @@ def _wild(name: str) -> bool:
 
 
 def _expand(name: str) -> list[Path]:
+    """Folders and databases that match; not the links, which name a run a second time."""
     pattern = Path(name)
-    return sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    real = (path for path in found if not path.is_symlink())
+    return sorted(path for path in real if path.is_dir() or path.suffix == ".duckdb")
 
 
-def _database(path: Path) -> Path | None:
+def _databases(path: Path) -> list[Path]:
+    """Of a file itself, of a run its own, of a sweep those of its runs."""
     if path.is_file():
-        return path
+        return [path]
+    if (path / SWEEP_JSON).is_file():
+        return [run.database for run, _ in list_runs(path, deep=False) if run.database.is_file()]
     database = RunDir(path).database
-    return database if database.is_file() else None
+    return [database] if database.is_file() else []
+
+
+def find_sweep(name: str) -> Path | None:
+    """The folder of the sweep that a name means; None where it means something else."""
+    if _wild(name):
+        return None
+    try:
+        path = find_run(name)
+    except UsageError:
+        return None
+    return path if (path / SWEEP_JSON).is_file() else None
 
 
 def find_run(name: str) -> Path:
-    """A run's folder, or a database file.
+    """A run's or a sweep's folder, or a database file.
 
     Raises:
         UsageError: no such run, or the name is ambiguous.
@@ -71,6 +89,7 @@ def find_run(name: str) -> Path:
     if direct.exists():
         return direct.resolve()
     matches = [run for run, data in list_runs(root) if _matches(name, run, data)]
+    matches += [RunDir(path.parent) for path in root.glob(f"*{name}/{SWEEP_JSON}")]
     if len(matches) == 1:
         return matches[0].path
     if matches:
@@ -85,13 +104,20 @@ def _matches(name: str, run: RunDir, data: dict[str, Any]) -> bool:
     return run.run_id.endswith(name) or str(data.get("job_id") or "") == name
 
 
-def list_runs(root: Path) -> Iterator[tuple[RunDir, dict[str, Any]]]:
-    """Run folders under `root` (two levels: sweeps hold runs), oldest first."""
-    for path in sorted([*root.glob("*/run.json"), *root.glob("*/*/run.json")]):
-        if path.parent.is_symlink() or any(part.is_symlink() for part in path.parents):
+def list_runs(root: Path, deep: bool = True) -> Iterator[tuple[RunDir, dict[str, Any]]]:
+    """Run folders under `root` (two levels where `deep`: sweeps hold runs), oldest first."""
+    below = root.glob("*/*/run.json") if deep else ()
+    for path in sorted([*root.glob("*/run.json"), *below]):
+        if _through_link(path, root):
             continue
         try:
             data = json.loads(path.read_text())
         except (OSError, ValueError):
             data = {}
         yield RunDir(path.parent), data if isinstance(data, dict) else {}
+
+
+def _through_link(path: Path, root: Path) -> bool:
+    """`latest` names a run a second time; links above `root` are the user's own affair."""
+    below = (folder for folder in path.parents if folder != root and folder.is_relative_to(root))
+    return any(folder.is_symlink() for folder in below)

@@ -135,8 +135,12 @@ def rank_environment(spec: RunSpec, device: str) -> dict[str, str]:
     return environment
 
 
-def run_spec(spec: RunSpec, narrator: Narrator, strict: bool = False) -> RunResult:
+def run_spec(
+    spec: RunSpec, narrator: Narrator, strict: bool = False, marks: Mapping[str, Any] | None = None
+) -> RunResult:
     """Run a specification and build its database. Ends with a database whatever happens.
+
+    `marks`: what else run.json says of the run, as to which sweep it belongs.
 
     Raises:
         HarnessError: before anything was started (a folder may then exist, marked failed).
@@ -148,7 +152,7 @@ def run_spec(spec: RunSpec, narrator: Narrator, strict: bool = False) -> RunResu
     narrator.say(f"run {run.path}")
     for note in plan.capture.notes:
         narrator.say(note)
-    data = _initial_record(plan)
+    data = {**_initial_record(plan), **(marks or {})}
     run.write(data)
     plan.ranks.write()
     try:

@@ -23,14 +23,37 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> RunSpec:
         UsageError: unreadable, or not TOML, YAML or JSON.
         SpecError: mistakes in it, all of them.
     """
+    data = read_spec(path, overrides)
+    if "sweep" in data:
+        raise UsageError(
+            f"{path} describes a sweep", f"run it with `harness sweep {path}`, or remove [sweep]"
+        )
+    return spec_from(data, path)
+
+
+def read_spec(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The keys in `path` with overrides applied, not validated yet.
+
+    Raises:
+        UsageError: unreadable, or not TOML, YAML or JSON.
+    """
     data = _parse(path)
     for text in overrides:
         _override(data, text)
+    return data
+
+
+def spec_from(data: dict[str, Any], source: Path) -> RunSpec:
+    """The specification that `data` describes; relative paths are taken from `source`'s folder.
+
+    Raises:
+        SpecError: mistakes in it, all of them.
+    """
     try:
         spec = RunSpec.model_validate(data)
     except ValidationError as error:
-        raise SpecError(str(path), _problems(error)) from None
-    return _resolve_paths(spec, path.resolve().parent)
+        raise SpecError(str(source), problems_of(error)) from None
+    return _resolve_paths(spec, source.resolve().parent)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -74,17 +97,27 @@ def _override(data: dict[str, Any], text: str) -> None:
         value = tomllib.loads(f"v = {raw}")["v"]
     except tomllib.TOMLDecodeError:
         value = raw
-    *parents, last = key.strip().split(".")
+    set_key(data, key.strip(), value)
+
+
+def set_key(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, with the tables on its way.
+
+    Raises:
+        UsageError: something on its way is not a table.
+    """
+    *parents, last = key.split(".")
     place = data
     for name in parents:
         child = place.setdefault(name, {})
         if not isinstance(child, dict):
-            raise UsageError(f"--set {text!r}: {name} is not a table")
+            raise UsageError(f"cannot set {key}: {name} is not a table")
         place = child
     place[last] = value
 
 
-def _problems(error: ValidationError) -> list[tuple[str, str]]:
+def problems_of(error: ValidationError) -> list[tuple[str, str]]:
+    """Dotted path and sentence of every mistake."""
     return [
         (
             ".".join(str(part) for part in problem["loc"]),

@@ -1,0 +1,136 @@
+"""`harness sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.output import emit_rows, format_options
+
+if TYPE_CHECKING:
+    from harness.sweep.folder import Done
+    from harness.sweep.plan import SweepPlan
+    from harness_schemas.sweep_spec import SweepSpec
+
+DRY_COLUMNS = ("cell", "ranks", "runs", "done", "failed", "seconds", "seconds_from", "key")
+
+
+@click.command(
+    "sweep",
+    epilog="Examples: `harness sweep examples/strong.toml`; `harness sweep SPEC --preset batch "
+    "--repeats 3`; `harness sweep SPEC --grid parallel.tp=1,2 --grid generation.batch_size=1,4`",
+)
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--grid", multiple=True, metavar="KEY=V,V", help="Values of a key; repeatable.")
+@click.option("--preset", type=click.Choice(["strong", "weak", "batch"]), help="A known study.")
+@click.option("--ranks", metavar="1,2,4", help="Ranks of the presets strong and weak.")
+@click.option("--axis", type=click.Choice(["tp", "pp"]), help="What grows with the ranks.")
+@click.option("--batches", metavar="1,2,4", help="Batch sizes of the preset batch.")
+@click.option("--repeats", type=click.IntRange(1), help="Times every cell is run, interleaved.")
+@click.option("--budget-gpuh", type=click.FloatRange(0, min_open=True), help="Refuse more.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@click.option("--name", help="Name of the sweep.")
+@click.option("--output", metavar="DIR", help="Folder in which the sweep's folder is made.")
+@click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
+@click.option("--fresh", is_flag=True, help="Begin a new folder; do not go on in an earlier one.")
+@click.option("--strict", is_flag=True, help="A collector that cannot run is an error.")
+@click.option("--dry-run", is_flag=True, help="List the cells and what they cost, and stop.")
+@click.option("-q", "--quiet", is_flag=True, help="No narration on stderr.")
+@format_options
+def command(spec: Path, style: str, **options: Any) -> int:
+    """Run SPEC with every combination of the given values, into one folder.
+
+    What is varied stands in the table [sweep] of SPEC, or in options, which override it. Called
+    again, it goes on where it ended: runs that are done are not run again, also when values or
+    repeats were added. A cell that fails is recorded, and the rest continued.
+
+    Exit code 0: every run is good; 1: some failed; 2: wrong or over the budget, nothing was
+    started; 125: the harness failed; 130: interrupted.
+    """
+    from harness.progress import Narrator
+    from harness.sweep.estimate import check_budget, earlier_walls, estimate
+    from harness.sweep.execute import run_sweep, session_runner
+    from harness.sweep.folder import done_runs, pending, sweep_folder
+
+    data, sweep = _read(spec, options)
+    plan, root = _plan(spec, data, sweep)
+    folder = sweep_folder(root, plan, options["fresh"])
+    done = done_runs(folder)
+    walls = earlier_walls(root)
+    left = pending(plan, done, options["retry_failed"])
+    cost = estimate(left, walls)
+    narrator = Narrator(options["quiet"])
+    narrator.say(f"sweep {folder}: {len(plan.cells)} cells x {plan.repeats}, {len(left)} to run")
+    narrator.say(cost.sentence())
+    if options["dry_run"]:
+        emit_rows(DRY_COLUMNS, _dry_rows(plan, done, walls), style)
+        return 0
+    check_budget(cost, sweep.budget_gpuh)
+    runner = session_runner(folder, plan.sweep_id, narrator, options["strict"])
+    result = run_sweep(plan, folder, runner, narrator, options["retry_failed"])
+    _conclude(folder, result.interrupted, narrator, style)
+    return result.exit_code
+
+
+def _read(spec: Path, options: dict[str, Any]) -> tuple[dict[str, Any], SweepSpec]:
+    """The specification's keys, and its table [sweep] with the options put over it."""
+    import json
+
+    from pydantic import ValidationError
+
+    from harness.specfile import problems_of, read_spec
+    from harness.sweep.plan import parse_grid
+    from harness_schemas.errors import SpecError, UsageError
+    from harness_schemas.sweep_spec import SweepSpec
+
+    named = [("name", options["name"]), ("output.dir", options["output"])]
+    more = [f"{key}={json.dumps(value)}" for key, value in named if value is not None]
+    data = read_spec(spec, [*options["overrides"], *more])
+    table = data.pop("sweep", {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{spec}: [sweep] is not a table")
+    for name in ("preset", "axis", "repeats", "budget_gpuh"):
+        if options[name] is not None:
+            table[name] = options[name]
+    for name in ("ranks", "batches"):
+        if options[name] is not None:
+            table[name] = parse_grid(f"{name}={options[name]}")[1]
+    if options["grid"]:
+        table["grid"] = {**table.get("grid", {}), **dict(map(parse_grid, options["grid"]))}
+    try:
+        return data, SweepSpec.model_validate(table)
+    except ValidationError as error:
+        problems = [(f"sweep.{path}", text) for path, text in problems_of(error)]
+        raise SpecError(str(spec), problems) from None
+
+
+def _plan(spec: Path, data: dict[str, Any], sweep: SweepSpec) -> tuple[SweepPlan, Path]:
+    from harness.sweep.plan import plan_sweep
+
+    plan = plan_sweep(data, sweep, spec)
+    return plan, Path(plan.cells[0].spec.output.dir)
+
+
+def _dry_rows(plan: SweepPlan, done: Done, walls: dict[str, float]) -> list[tuple[Any, ...]]:
+    from harness.sweep.estimate import estimate_cell
+
+    rows = []
+    for cell in plan.cells:
+        runs = [done[place] for r in range(plan.repeats) if (place := (cell.key, r)) in done]
+        good = sum(run.good for run in runs)
+        cost = estimate_cell(cell, walls)
+        counts = (cell.spec.world_size, plan.repeats, good, len(runs) - good)
+        rows.append((cell.label, *counts, cost.seconds, cost.how, cell.key))
+    return rows
+
+
+def _conclude(folder: Path, interrupted: bool, narrator: Any, style: str) -> None:
+    """Print the tables on stdout; on stderr, what to type next."""
+    if interrupted:
+        narrator.say("interrupted; the same command goes on where this one ended")
+        return
+    narrator.say("next:")
+    narrator.say(f"  harness report {folder} --html")
+    narrator.say(f'  harness query {folder} "SELECT cell, repeat, tok_per_s FROM run_summary"')
