@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from harness_probe.graphs import GraphMarks
 
 PAIR_TRIES = 8
-LEAD_CYCLES = 200_000
-"""The GPU idles so long (0.1 ms): what is launched meanwhile runs without gaps."""
+LEAD_CYCLES = 1_000_000
+"""The GPU idles so long (0.5 ms): what is launched meanwhile runs without gaps."""
 MAX_PENDING = 200_000
 """Intervals kept unresolved at most; further ones are dropped and counted."""
 
