@@ -1,0 +1,1 @@
+"""A job step: which ranks run where, and how srun starts and ends them."""
