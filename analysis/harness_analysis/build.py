@@ -1,7 +1,7 @@
 """Evidence in, database out: the order in which a run's file is made.
 
     rows, their times aligned  ->  match and split communication  ->  views  ->
-    name causes  ->  divide windows  ->  findings
+    name causes  ->  divide windows  ->  join what is one call  ->  findings
 
 Repeatable: the same rows give the same file content.
 """
@@ -9,7 +9,7 @@ Repeatable: the same rows give the same file content.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from harness_analysis.breakdown import breakdown_tables
 from harness_analysis.findings import find
 from harness_analysis.lateness import add_device_gaps
 from harness_analysis.overhead import measure_overhead
+from harness_analysis.same_calls import same_calls
 from harness_analysis.store import Writer
 from harness_analysis.verdict import VerdictEvidence
 from harness_analysis.verdict_tables import job_verdicts, settle
@@ -34,16 +35,18 @@ def build_database(
     run_row: dict[str, Any],
     batches: Iterable[Batch],
     ended: VerdictEvidence | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Write the database of one run; `path` appears whole or not at all.
 
     `run_row`: columns of the table `runs`. `ended`: what is known of the run's end besides the
-    batches. Raises HarnessError where `path` cannot be written.
+    batches. `tell` hears what is being done. Raises HarnessError where `path` cannot be written.
     """
     with Writer(path, run_id) as writer:
         writer.add_rows("runs", [{"run_id": run_id, **run_row}])
         for batch in batches:
             writer.add(batch.table, batch.data)
+        tell("match communication over ranks")
         writer.axis.refresh()
         writer.add_rows("clock_offsets", writer.axis.rows())
         _name_list(writer, "evidence_exact", EXACT_SOURCES)
@@ -54,13 +57,17 @@ def build_database(
         writer.script("floors")
         writer.script("match")
         create_views(writer.con)
+        tell("find out who was late, and why")
         writer.script("gaps")
         add_device_gaps(writer.con)
         writer.script("stragglers")
+        tell("divide every step")
         for table in breakdown_tables(writer.con):
             writer.add("unit_breakdown", table)
+        tell("findings")
         writer.add_rows("overhead", measure_overhead(writer.con))
         _judge(writer, ended or VerdictEvidence(exit_code=run_row.get("exit_code")), run_row)
+        _join_evidence(writer)
         writer.add_rows("findings", find(writer.con))
         writer.finish()
 
@@ -73,6 +80,14 @@ def _judge(writer: Writer, ended: VerdictEvidence, run_row: dict[str, Any]) -> N
         writer.con.execute(
             "UPDATE run.runs SET verdict = ?, verdict_detail = ?", [found.name, found.detail()]
         )
+
+
+def _join_evidence(writer: Writer) -> None:
+    """Complete each call's best row by the other evidence of it, and put the others aside."""
+    writer.script("calls")
+    found = same_calls(writer.con)  # noqa: F841 - DuckDB finds it by its name
+    writer.con.execute("CREATE TEMP TABLE same_call AS FROM found")
+    writer.script("joined")
 
 
 def _name_list(writer: Writer, name: str, values: Iterable[str]) -> None:

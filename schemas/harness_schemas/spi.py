@@ -164,6 +164,31 @@ class Collector(Protocol):
 
 
 @dataclass(frozen=True)
+class Part:
+    """Evidence that one process can read without the rest; `step` is the collector's own word
+    for what it does with the files."""
+
+    files: tuple[Path, ...]
+    step: str = ""
+    size: int | None = None
+    """Bytes to read, where that is not the size of `files`."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A collector whose evidence can be read in parts, in several processes at once.
+
+    `ingest` of all files is the same as `ingest_part` of every part, in the order of `divide`.
+    """
+
+    def divide(self, files: Sequence[Path]) -> Sequence[Part]:
+        """The parts, the same whatever the order of `files`. Looks at heads and names only."""
+
+    def ingest_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
+        """Rows of one part, as `Collector.ingest` gives them."""
+
+
+@dataclass(frozen=True)
 class LaunchPlan:
     """What a launcher starts: the same for every launcher."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,17 @@ from harness_collectors.app_timers.spool import (
     read_records,
     survey_spans,
 )
-from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
+from harness_schemas.spi import (
+    Availability,
+    Batch,
+    CapturePlan,
+    CaptureRequest,
+    IngestContext,
+    Part,
+)
+
+CLOCKS = "clocks"
+"""Step of the part that holds what all ranks say about their clocks."""
 
 
 class AppTimers:
@@ -44,21 +55,45 @@ class AppTimers:
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of every rank, in the order of ranks. Times stay on CLOCK_MONOTONIC."""
+        for part in self.divide(files):
+            yield from self.ingest_part(part, context)
+
+    def divide(self, files: Sequence[Path]) -> list[Part]:
+        """Clocks of all ranks first (another host's clock is mapped through rank 0's trips),
+        then a part a rank."""
+        ordered = sorted(files)
+        ranks = [Part((path,), size=_spool_bytes(path)) for path in ordered]
+        return [Part(tuple(ordered), CLOCKS, size=0), *ranks]
+
+    def ingest_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
+        """Clocks of all ranks, or everything else of one."""
         from harness_collectors.app_timers import closing, meta_rows, record_rows
 
-        ordered = sorted(files)
-        for path in ordered:
-            # Clocks of all ranks first: another host's clock is mapped through rank 0's trips.
-            yield from meta_rows.clock_batches(read_meta(path, only=CLOCK_KINDS))
-        for path in ordered:
+        if part.step == CLOCKS:
+            for path in part.files:
+                yield from meta_rows.clock_batches(read_meta(path, only=CLOCK_KINDS))
+            return
+        for path in part.files:
             meta = read_meta(path)
-            spans = survey_spans(path.with_name(path.name.replace(".meta.jsonl", ".spans")))
+            spans = survey_spans(_spans_of(path))
             yield from meta_rows.meta_batches(meta)
             counts = record_rows.Counts()
             if spans.readable:
                 for records in read_records(spans):
                     yield from record_rows.record_batches(meta, records, counts)
             yield from closing.closing_batches(meta, spans, counts, path)
+
+
+def _spans_of(meta: Path) -> Path:
+    return meta.with_name(meta.name.replace(".meta.jsonl", ".spans"))
+
+
+def _spool_bytes(meta: Path) -> int:
+    total = 0
+    for path in (meta, _spans_of(meta)):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 COLLECTOR = AppTimers()

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness_collectors.text_evidence import batch
-from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
+from harness_schemas.spi import (
+    Availability,
+    Batch,
+    CapturePlan,
+    CaptureRequest,
+    IngestContext,
+    Part,
+)
 
 if TYPE_CHECKING:
     from harness_collectors.kineto.stream import Health
@@ -88,24 +95,31 @@ class Kineto:
         return start == b"[" and b'"ph"' in head[:4096] and b'"ts"' in head[:4096]
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
-        """Rows of every file: those of unknown rank first, then by name.
+        """Rows of every file: those of unknown rank first, then by rank and name."""
+        for part in self.divide(files):
+            yield from self.ingest_part(part, context)
 
-        Files of one rank belong in one call, or their span ids and ordinals collide:
-        `by_rank` groups them.
-        """
+    def divide(self, files: Sequence[Path]) -> list[Part]:
+        """Files of one rank belong together, or their span ids and ordinals would collide; so do
+        those of unknown rank."""
+        groups = by_rank(files)
+        unknown = groups.pop(None, [])
+        first = [Part(tuple(unknown))] if unknown else []
+        return [*first, *(Part(tuple(group)) for group in groups.values())]
+
+    def ingest_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
+        """Rows of some files that share their numbering."""
         numberings: dict[int | None, Numbering] = {}
-        for group in sorted(by_rank(files), key=lambda group: head_rank(group[0]) is not None):
-            for path in group:
-                yield from _ingest_file(path, context, numberings)
+        for path in part.files:
+            yield from _ingest_file(path, context, numberings)
 
 
-def by_rank(files: Sequence[Path]) -> list[list[Path]]:
-    """Files grouped by rank, each group to be ingested by one process; by their heads alone."""
-    groups: dict[int | str, list[Path]] = {}
+def by_rank(files: Sequence[Path]) -> dict[int | None, list[Path]]:
+    """Files by the rank that their heads tell, in the order of names."""
+    groups: dict[int | None, list[Path]] = {}
     for path in sorted(files):
-        rank = head_rank(path)
-        groups.setdefault(str(path) if rank is None else rank, []).append(path)
-    return list(groups.values())
+        groups.setdefault(head_rank(path), []).append(path)
+    return groups
 
 
 def head_rank(path: Path) -> int | None:

@@ -16,6 +16,7 @@ from harness_schemas.spi import (
     CapturePlan,
     CaptureRequest,
     IngestContext,
+    Part,
     RankHookSpec,
 )
 
@@ -101,6 +102,14 @@ class TorchProfiler:
 
         for path in sorted(files):
             yield from ingest_rank(path)
+
+    def divide(self, files: Sequence[Path]) -> list[Part]:
+        """A part a rank: each has a file of its own."""
+        return [Part((path,)) for path in sorted(files)]
+
+    def ingest_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
+        """Rows of one rank."""
+        return self.ingest(part.files, context)
 
 
 def _number_problems(options: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,152 @@
+"""From files to a database: find evidence by its content, let its collector read it, build."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.ingest.evidence import find_evidence, read_head
+from harness.ingest.parts import Task, plan_tasks, read_task
+from harness.ingest.progress import Watch
+from harness.ingest.workers import Workers
+from harness.outcome import known_end
+from harness_analysis.build import build_database, safe_run_id
+from harness_schemas.errors import EvidenceError, UsageError
+from harness_schemas.rundir import RunDir
+from harness_schemas.spi import Batch, IngestContext
+
+__all__ = ["find_evidence", "ingest_paths", "ingest_run", "read_head", "run_row"]
+
+WORTH_PROCESSES = 8 << 20
+"""Bytes of evidence below which starting processes takes longer than reading."""
+
+
+def ingest_run(run: RunDir, jobs: int | None = None, watch: Watch | None = None) -> Path:
+    """Build `run.duckdb` of a run folder anew; returns its path.
+
+    `jobs`: processes that read (None: the cores at hand, where there is enough to read).
+    """
+    data = run.read()
+    tasks = plan_tasks(find_evidence([run.path]))
+    context = IngestContext(root=run.path, run=data)
+    run_id = str(data.get("run_id") or run.path.resolve().name)
+    _build(run.database, run_id, tasks, context, jobs, watch or Watch())
+    return run.database
+
+
+def ingest_paths(
+    paths: Sequence[Path], output: Path, jobs: int | None = None, watch: Watch | None = None
+) -> Path:
+    """Build one database from whatever evidence lies under `paths`; `jobs` as in `ingest_run`.
+
+    Raises:
+        UsageError: a path does not exist.
+        EvidenceError: nothing in them was recognised.
+    """
+    tasks, context = find_tasks(paths)
+    run_id = str(context.run.get("run_id") or safe_run_id(output.stem))
+    _build(output, run_id, tasks, context, jobs, watch or Watch())
+    return output
+
+
+def find_tasks(paths: Sequence[Path]) -> tuple[list[Task], IngestContext]:
+    """What lies under `paths`, divided, and what ingest knows of the run; raises as
+    `ingest_paths` does."""
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist")
+    evidence = find_evidence(paths)
+    if not evidence:
+        names = ", ".join(str(path) for path in paths)
+        raise EvidenceError(
+            f"no evidence recognised in {names}",
+            "`harness list --collectors` says what each collector reads",
+        )
+    root = Path(os.path.commonpath([path.resolve() for path in paths]))
+    return plan_tasks(evidence), IngestContext(root=root, run=_run_json(paths))
+
+
+def _run_json(paths: Sequence[Path]) -> dict[str, Any]:
+    folders = [path for path in paths if (path / "run.json").is_file()]
+    return RunDir(folders[0]).read() if len(folders) == 1 else {}
+
+
+def _build(
+    output: Path,
+    run_id: str,
+    tasks: Sequence[Task],
+    context: IngestContext,
+    jobs: int | None,
+    watch: Watch,
+) -> None:
+    folder = output.with_name(output.name + ".tmp.parts")
+    data = dict(context.run)
+    with watch, contextlib.closing(read_all(tasks, context, jobs, folder, watch)) as batches:
+        ended = known_end(data, context.root)
+        build_database(output, run_id, run_row(data), batches, tell=watch.phase, ended=ended)
+
+
+def read_all(
+    tasks: Sequence[Task], context: IngestContext, jobs: int | None, folder: Path, watch: Watch
+) -> Generator[Batch, None, None]:
+    """Rows of all parts in their order, read here or by `jobs` processes that use `folder`."""
+    size = sum(task.size for task in tasks)
+    if jobs is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        jobs = cores if size >= WORTH_PROCESSES else 1
+    jobs = max(1, min(jobs, len(tasks)))
+    watch.begin(len(tasks), size, jobs)
+    if jobs == 1:
+        yield from _watched(((task, read_task(task, context)) for task in tasks), watch)
+    else:
+        with Workers(jobs, folder, context) as workers:
+            yield from _watched(workers.read(tasks), watch)
+    yield from _planned(context.run)
+
+
+def _watched(found: Iterable[tuple[Task, Iterator[Batch]]], watch: Watch) -> Iterator[Batch]:
+    for task, batches in found:
+        yield from batches
+        watch.advance(task.size)
+
+
+def _planned(data: Any) -> Iterator[Batch]:
+    """What the plan already knew: collectors that were asked for and could not run."""
+    import pyarrow as pa
+
+    rows = [row for row in data.get("collection", []) if isinstance(row, dict)]
+    if rows:
+        names = ("collector", "host", "state", "reason")
+        table = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
+        yield Batch("collection", pa.table(table))
+
+
+def run_row(data: dict[str, Any]) -> dict[str, Any]:
+    """Columns of the table `runs` from run.json; what it does not hold stays unknown."""
+    import json
+
+    spec = data.get("spec") or {}
+    generation, parallel = spec.get("generation") or {}, spec.get("parallel") or {}
+    tp, pp = parallel.get("tp"), parallel.get("pp")
+
+    def text(value: Any) -> str | None:
+        return None if value is None else json.dumps(value, sort_keys=True)
+
+    plain = ("name", "status", "verdict", "verdict_detail", "exit_code", "device", "started_ns")
+    more = ("ended_ns", "sweep_id", "cell", "repeat", "job_id", "attempt")
+    return {
+        **{name: data.get(name) for name in (*plain, *more)},
+        "spec": text(data.get("spec")),
+        "provenance": text(data.get("provenance")),
+        "correctness": text(data.get("correctness")),
+        "runner": spec.get("runner"),
+        "dtype": spec.get("dtype"),
+        "tp": tp,
+        "pp": pp,
+        "batch_size": generation.get("batch_size"),
+        "microbatches": generation.get("microbatches"),
+        "world_size": tp * pp if tp and pp else None,
+    }

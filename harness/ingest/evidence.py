@@ -1,0 +1,78 @@
+"""Which collector reads which file: evidence is recognised by its content."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from harness.registry import all_collectors
+from harness_schemas.spi import Collector
+
+HEAD_BYTES = 64 << 10
+SKIPPED_NAMES = frozenset({"run.json", "plan.json", "run.duckdb", "report.html", "harness.log"})
+
+Evidence = dict[str, tuple[Collector, list[Path]]]
+
+
+def find_evidence(paths: Iterable[Path]) -> Evidence:
+    """Files by the collector that recognises them, in the order of the registry."""
+    collectors = all_collectors()
+    found: Evidence = {}
+    for path in _walk(paths):
+        head = read_head(path)
+        for collector in collectors:
+            if _recognises(collector, path, head):
+                found.setdefault(collector.name, (collector, []))[1].append(path)
+                for other in collectors:
+                    if collector.name in getattr(other, "beside", ()) and _recognises(
+                        other, path, head
+                    ):
+                        found.setdefault(other.name, (other, []))[1].append(path)
+                break
+    return {c.name: found[c.name] for c in collectors if c.name in found}
+
+
+def _readers(collectors: list[Collector], path: Path, head: bytes) -> Iterator[Collector]:
+    """The first that recognises the file, and those that read its files too (`beside`)."""
+    first = next((c for c in collectors if _recognises(c, path, head)), None)
+    if first is None:
+        return
+    yield first
+    for other in collectors:
+        if first.name in getattr(other, "beside", ()) and _recognises(other, path, head):
+            yield other
+
+
+def _recognises(collector: Collector, path: Path, head: bytes) -> bool:
+    try:
+        return collector.recognise(path, head)
+    except Exception:  # noqa: BLE001 - one reader's defect must not cost the others' evidence
+        return False
+
+
+def _walk(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            for folder, names, files in os.walk(path):
+                names.sort()
+                for name in sorted(files):
+                    if name not in SKIPPED_NAMES:
+                        yield Path(folder) / name
+        else:
+            yield path
+
+
+def read_head(path: Path) -> bytes:
+    """The first 64 KiB of a file, decompressed where it is gzip; empty where unreadable."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+        if head.startswith(b"\x1f\x8b"):
+            with gzip.open(path) as stream:
+                return stream.read(HEAD_BYTES)
+        return head
+    except (OSError, EOFError, zlib.error):
+        return b""
