@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import signal
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.witness import Witness
 from harness_analysis.verdict import TextLine, Verdict, VerdictEvidence, judge, lines_of
 from harness_analysis.verdict_suspects import CollectiveProgress
 from harness_schemas import spool
 from harness_schemas.errors import ExitCode
 from harness_schemas.redact import redact
 from harness_schemas.rundir import RunDir
-from harness_schemas.spi import LaunchResult
+from harness_schemas.spi import LaunchResult, RankExit
 
 LOG_TAIL_BYTES = 16 << 10
 TAIL_LINES = 12
@@ -33,30 +35,93 @@ class Outcome:
     tail: tuple[str, ...] = ()
 
 
-def judge_run(run: RunDir, result: LaunchResult, world_size: int) -> Outcome:
+@dataclass(frozen=True)
+class End:
+    """What is known of an end besides the files of the run; kept in run.json as `end`.
+
+    None: not known, as of a run whose harness was killed.
+    """
+
+    exit_code: int | None = None
+    timed_out: bool = False
+    interrupted: bool = False
+    rank_exits: tuple[RankExit, ...] = ()
+    oom_kills: int | None = None
+    kernel_lines: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For run.json."""
+        data = asdict(self)
+        data["kernel_lines"] = [redact(line) for line in self.kernel_lines]
+        for item in data["rank_exits"]:
+            item["message"] = redact(item["message"])
+        return data
+
+    @staticmethod
+    def from_json(data: Any) -> End:
+        """Out of run.json; what is not there, or is no such record, is not known."""
+        try:
+            exits = tuple(RankExit(**item) for item in data["rank_exits"])
+            fields = ("exit_code", "timed_out", "interrupted", "oom_kills")
+            known = {name: data[name] for name in fields}
+            return End(**known, rank_exits=exits, kernel_lines=tuple(data["kernel_lines"]))
+        except (TypeError, KeyError):
+            return End()
+
+
+def end_of(result: LaunchResult, witness: Witness) -> End:
+    """How a launch ended, with what the machine says about it."""
+    killed = any(failure.exit_code == -signal.SIGKILL for failure in result.failures)
+    killed = killed or result.exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    return End(
+        result.exit_code,
+        result.timed_out,
+        result.interrupted,
+        result.failures,
+        witness.oom_kills_since(),
+        witness.kernel_lines(killed) if result.exit_code else (),
+    )
+
+
+def judge_run(run: RunDir, end: End, world_size: int | None) -> Outcome:
     """Judge how the workload ended; `tail` holds the last log lines of the rank to look at."""
-    evidence = gather(run, result, world_size)
+    evidence = gather(run, end, world_size)
     verdict = judge(evidence)
     if verdict.name == "ok":
         return Outcome("finished", "ok", None, ExitCode.OK)
-    failed = result.failures[0].rank if result.failures else None
+    failed = end.rank_exits[0].rank if end.rank_exits else None
     rank = verdict.suspect if verdict.suspect is not None else failed
     return Outcome(
         "failed",
         verdict.name,
         _detail(verdict, failed),
-        _exit_code(result),
+        _exit_code(end),
         rank,
         log_tail(run, rank),
     )
 
 
-def _exit_code(result: LaunchResult) -> int:
-    if result.timed_out:
+def settled(run: RunDir, outcome: Outcome) -> Outcome:
+    """The outcome with the verdict of the database, which rests on more: accounting, NCCL's logs.
+
+    run.json is brought up to date with it; the exit code stays the workload's.
+    """
+    from harness_analysis.store import open_database
+
+    with open_database(run.database) as con:
+        row = con.execute("SELECT verdict, verdict_detail FROM runs").fetchone()
+    if row is None or row[0] is None or row[0] == outcome.verdict:
+        return outcome
+    run.write({**run.read(), "verdict": row[0], "verdict_detail": row[1]})
+    return replace(outcome, verdict=row[0], detail=row[1])
+
+
+def _exit_code(end: End) -> int:
+    if end.timed_out:
         return ExitCode.TIMED_OUT
-    if result.interrupted:
+    if end.interrupted:
         return ExitCode.INTERRUPTED
-    return result.exit_code
+    return ExitCode.HARNESS_FAILED if end.exit_code is None else end.exit_code
 
 
 def _detail(verdict: Verdict, failed: int | None) -> str | None:
@@ -64,22 +129,42 @@ def _detail(verdict: Verdict, failed: int | None) -> str | None:
     return "; ".join(text for text in (first, verdict.detail()) if text) or None
 
 
-def gather(run: RunDir, result: LaunchResult, world_size: int | None) -> VerdictEvidence:
+def gather(run: RunDir, end: End, world_size: int | None) -> VerdictEvidence:
     """Everything that the run folder says about its end."""
-    lines: list[TextLine] = []
+    lines = [TextLine("kernel", text) for text in end.kernel_lines]
     for path in sorted(run.logs.glob("*.err")):
         rank = _rank_of(path)
         lines += lines_of("stderr", _tail_text(path), rank)
     for owner, row in _meta_rows(run, b'{"t":"error"'):
         lines += lines_of("spool", f"{row.get('kind')}: {row.get('message')}", owner)
     return VerdictEvidence(
-        exit_code=result.exit_code,
-        timed_out=result.timed_out,
-        interrupted=result.interrupted,
+        exit_code=end.exit_code,
+        timed_out=end.timed_out,
+        interrupted=end.interrupted,
         world_size=world_size,
-        rank_exits=result.failures,
+        rank_exits=end.rank_exits,
         lines=tuple(lines),
+        oom_kills=end.oom_kills,
         progress=tuple(progress(run)),
+    )
+
+
+def known_end(data: Mapping[str, Any], folder: Path) -> VerdictEvidence:
+    """What run.json, and the folder where it is a run's, say of an end: for the ingest."""
+    end = End.from_json(data["end"]) if "end" in data else End(exit_code=data.get("exit_code"))
+    parallel = (data.get("spec") or {}).get("parallel") or {}
+    size = parallel["tp"] * parallel["pp"] if {"tp", "pp"} <= parallel.keys() else None
+    run = RunDir(folder)
+    if run.run_json.is_file():
+        return gather(run, end, size)
+    return VerdictEvidence(
+        exit_code=end.exit_code,
+        timed_out=end.timed_out,
+        interrupted=end.interrupted,
+        world_size=size,
+        rank_exits=end.rank_exits,
+        lines=tuple(TextLine("kernel", text) for text in end.kernel_lines),
+        oom_kills=end.oom_kills,
     )
 
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import witness as witnesses
 from harness.capture import Capture, plan_capture
 from harness.ingest import ingest_run
-from harness.outcome import Outcome, judge_run
+from harness.outcome import Outcome, end_of, judge_run, settled
 from harness.progress import Narrator, follow
 from harness.provenance import provenance
 from harness_runners.plan import RunPlan, make_plan, resolve_device
@@ -155,6 +156,7 @@ def run_spec(
     data = {**_initial_record(plan), **(marks or {})}
     run.write(data)
     plan.ranks.write()
+    witness = witnesses.begin()
     try:
         with traced(run, spec.name) as trace:
             plan = replace(plan, launch=replace(plan.launch, env={**plan.launch.env, **trace}))
@@ -162,13 +164,16 @@ def run_spec(
     except HarnessError as error:
         _finish(run, data, Outcome("failed", "unknown", error.message, error.exit_code))
         raise
-    outcome = judge_run(run, result, spec.world_size)
+    end = end_of(result, witness)
+    data["end"] = end.to_json()
+    outcome = judge_run(run, end, spec.world_size)
     correctness = read_correctness(run)
     if correctness is not None:
         data["correctness"] = correctness
     _finish(run, data, outcome)
     narrator.say("ingest")
     problems = _ingest(run)
+    outcome = outcome if problems else settled(run, outcome)
     return RunResult(run, outcome.exit_code, outcome, problems)
 
 

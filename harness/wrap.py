@@ -14,18 +14,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness import witness as witnesses
 from harness.capture import Capture, plan_wrap_capture
 from harness.ingest import ingest_run
-from harness.outcome import Outcome
+from harness.outcome import End, Outcome, end_of, judge_run, settled
 from harness.progress import Narrator
 from harness.provenance import provenance
 from harness.session import RunResult, agent_command, samplers, traced
 from harness_schemas.errors import ExitCode, HarnessError, UsageError
 from harness_schemas.rundir import RunDir, create_run, name_run
+from harness_schemas.spi import LaunchResult
 
 STOP_SECONDS = 10
 
@@ -86,10 +88,13 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
         "collection": list(plan.capture.skipped),
     }
     plan.run.write(data)
+    witness = witnesses.begin()
     with traced(plan.run, plan.name) as trace, samplers(plan.run, plan.capture):
         code = _call(plan, trace)
-    outcome = _judge(code)
+    end = end_of(LaunchResult(code, interrupted=_interrupted(code)), witness)
+    outcome = _judge(plan.run, end)
     data.update(
+        end=end.to_json(),
         status=outcome.status,
         verdict=outcome.verdict,
         verdict_detail=outcome.detail,
@@ -100,6 +105,7 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
     problems: tuple[str, ...] = ()
     try:
         ingest_run(plan.run)
+        outcome = settled(plan.run, outcome)
     except HarnessError as error:
         problems = (error.message,)
     return RunResult(plan.run, outcome.exit_code, outcome, problems)
@@ -118,12 +124,21 @@ def _call(plan: WrapPlan, trace: dict[str, str]) -> int:
                 child.send_signal(signal.SIGKILL)
 
 
-def _judge(code: int) -> Outcome:
-    if code == 0:
-        return Outcome("finished", "ok", None, ExitCode.OK)
-    if code == ExitCode.INTERRUPTED or code == -signal.SIGINT:
-        return Outcome("failed", "interrupted", "stopped by the user", ExitCode.INTERRUPTED)
-    if code < 0:
-        name = signal.Signals(-code).name
-        return Outcome("failed", "unknown", f"the command was killed by {name}", 128 - code)
-    return Outcome("failed", "unknown", f"the command returned {code}", code)
+def _interrupted(code: int) -> bool:
+    return code in (ExitCode.INTERRUPTED, -signal.SIGINT)
+
+
+def _judge(run: RunDir, end: End) -> Outcome:
+    """The verdict by what the run left; its stdout and stderr went to the terminal, not to us."""
+    outcome = judge_run(run, end, None)
+    code = end.exit_code or 0
+    if outcome.verdict == "ok" or end.interrupted:
+        return outcome
+    if code > 0:
+        said = f"the command returned {code}"
+    else:
+        said = f"the command was killed by {signal.Signals(-code).name}"
+        outcome = replace(outcome, exit_code=128 - code)
+    if f"ended with code {code}" in (outcome.detail or ""):  # nothing says more
+        return replace(outcome, verdict="unknown", detail=said)
+    return replace(outcome, detail=f"{said}; {outcome.detail}")

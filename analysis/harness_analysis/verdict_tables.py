@@ -80,7 +80,8 @@ def settle(
     evidence = evidence_of(con, known)
     found = judge(evidence)
     silent = not (evidence.lines or evidence.steps or evidence.rank_exits)
-    if found.name == "unknown" and (before is not None or silent):
+    says_little = found.name == "unknown" or found.rule == "launcher-exit"
+    if says_little and (before is not None or silent):
         return None
     if found.name == "ok" and before not in (None, "ok", "unknown"):
         return None
