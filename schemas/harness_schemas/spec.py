@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from harness_schemas.spec_slurm import SlurmSpec
 from harness_schemas.units import parse_duration_ns
 
 FILED_SHAPES = ("tiny-llama", "tiny-mistral", "tiny-qwen2", "small-llama")
@@ -117,12 +118,21 @@ class GenerationSpec(_Section):
         description="Pairs of batches run with the recorder off and on, alternating, after the "
         "measured ones: what observing costs, with its 95 % interval (table `overhead`).",
     )
+    peaks: bool = Field(
+        False,
+        description="Measure what memory and arithmetic of each device reach, under a second "
+        "before the warm-up: MBU and MFU (view `utilisation`) then rest on them.",
+    )
 
 
 class LauncherSpec(_Section):
     """How ranks are started."""
 
-    kind: Literal["local", "slurm"] = Field("local", description="local or slurm.")
+    kind: Literal["auto", "local", "slurm"] = Field(
+        "auto",
+        description="local: on this host. slurm: in the Slurm job that this runs in, else in one "
+        "of its own (section slurm). auto: slurm inside a job, else local.",
+    )
     port: int | None = Field(
         None, ge=1, le=65535, description="Rendezvous port; default: a free one."
     )
@@ -186,6 +196,7 @@ class RunSpec(_Section):
         "app_timers and psutil are on unless switched off; nvml is on where a GPU is used.",
     )
     launcher: LauncherSpec = Field(default_factory=lambda: LauncherSpec())
+    slurm: SlurmSpec = Field(default_factory=lambda: SlurmSpec())
     check: CheckSpec = Field(default_factory=lambda: CheckSpec())
     output: OutputSpec = Field(default_factory=lambda: OutputSpec())
     inject: InjectSpec | None = None
