@@ -77,6 +77,11 @@ class Workers:
                         stream.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of all workers that were started."""
+        return [process.pid for process in self._running]
+
     def read(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Iterator[Batch]]]:
         """Each task with its batches, in the order of `tasks`."""
         waiting: deque[tuple[Task, Future[Answer]]] = deque()
