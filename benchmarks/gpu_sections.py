@@ -62,7 +62,7 @@ def _against_floors(database: Path) -> str:
         SELECT source, wait_method, op, bytes, count(*), median(transfer_ns), any_value(floor_ns),
           quantile_cont(transfer_ns - floor_ns, [0.1, 0.5, 0.9]),
           avg((abs(transfer_ns - floor_ns) <= greatest(0.15 * floor_ns, 2000))::INT)
-        FROM collectives
+        FROM collectives_all
         WHERE phase = 'decode' AND NOT warmup AND transfer_ns IS NOT NULL AND floor_ns IS NOT NULL
         GROUP BY ALL ORDER BY ALL
         """,
@@ -119,7 +119,7 @@ WITH paired AS (
   SELECT t.op, t.bytes, t.wait_method AS method, t.low_ns, t.duration_ns AS pair_ns,
     k.duration_ns AS kernel_ns, t.transfer_ns, t.wait_ns,
     k.transfer_ns AS kernel_transfer_ns, k.wait_ns AS kernel_wait_ns
-  FROM collectives t JOIN collectives k
+  FROM collectives_all t JOIN collectives_all k
     ON k.rank = t.rank AND k.op = t.op AND k.comm_group = t.comm_group AND k.seq = t.seq
     AND k.batch IS NOT DISTINCT FROM t.batch AND k.repeat IS NOT DISTINCT FROM t.repeat
     AND k.step IS NOT DISTINCT FROM t.step

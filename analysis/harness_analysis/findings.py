@@ -323,7 +323,7 @@ def _stuck(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     rows = con.execute(
         """
         SELECT comm_group, seq, op, list(DISTINCT rank ORDER BY rank), any_value(group_size)
-        FROM collectives WHERE unsplit_reason = 'never ended' AND op NOT IN ('send', 'recv')
+        FROM collectives_all WHERE unsplit_reason = 'never ended' AND op NOT IN ('send', 'recv')
         GROUP BY comm_group, seq, op ORDER BY seq
         """
     ).fetchall()
@@ -338,7 +338,7 @@ def _stuck(con: duckdb.DuckDBPyConnection) -> list[Finding]:
             found.append(Finding("problem", "stuck", text, rank=missing[0]))
     pairs = con.execute(
         """
-        SELECT op, rank, src_rank, dst_rank, seq FROM collectives
+        SELECT DISTINCT op, rank, src_rank, dst_rank, seq FROM collectives_all
         WHERE unsplit_reason = 'never ended' AND op IN ('send', 'recv') ORDER BY rank
         """
     ).fetchall()

@@ -2,7 +2,48 @@
 
 from __future__ import annotations
 
-from harness_schemas.columns import KEYS, RANK, RUN, Table, columns
+from harness_schemas.columns import KEYS, RANK, RUN, Column, Table, columns
+
+_COLLECTIVE: tuple[Column, ...] = (
+    RUN
+    + RANK
+    + KEYS
+    + columns(
+        """
+        span_id BIGINT span of the same source and rank
+        source VARCHAR evidence
+        timeline VARCHAR host or device
+        comm_group VARCHAR ordered global ranks and creation ordinal, as in [0,1]#0
+        seq BIGINT ordinal in the group; point-to-point: in the ordered pair
+        op VARCHAR all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, reduce, barrier, send, recv
+        src_rank INTEGER point-to-point: sender
+        dst_rank INTEGER point-to-point: receiver
+        bytes BIGINT message size by the convention of nccl-tests
+        dtype VARCHAR data type
+        group_size INTEGER ranks in the group
+        enqueue_ns BIGINT when the host issued it
+        start_ns BIGINT aligned start of the interval
+        end_ns BIGINT aligned end; NULL: it never ended
+        duration_ns BIGINT end - start
+        return_ns BIGINT aligned return of the host's call; what lies before it may be launch
+        low_ns BIGINT lower bound of the duration where the interval encloses the launch
+        transfer_ns BIGINT part that moved data (upper bound); NULL: cannot be told
+        wait_ns BIGINT part spent waiting for a later rank; NULL: cannot be told
+        wait_method VARCHAR end_anchored, start_anchored, floor, bounded; NULL: unsplit
+        wait_error_ns BIGINT error of the split
+        floor_ns BIGINT measured floor of this operation, size and group; NULL: none
+        unsplit_reason VARCHAR why wait and transfer cannot be told apart
+        kernel VARCHAR device kernel that did the work
+        algo VARCHAR algorithm NCCL chose
+        proto VARCHAR protocol NCCL chose
+        channels INTEGER channels NCCL used
+        transport VARCHAR P2P, SHM, NET/IB, NET/Socket, ...
+        nccl_seq BIGINT ordinal of the call in its NCCL communicator, from NCCL's log; NULL: not known
+        joined VARCHAR other evidence of the call that completed the row, as in app_timers+nccl_log; after ~: what all calls of this group, operation and size agree on
+        call BIGINT number of the call: rows of collectives_aside with the same number show it too; NULL: no second evidence of the rank
+        """
+    )
+)
 
 EVIDENCE_TABLES: tuple[Table, ...] = (
     Table(
@@ -40,41 +81,18 @@ EVIDENCE_TABLES: tuple[Table, ...] = (
     ),
     Table(
         "collectives",
-        "One rank's part in a collective or point-to-point operation.",
-        RUN
-        + RANK
-        + KEYS
-        + columns(
-            """
-            span_id BIGINT span of the same source and rank
-            source VARCHAR evidence
-            timeline VARCHAR host or device
-            comm_group VARCHAR ordered global ranks and creation ordinal, as in [0,1]#0
-            seq BIGINT ordinal in the group; point-to-point: in the ordered pair
-            op VARCHAR all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, reduce, barrier, send, recv
-            src_rank INTEGER point-to-point: sender
-            dst_rank INTEGER point-to-point: receiver
-            bytes BIGINT message size by the convention of nccl-tests
-            dtype VARCHAR data type
-            group_size INTEGER ranks in the group
-            enqueue_ns BIGINT when the host issued it
-            start_ns BIGINT aligned start of the interval
-            end_ns BIGINT aligned end; NULL: it never ended
-            duration_ns BIGINT end - start
-            return_ns BIGINT aligned return of the host's call; what lies before it may be launch
-            low_ns BIGINT lower bound of the duration where the interval encloses the launch
-            transfer_ns BIGINT part that moved data (upper bound); NULL: cannot be told
-            wait_ns BIGINT part spent waiting for a later rank; NULL: cannot be told
-            wait_method VARCHAR end_anchored, start_anchored, floor, bounded; NULL: unsplit
-            wait_error_ns BIGINT error of the split
-            floor_ns BIGINT measured floor of this operation, size and group; NULL: none
-            unsplit_reason VARCHAR why wait and transfer cannot be told apart
-            kernel VARCHAR device kernel that did the work
-            algo VARCHAR algorithm NCCL chose
-            proto VARCHAR protocol NCCL chose
-            channels INTEGER channels NCCL used
-            transport VARCHAR P2P, SHM, NET/IB, NET/Socket, ...
-            """
+        "One rank's part in a collective or point-to-point operation, once: by the best evidence, "
+        "completed by the others.",
+        _COLLECTIVE,
+    ),
+    Table(
+        "collectives_aside",
+        "What weaker evidence shows of calls that stand in `collectives` already (view collectives_all).",
+        (
+            *_COLLECTIVE,
+            *columns(
+                "aside VARCHAR why the row is not counted: same call, may be one, unit shown better"
+            ),
         ),
     ),
     Table(
@@ -226,9 +244,10 @@ EVIDENCE_TABLES: tuple[Table, ...] = (
             bytes BIGINT message size by the convention of nccl-tests
             group_size INTEGER ranks in the group; of a message 2
             calls BIGINT calls measured
-            p10_ns BIGINT time of a call, 10th percentile: shortest rank's on GPUs; on CPUs of a chain, slowest rank's
+            p10_ns BIGINT time of a call, 10th percentile: by kernels, shortest rank's; on CPUs of a chain, slowest rank's
             p50_ns BIGINT the median
             p90_ns BIGINT the 90th percentile
+            stamps_ns BIGINT the same call between time stamps inside a CUDA graph; median
             chain_ns BIGINT time per call of a chain of calls, what lies between them included; median
             algbw_gb_s DOUBLE bytes over the median time, 1e9 bytes/s
             busbw_gb_s DOUBLE the same times the factor of nccl-tests

@@ -105,11 +105,11 @@ def load_waiting(con: duckdb.DuckDBPyConnection) -> Waiting | None:
 def best_source(con: duckdb.DuckDBPyConnection, calls: str = "true") -> tuple[str, bool] | None:
     """The best evidence whose headline units tell waiting, else the best that tells any.
 
-    `calls`: the condition for calls that count, on columns of `collectives`.
+    `calls`: the condition for calls that count, on columns of `collectives_all`.
     """
     rows = con.execute(
         f"""
-        SELECT source, bool_or({HEADLINE}) AS headline FROM collectives
+        SELECT source, bool_or({HEADLINE}) AS headline FROM collectives_all
         WHERE wait_ns IS NOT NULL AND {STEPPING} AND {calls} GROUP BY source
         """
     ).fetchall()

@@ -32,7 +32,7 @@ SELECT c.run_id, c.source, c.timeline, c.rank,
   CASE WHEN c.op IN ('send', 'recv') THEN 'p2p' ELSE 'collective' END AS kind,
   c.comm_group, c.seq, c.op, c.batch, c.microbatch, c.repeat, c.phase, c.step, c.warmup,
   c.perturbed_by, c.start_ns, c.wait_ns, c.wait_method, c.wait_error_ns
-FROM collectives c
+FROM collectives_all c
 LEFT JOIN collective_instances i
   -- Equalities only: any other condition makes this join several times slower.
   ON i.run_id = c.run_id AND i.source = c.source AND i.timeline = c.timeline AND i.seq = c.seq
