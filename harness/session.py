@@ -33,6 +33,8 @@ from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spi import LaunchPlan, LaunchResult
 from harness_schemas.units import parse_duration_ns
 from harness_slurm.local import LocalLauncher
+from harness_slurm.step.launcher import SrunLauncher
+from harness_slurm.step.placement import Allocation
 
 if TYPE_CHECKING:
     from harness_schemas.spec import RunSpec
@@ -55,14 +57,15 @@ class SessionPlan:
     ranks: RunPlan
     launch: LaunchPlan
     capture: Capture
+    launcher: LocalLauncher | SrunLauncher
 
     def describe(self) -> str:
         """What `--dry-run` prints."""
-        launcher = LocalLauncher().command(self.launch)
+        launcher = self.launcher.command(self.launch)
         lines = ["# commands"]
         lines.append(shlex.join(prepare_command(self.run)))
         if self.capture.samplers:
-            lines.append(shlex.join(agent_command(self.run, self.capture)))
+            lines.append(shlex.join(agent_command(self.run, self.capture, self.launcher)))
         lines.append(shlex.join(launcher))
         lines.append(f"  each of {self.launch.world_size} ranks: {shlex.join(self.launch.argv)}")
         if self.spec.check.reference:
@@ -105,6 +108,7 @@ def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
     if problems:
         raise SpecError(spec.name, problems)
     device = resolve_device(spec.device)
+    launcher = choose_launcher(spec)
     capture = plan_capture(spec, device, run.path.absolute(), strict)
     ranks = make_plan(spec, run, capture.hooks, strict)
     timeout = spec.launcher.timeout
@@ -117,19 +121,35 @@ def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
     )
     launch = LaunchPlan(
         argv=(*capture.argv_prefix, *worker),
-        env={**rank_environment(spec, device), **capture.env},
+        env={**rank_environment(spec, device, launcher), **capture.env},
         world_size=spec.world_size,
         run_dir=run.path.absolute(),
         port=spec.launcher.port,
         timeout_s=parse_duration_ns(timeout) / 1e9 if timeout else None,
     )
-    return SessionPlan(spec, run, device, ranks, launch, capture)
+    return SessionPlan(spec, run, device, ranks, launch, capture, launcher)
 
 
-def rank_environment(spec: RunSpec, device: str) -> dict[str, str]:
+def choose_launcher(spec: RunSpec) -> LocalLauncher | SrunLauncher:
+    """The launcher of this place: srun inside a Slurm job, unless `local` is asked for.
+
+    Raises:
+        UsageError: the job's nodes cannot hold the ranks as they are to lie.
+    """
+    kind, slurm, parallel = spec.launcher.kind, spec.slurm, spec.parallel
+    inside = None if kind == "local" else Allocation.read(os.environ, slurm.cpus_per_task or 1)
+    return SrunLauncher(inside, parallel.tp, parallel.pp, slurm) if inside else LocalLauncher()
+
+
+def rank_environment(
+    spec: RunSpec, device: str, launcher: LocalLauncher | SrunLauncher
+) -> dict[str, str]:
     """Environment of the ranks: offline, one device kind, threads that do not fight."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    threads = spec.launcher.threads or max(1, cores // spec.world_size)
+    here = spec.world_size
+    if isinstance(launcher, SrunLauncher):
+        here = max(launcher.hosts.count(host) for host in launcher.hosts)
+    threads = spec.launcher.threads or spec.slurm.cpus_per_task or max(1, cores // here)
     environment = {**OFFLINE, "DS_ACCELERATOR": device, "OMP_NUM_THREADS": str(threads)}
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -151,9 +171,23 @@ def run_spec(
     create_run(run)
     plan.capture.make_folders(run.artifacts)
     narrator.say(f"run {run.path}")
+    outcome = record_run(plan, narrator, marks or {})
+    narrator.say("ingest")
+    problems = ingest(run)
+    outcome = outcome if problems else settled(run, outcome)
+    return RunResult(run, outcome.exit_code, outcome, problems)
+
+
+def record_run(plan: SessionPlan, narrator: Narrator, marks: Mapping[str, Any]) -> Outcome:
+    """Run what is planned into its folder, which exists, and say in run.json how it ended.
+
+    Raises:
+        HarnessError: the ranks could not be started; run.json says so.
+    """
+    run, spec = plan.run, plan.spec
     for note in plan.capture.notes:
         narrator.say(note)
-    data = {**_initial_record(plan), **(marks or {})}
+    data = {**_initial_record(plan), **marks}
     run.write(data)
     plan.ranks.write()
     witness = witnesses.begin()
@@ -171,14 +205,14 @@ def run_spec(
     if correctness is not None:
         data["correctness"] = correctness
     _finish(run, data, outcome)
-    narrator.say("ingest")
-    problems = _ingest(run)
-    outcome = outcome if problems else settled(run, outcome)
-    return RunResult(run, outcome.exit_code, outcome, problems)
+    return outcome
 
 
 def _initial_record(plan: SessionPlan) -> dict[str, Any]:
+    inside = plan.launcher.allocation if isinstance(plan.launcher, SrunLauncher) else None
+    job = {"job_id": inside.shown_id, "attempt": inside.restart} if inside else {}
     return {
+        **job,
         "version": 1,
         "run_id": plan.run.run_id,
         "name": plan.spec.name,
@@ -197,8 +231,8 @@ def _execute(plan: SessionPlan, narrator: Narrator) -> LaunchResult:
     tp, pp = plan.spec.parallel.tp, plan.spec.parallel.pp
     narrator.say(f"launch {plan.launch.world_size} ranks (TP {tp} x PP {pp}) on {plan.device}")
     meta = plan.run.spans / "rank-00000.meta.jsonl"
-    with samplers(plan.run, plan.capture):
-        result = LocalLauncher().launch(plan.launch, follow(meta, narrator))
+    with samplers(plan.run, plan.capture, plan.launcher):
+        result = plan.launcher.launch(plan.launch, follow(meta, narrator))
     if result.exit_code == 0 and plan.spec.check.reference:
         narrator.say("compare with the reference")
         run_helper(reference_command(plan.run), plan.run, plan.launch.env, check=False)
@@ -215,11 +249,16 @@ def reference_command(run: RunDir) -> tuple[str, ...]:
     return (sys.executable, "-m", "harness_runners.reference", "--plan", str(run.plan_json))
 
 
-def agent_command(run: RunDir, capture: Capture) -> tuple[str, ...]:
-    """Runs the samplers of this node."""
+def agent_command(
+    run: RunDir, capture: Capture, launcher: LocalLauncher | SrunLauncher | None = None
+) -> tuple[str, ...]:
+    """Runs the samplers of this node; with srun, those of every node of the ranks."""
     samplers = [{"target": s.target, "options": dict(s.options)} for s in capture.samplers]
     module = (sys.executable, "-m", "harness_collectors.agent")
-    return (*module, "--run-dir", str(run.path), "--samplers", json.dumps(samplers))
+    argv = (*module, "--run-dir", str(run.path), "--samplers", json.dumps(samplers))
+    if isinstance(launcher, SrunLauncher):
+        return launcher.beside((*argv, "--ignore-stdin"))
+    return argv
 
 
 def prepare_model(plan: SessionPlan, narrator: Narrator) -> None:
@@ -260,20 +299,23 @@ def run_helper(command: Sequence[str], run: RunDir, env: Mapping[str, str], chec
 
 
 @contextlib.contextmanager
-def samplers(run: RunDir, capture: Capture) -> Iterator[None]:
-    """Run this node's samplers beside the ranks; they end when their stdin closes."""
+def samplers(
+    run: RunDir, capture: Capture, launcher: LocalLauncher | SrunLauncher | None = None
+) -> Iterator[None]:
+    """Run samplers beside the ranks; they end when their stdin closes, or on SIGTERM (srun)."""
     if not capture.samplers:
         yield
         return
     log = (run.logs / "agent.log").open("wb")
-    agent = subprocess.Popen(
-        agent_command(run, capture), stdin=subprocess.PIPE, stdout=log, stderr=log
-    )
+    argv = agent_command(run, capture, launcher)
+    agent = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log)
     try:
         yield
     finally:
         if agent.stdin is not None:
             agent.stdin.close()
+        if argv[0] == "srun":
+            agent.terminate()
         try:
             agent.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -311,7 +353,7 @@ def _finish(run: RunDir, data: dict[str, Any], outcome: Outcome) -> None:
     run.write(data)
 
 
-def _ingest(run: RunDir) -> tuple[str, ...]:
+def ingest(run: RunDir) -> tuple[str, ...]:
     """Build the database; what was recorded stays if that fails."""
     try:
         ingest_run(run)

@@ -30,6 +30,8 @@ class Allocation:
     restart: int = 0
     array_job: str | None = None
     array_task: int | None = None
+    nested: bool = False
+    """Whether this process is itself a task of a step, as in a shell that srun gave."""
 
     @property
     def shown_id(self) -> str:
@@ -60,6 +62,7 @@ class Allocation:
                 int(env.get("SLURM_RESTART_COUNT") or 0),
                 env.get("SLURM_ARRAY_JOB_ID") if task else None,
                 int(task) if task else None,
+                "SLURM_PROCID" in env and env.get("SLURM_STEP_ID", "").isdigit(),
             )
         except (KeyError, ValueError) as error:
             raise UsageError(f"the environment of job {job} cannot be read: {error}") from None
