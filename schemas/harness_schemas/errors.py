@@ -11,6 +11,7 @@ class ExitCode(IntEnum):
     OK = 0
     GATE_FAILED = 1
     USAGE = 2
+    UNDERPOWERED = 3
     TIMED_OUT = 124
     HARNESS_FAILED = 125
     INTERRUPTED = 130

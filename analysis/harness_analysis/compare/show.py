@@ -1,0 +1,43 @@
+"""Values, changes and intervals as people read them: the same on the terminal and on the page."""
+
+from __future__ import annotations
+
+from harness_analysis.compare.effects import Effect
+from harness_schemas.units import format_bytes, format_ns
+
+
+def show_value(value: float | None, unit: str) -> str:
+    """A value in its unit; `-` for unknown."""
+    if value is None:
+        return "-"
+    if unit == "ns":
+        return format_ns(value)
+    if unit == "s":
+        return format_ns(value * 1e9)
+    if unit == "bytes":
+        return format_bytes(value)
+    return f"{value:.4g} {unit}"
+
+
+def show_change(effect: Effect) -> str:
+    """What B adds to A, absolute and in percent."""
+    if effect.a is None or effect.b is None:
+        return "-"
+    change = effect.b - effect.a
+    share = f" ({100 * change / abs(effect.a):+.1f} %)" if effect.a else ""
+    return signed(change, effect.unit) + share
+
+
+def show_interval(effect: Effect) -> str:
+    """The interval of the change, in percent where A is not zero."""
+    found = effect.interval
+    if found is None:
+        return "-"
+    if found.share_low is None or found.share_high is None:
+        return f"{signed(found.low, effect.unit)} to {signed(found.high, effect.unit)}"
+    return f"{100 * found.share_low:+.1f} to {100 * found.share_high:+.1f} %"
+
+
+def signed(value: float, unit: str) -> str:
+    """A difference with its sign."""
+    return ("-" if value < 0 else "+") + show_value(abs(value), unit)
