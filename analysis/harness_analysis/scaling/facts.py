@@ -1,0 +1,73 @@
+"""What one run contributes to a scaling table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+UNRESOLVED_AT_MOST = 0.05
+"""Where more of the windows cannot be classified, computing is not resolved."""
+
+
+@dataclass(frozen=True)
+class RankTime:
+    """The measured windows of one rank (prefill and decode) and their parts; None: unknown."""
+
+    rank: int
+    window_ns: int
+    parts: Mapping[str, int | None]
+
+    @property
+    def compute_ns(self) -> int | None:
+        """Useful time: computing, fused kernels included where there are any."""
+        compute = self.parts.get("compute_ns")
+        return None if compute is None else compute + (self.parts.get("fused_ns") or 0)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run: its configuration, and what was measured. Unknown is None."""
+
+    run_id: str
+    settings: Mapping[str, Any]
+    """The resolved specification, flattened to dotted keys."""
+    repeat: int = 0
+    status: str | None = None
+    verdict: str | None = None
+    detail: str | None = None
+    device: str | None = None
+    world_size: int | None = None
+    tp: int | None = None
+    pp: int | None = None
+    batch_size: int | None = None
+    hosts: int | None = None
+    cpus: int | None = None
+    """Cores of the machine that the run was started on."""
+    requests: int | None = None
+    output_tokens: int | None = None
+    wall_ns: int | None = None
+    resource_use: float | None = None
+    io_s: float | None = None
+    communication_s: float | None = None
+    wait_share: float | None = None
+    preprocessing_s: float | None = None
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    idle_share: float | None = None
+    """Share of decode in which the device had nothing to do; None: not known."""
+    ranks: tuple[RankTime, ...] = field(default_factory=tuple)
+
+    @property
+    def good(self) -> bool:
+        """Whether it may be measured by."""
+        return self.verdict == "ok" and bool(self.wall_ns)
+
+    @property
+    def unresolved_share(self) -> float | None:
+        """Share of the windows, over all ranks, that the evidence cannot classify."""
+        total = sum(rank.window_ns for rank in self.ranks)
+        unknown = [rank.parts.get("unresolved_ns") for rank in self.ranks]
+        if total <= 0 or any(value is None for value in unknown):
+            return None
+        return sum(value for value in unknown if value is not None) / total

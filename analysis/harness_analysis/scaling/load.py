@@ -1,0 +1,121 @@
+"""What runs' databases hold for a scaling table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness_analysis.scaling.cells import flatten
+from harness_analysis.scaling.facts import RankTime, RunFacts
+from harness_analysis.store import open_database
+from harness_schemas.vocabulary import PARTS
+
+if TYPE_CHECKING:
+    import duckdb
+
+MEASURED = ("prefill", "decode", "mixed")
+
+
+def load_runs(paths: Iterable[Path]) -> list[RunFacts]:
+    """The facts of every run, one file open at a time.
+
+    Raises:
+        EvidenceError: a file is no database.
+    """
+    found = []
+    for path in paths:
+        with open_database(path) as con:
+            found += load_facts(con)
+    return found
+
+
+def load_facts(con: duckdb.DuckDBPyConnection) -> list[RunFacts]:
+    """The facts of the runs of one database."""
+    return [_facts(con, row) for row in _dicts(con, "FROM runs ORDER BY run_id")]
+
+
+def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
+    run_id = run["run_id"]
+    summary = (_dicts(con, "FROM run_summary WHERE run_id = ?", run_id) or [{}])[0]
+    latency = {
+        row["metric"]: row["p50_ns"] for row in _dicts(con, "FROM latency WHERE run_id = ?", run_id)
+    }
+    hosts = _dicts(con, "SELECT count(DISTINCT host) AS n FROM ranks WHERE run_id = ?", run_id)
+    wall = summary.get("wall_s")
+    return RunFacts(
+        run_id=run_id,
+        settings=flatten(_json(run["spec"])) if run["spec"] else {},
+        repeat=run["repeat"] or 0,
+        status=run["status"],
+        verdict=run["verdict"],
+        detail=run["verdict_detail"],
+        device=run["device"],
+        world_size=run["world_size"],
+        tp=run["tp"],
+        pp=run["pp"],
+        batch_size=run["batch_size"],
+        hosts=hosts[0]["n"] or None,
+        cpus=(_json(run["provenance"]).get("host") or {}).get("cpus"),
+        requests=summary.get("requests"),
+        output_tokens=summary.get("output_tokens"),
+        wall_ns=None if wall is None else round(wall * 1e9),
+        resource_use=summary.get("resource_use"),
+        io_s=summary.get("io_s"),
+        communication_s=summary.get("communication_s"),
+        wait_share=summary.get("communication_wait_share"),
+        preprocessing_s=summary.get("preprocessing_s"),
+        ttft_ms=_ms(latency.get("ttft")),
+        tpot_ms=_ms(latency.get("tpot")),
+        idle_share=_idle(con, run_id),
+        ranks=_ranks(con, run_id),
+    )
+
+
+def _ranks(con: duckdb.DuckDBPyConnection, run_id: str) -> tuple[RankTime, ...]:
+    sums = ", ".join(f"sum({part})::BIGINT AS {part}" for part in PARTS)
+    phases = ", ".join(f"'{phase}'" for phase in MEASURED)
+    rows = _dicts(
+        con,
+        f"SELECT rank, sum(window_ns)::BIGINT AS window_ns, {sums} FROM rank_breakdown "
+        f"WHERE run_id = ? AND phase IN ({phases}) GROUP BY rank ORDER BY rank",
+        run_id,
+    )
+    return tuple(
+        RankTime(row["rank"], row["window_ns"], {part: row[part] for part in PARTS}) for row in rows
+    )
+
+
+def _idle(con: duckdb.DuckDBPyConnection, run_id: str) -> float | None:
+    """Share of decode in which the device had nothing to do: of headline steps, else of sampled."""
+    rows = _dicts(
+        con,
+        """
+        SELECT perturbed_by IS NOT NULL AS sampled, sum(idle_ns) / sum(window_ns) AS share
+        FROM step_breakdown
+        WHERE run_id = ? AND phase = 'decode' AND timeline = 'device' AND idle_ns IS NOT NULL
+          AND NOT coalesce(warmup, false)
+        GROUP BY 1 ORDER BY 1
+        """,
+        run_id,
+    )
+    return float(rows[0]["share"]) if rows else None
+
+
+def _dicts(con: duckdb.DuckDBPyConnection, sql: str, *values: Any) -> list[dict[str, Any]]:
+    con.execute(sql, list(values))
+    names: Sequence[str] = [column[0] for column in con.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in con.fetchall()]
+
+
+def _json(text: str | None) -> dict[str, Any]:
+    try:
+        data = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _ms(ns: float | None) -> float | None:
+    return None if ns is None else ns / 1e6

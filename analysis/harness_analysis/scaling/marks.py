@@ -1,0 +1,121 @@
+"""What a reader must know before believing a scaling table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness_analysis.scaling.cells import Cell
+from harness_analysis.scaling.facts import UNRESOLVED_AT_MOST
+
+if TYPE_CHECKING:
+    from harness_analysis.scaling.study import Point
+
+LAUNCH_BOUND = 0.3
+"""Decode steps whose device idles more than this are bound by the launches of their host."""
+FORMS_AGREE = 0.01
+"""How far the two forms of weak efficiency may lie apart."""
+
+
+def watermarks(kind: str, cells: Sequence[Cell], points: Sequence[Point]) -> tuple[str, ...]:
+    """Sentences, the gravest first."""
+    found = [
+        _launch_bound(cells),
+        _oversubscribed(cells),
+        _different_work(kind, cells),
+        _forms(points),
+        _failed(points),
+        _unresolved(cells),
+        _single(points),
+    ]
+    return tuple(text for text in found if text)
+
+
+def _names(values: Sequence[object]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values))
+
+
+def _launch_bound(cells: Sequence[Cell]) -> str:
+    """On a GPU: whether the device waited for its host."""
+    runs = [run for cell in cells for run in cell.good if run.device == "cuda"]
+    bound = [run for run in runs if run.idle_share is not None and run.idle_share > LAUNCH_BOUND]
+    if bound:
+        most = max(run.idle_share or 0 for run in bound)
+        return (
+            f"launch-bound: the device idles up to {100 * most:.0f} % of decode at "
+            f"{_names([f'{run.world_size} ranks' for run in bound])}; these numbers measure "
+            "Python's launches, not the GPU (generation.mode = 'graph' removes them)"
+        )
+    eager = [run for run in runs if run.settings.get("generation.mode") != "graph"]
+    if any(run.idle_share is None for run in eager):
+        return (
+            "may be launch-bound: eager decode on a GPU without kernel evidence; record some "
+            "steps with the collector torch_profiler to tell"
+        )
+    return ""
+
+
+def _oversubscribed(cells: Sequence[Cell]) -> str:
+    crowded = [
+        run
+        for cell in cells
+        for run in cell.good
+        if run.device == "cpu" and run.cpus and run.world_size
+        if run.world_size > run.cpus * (run.hosts or 1)
+    ]
+    if not crowded:
+        return ""
+    sizes = _names(sorted({run.world_size for run in crowded if run.world_size}))
+    return (
+        f"{sizes} ranks shared {crowded[0].cpus} cores: there more ranks add no computing power, "
+        "a waiting rank takes a core from the one it waits for, and efficiency cannot exceed "
+        "cores / ranks"
+    )
+
+
+def _different_work(kind: str, cells: Sequence[Cell]) -> str:
+    tokens = sorted({run.output_tokens for cell in cells for run in cell.good if run.output_tokens})
+    if kind in ("weak", "grid") or len(tokens) < 2:
+        return ""
+    return (
+        f"the cells did not generate the same number of tokens ({tokens[0]} to {tokens[-1]}): "
+        "speed-up and efficiency compare time per token"
+    )
+
+
+def _forms(points: Sequence[Point]) -> str:
+    for point in points:
+        time, other = point.efficiency, point.throughput_efficiency
+        if time and other and abs(time.value - other.value) > FORMS_AGREE * time.value:
+            return (
+                f"work per rank was not fixed: at {point.size} ranks the efficiency is "
+                f"{time.value:.3g} by time and {other.value:.3g} by throughput"
+            )
+    return ""
+
+
+def _failed(points: Sequence[Point]) -> str:
+    failed = [f"{point.label}: {_names(point.failures)}" for point in points if point.failures]
+    return f"runs left out because they failed: {'; '.join(failed)}" if failed else ""
+
+
+def _unresolved(cells: Sequence[Cell]) -> str:
+    shares = [
+        share
+        for cell in cells
+        for run in cell.good
+        if (share := run.unresolved_share) is not None and share > UNRESOLVED_AT_MOST
+    ]
+    if not shares:
+        return ""
+    return (
+        f"computing is not resolved in {len(shares)} runs (up to {100 * max(shares):.0f} % of "
+        "their time is unclassified, as when other processes take the cores): no POP efficiencies "
+        "from those"
+    )
+
+
+def _single(points: Sequence[Point]) -> str:
+    if any(point.runs == 1 for point in points):
+        return "single runs carry no interval: repeat them (--repeats) before believing differences"
+    return ""
