@@ -1,0 +1,68 @@
+"""Files that appear whole or not at all, and a workspace for large queries."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from harness_schemas.errors import HarnessError
+
+if TYPE_CHECKING:
+    import duckdb
+
+MEMORY = "1GB"
+"""DuckDB's share of an export; beyond it sorting spills to TMPDIR."""
+GZIP_LEVEL = 5
+BATCH_ROWS = 50_000
+
+
+@contextlib.contextmanager
+def whole_text(path: Path) -> Iterator[IO[str]]:
+    """A text file under a temporary name that is renamed at the end; gzip where it ends in .gz.
+
+    Raises:
+        HarnessError: it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(temporary.open("wb"))
+            target: IO[bytes] = raw
+            if path.name.endswith(".gz"):
+                # Without name and time: the same run gives the same bytes.
+                zipped = gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0)
+                target = cast("IO[bytes]", stack.enter_context(zipped))
+            yield stack.enter_context(io.TextIOWrapper(target, encoding="utf-8", newline="\n"))
+        temporary.replace(path)
+    except OSError as error:
+        raise HarnessError(
+            f"cannot write {path}: {error.strerror or error}", "choose another place with --output"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def bounded(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Bounds the connection's memory; what does not fit goes to TMPDIR, which is cleaned up."""
+    folder = tempfile.mkdtemp(prefix="harness-export-")
+    try:
+        con.execute(f"SET memory_limit = '{MEMORY}'")
+        con.execute("SET temp_directory = '{}'".format(folder.replace("'", "''")))
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def text_rows(con: duckdb.DuckDBPyConnection, sql: str) -> Iterator[list[str]]:
+    """The first column of a query, which must be text, some thousand rows at a time."""
+    # The result of `execute` is streamed: what has been fetched is forgotten.
+    result = con.execute(sql)
+    while rows := result.fetchmany(BATCH_ROWS):
+        yield [row[0] for row in rows]
