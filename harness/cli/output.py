@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from harness.sections import Section
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,3 +34,37 @@ def emit_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str)
     from harness.cli.render import render_rows
 
     emit(render_rows(columns, rows, style).rstrip("\n"))
+
+
+def emit_sections(sections: Sequence[Section], style: str) -> None:
+    """Write several tables to stdout: JSON is one object, the others follow each other."""
+    from harness.cli.render import render_rows
+
+    if style == "json":
+        import json
+
+        found = {
+            section.key: {
+                "title": section.title,
+                "rows": json.loads(render_rows(section.columns, section.rows, "json")),
+                "notes": list(section.notes),
+            }
+            for section in sections
+        }
+        emit(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    emit("\n\n".join(_section_text(section, style) for section in sections))
+
+
+def _section_text(section: Section, style: str) -> str:
+    from harness.cli.render import render_rows
+    from harness.cli.rows import printable, wrap_lines
+
+    body = render_rows(section.columns, section.rows, style).rstrip("\n")
+    title, notes = printable(section.title), [printable(note) for note in section.notes]
+    if style == "csv":
+        return body
+    if style == "markdown":
+        marks = "".join(f"\n- {note}" for note in notes)
+        return f"### {title}\n\n{body}" + (f"\n{marks}" if notes else "")
+    return "\n".join([title, body, *(line for note in notes for line in wrap_lines(note))])

@@ -47,6 +47,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\n" if c == "\n" else "\ufffd" for c in text)
 
 
+def wrap_lines(text: str, indent: str = "  ") -> list[str]:
+    """A sentence as lines of at most `WIDTH`, each after the indent."""
+    return [indent + line for line in _wrap(text, WIDTH - len(indent))]
+
+
 # -- JSON ------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness_probe as probe
-from harness_runners import prompts, rank_process
+from harness_runners import peaks, prompts, rank_process
 from harness_runners.clock_exchange import ClockExchange
 from harness_runners.engines import BatchJob, Engine
 from harness_runners.groups import Groups, Place, layers_of, make_groups
@@ -68,6 +68,8 @@ def run_rank(plan: RunPlan, env: RankEnv, units: Units) -> None:
     with units.phase("load"):
         rank.engine.load()
     with units.phase("warmup"):
+        if plan.generation.peaks:
+            peaks.measure(rank.device, plan.dtype)
         rank.engine.reserve(jobs)
     for job in jobs:
         writer.begin(job)
@@ -77,6 +79,7 @@ def run_rank(plan: RunPlan, env: RankEnv, units: Units) -> None:
             writer.finish(job, generated)
             rank.clocks.exchange()
     with units.phase("postprocess"):
+        peaks.state_memory(rank.device)
         rank.engine.close()
         units.stop_hooks()
         rank.leave_world()
@@ -90,6 +93,7 @@ class Rank:
     groups: Groups
     engine: Engine
     clocks: ClockExchange
+    device: Any
 
     def leave_world(self) -> None:
         """Wait for all ranks and take the process groups down."""
@@ -125,11 +129,12 @@ def start_up(plan: RunPlan, env: RankEnv, units: Units) -> Rank:
         first_layer=layers[0],
         last_layer=layers[-1],
         **backend.device_facts(device),
+        **peaks.datasheet(device, plan.dtype),
     )
     engine = backend.make_engine(plan, place, groups, device)
     clocks = ClockExchange(place.rank, device)
     clocks.exchange()
-    return Rank(place, groups, engine, clocks)
+    return Rank(place, groups, engine, clocks, device)
 
 
 def make_telemetry(plan: RunPlan, env: RankEnv, started_ns: int) -> Telemetry:

@@ -57,7 +57,16 @@ RUN_TABLES: tuple[Table, ...] = (
             pci VARCHAR PCI address of the GPU
             numa INTEGER NUMA node of the GPU
             cpus VARCHAR CPUs the rank may run on
+            gpu_name VARCHAR the GPU as its driver names it
             weights_bytes BIGINT bytes of parameters held
+            step_weight_bytes BIGINT of these, bytes that every decode step reads (not the embedding)
+            kv_bytes_per_token BIGINT bytes of keys and values a token held, over this rank's layers
+            flops_per_token BIGINT 2 x matrix elements that a token is multiplied with on this rank
+            attention_flops_per_kv_token BIGINT FLOPs of attention for one query and one token held
+            peak_memory_bytes BIGINT most that torch's allocator held on the GPU
+            peak_bytes_per_s DOUBLE memory bandwidth of the device: bytes read and written by a copy
+            peak_flops_per_s DOUBLE FLOP/s of a matrix product in the run's data type
+            peak_source VARCHAR of the two peaks: measured (generation.peaks) or datasheet
             complete BOOLEAN the rank closed its spool; false: it was cut
             exit_code INTEGER exit code of the process; negative: killed by that signal
             last_record_ns BIGINT end of the last thing known of this rank

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from harness_collectors.app_timers.meta_rows import (
     BOOL,
+    F64,
     I32,
     I64,
     KEY_SCHEMA,
@@ -100,10 +101,22 @@ def _pending(meta: RankMeta, pending: Pending) -> pa.Table:
     return table_of([row], schema)
 
 
+SIZES = (
+    "weights_bytes",
+    "step_weight_bytes",
+    "kv_bytes_per_token",
+    "flops_per_token",
+    "attention_flops_per_kv_token",
+    "peak_memory_bytes",
+)
+RATES = ("peak_bytes_per_s", "peak_flops_per_s")
+"""Facts that the runner states of a rank (table `ranks`)."""
+
+
 def _rank_row(meta: RankMeta, last_ns: int) -> pa.Table:
     facts = meta.facts
     small = ("tp_rank", "stage", "first_layer", "last_layer", "numa")
-    texts = ("device", "gpu_uuid", "pci", "cpus")
+    texts = ("device", "gpu_uuid", "gpu_name", "pci", "cpus", "peak_source")
     row = {
         "rank": meta.rank,
         "local_rank": meta.start.get("local_rank"),
@@ -112,13 +125,14 @@ def _rank_row(meta: RankMeta, last_ns: int) -> pa.Table:
         "clock_domain": meta.start.get("boot_id"),
         **{name: facts.get(name) for name in small},
         **{name: None if facts.get(name) is None else str(facts[name]) for name in texts},
-        "weights_bytes": facts.get("weights_bytes"),
+        **{name: facts.get(name) for name in (*SIZES, *RATES)},
         "complete": meta.end is not None,
         "last_record_ns": last_ns or None,
     }
     schema = [("rank", I32), ("local_rank", I32), ("host", STR), ("pid", I32)]
     schema += [("clock_domain", STR), *((n, I32) for n in small), *((n, STR) for n in texts)]
-    schema += [("weights_bytes", I64), ("complete", BOOL), ("last_record_ns", I64)]
+    schema += [*((n, I64) for n in SIZES), *((n, F64) for n in RATES)]
+    schema += [("complete", BOOL), ("last_record_ns", I64)]
     return table_of([row], schema)
 
 

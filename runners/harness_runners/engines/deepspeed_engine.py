@@ -18,6 +18,7 @@ import torch
 
 import harness_probe as probe
 from harness_runners.engines import BatchJob, Generated, OpenUnit, weights
+from harness_runners.engines.facts import work_facts
 from harness_runners.engines.kv_cache import StageCache
 from harness_runners.engines.microbatch import MicroBatch, divide, pad_left
 from harness_runners.engines.pipeline import Pipeline
@@ -76,7 +77,7 @@ class DeepSpeedEngine:
             model.lm_head.weight = model.model.embed_tokens.weight
         weights.fresh_rotary(model, self._device)
         weights.check_loaded(model)
-        probe.fact(weights_bytes=weights.weights_bytes(model))
+        probe.fact(**work_facts(model, layers))
         windows = layer_windows(model.config, sum(self._plan.layers))
         stage = Stage(model, layers, windows, place.is_first, place.is_last)
         injector = make_injector(self._plan.inject, place.rank, self._device)

@@ -1,0 +1,83 @@
+"""How a model is cut: ranks that share a layer, stages, and the layers of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness_runners.capacity.shape import Shape
+from harness_runners.capacity.shards import weights_slice
+from harness_schemas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`tp` ranks share every layer of a stage; `layers`: of each stage."""
+
+    tp: int
+    layers: tuple[int, ...]
+
+    @property
+    def pp(self) -> int:
+        """Stages."""
+        return len(self.layers)
+
+    @property
+    def ranks(self) -> int:
+        """GPUs."""
+        return self.tp * self.pp
+
+    @property
+    def communicators(self) -> int:
+        """NCCL communicators of a rank: world, its stage, the pipeline and its feedback."""
+        if self.ranks == 1:
+            return 0
+        return 1 + (self.tp > 1) + 2 * (self.pp > 1)
+
+    def stage_layers(self, stage: int) -> range:
+        """Global indices of a stage's layers."""
+        first = sum(self.layers[:stage])
+        return range(first, first + self.layers[stage])
+
+
+def make_layout(shape: Shape, tp: int, pp: int, layers: Sequence[int] | None = None) -> Layout:
+    """Balanced stages as the runner makes them, or `layers` as given.
+
+    The heaviest stage is as light as can be: all layers weigh the same, so giving one after
+    another to the lightest stage so far is optimal. Of equally light stages the last one gets it.
+
+    Raises:
+        UsageError: more stages than layers, or `layers` that do not add up.
+    """
+    if layers is not None:
+        if len(layers) != pp or sum(layers) != shape.layers:
+            raise UsageError(f"layers {list(layers)} are not {shape.layers} over {pp} stages")
+        return Layout(tp, tuple(layers))
+    if pp > shape.layers:
+        raise UsageError(f"{pp} stages, but {shape.name} has {shape.layers} layers")
+    layer = _layer_weight(shape)
+    weights = [layer] * pp
+    weights[0] += shape.vocab * shape.hidden * 2.0
+    if pp > 1 or not shape.tied:
+        weights[-1] += shape.vocab * shape.hidden * 2.0
+    counts = [1] * pp
+    for _ in range(shape.layers - pp):
+        lightest = min(range(pp), key=lambda stage: (weights[stage], -stage))
+        counts[lightest] += 1
+        weights[lightest] += layer
+    return Layout(tp, tuple(counts))
+
+
+def _layer_weight(shape: Shape) -> float:
+    return weights_slice(shape, 2.0, 1, 0, 1, first=False, last=False).layer
+
+
+def refused_by_runner(shape: Shape, tp: int) -> str | None:
+    """Why the runner of this project would not run this split; None: it would."""
+    if shape.experts:
+        return "the runner has no mixture-of-experts models"
+    if tp > shape.kv_heads:
+        return f"the runner refuses tp {tp} for {shape.kv_heads} key/value heads"
+    if shape.heads % tp or shape.kv_heads % tp:
+        return f"the runner needs {shape.heads} and {shape.kv_heads} heads divisible by {tp}"
+    return None
