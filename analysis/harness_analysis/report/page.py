@@ -74,7 +74,15 @@ def write_report(
         EvidenceError: the database is not a run's.
         HarnessError: the page cannot be written.
     """
-    page = render_page(gather(con, baseline))
+    write_page(render_page(gather(con, baseline)), path)
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write a page; `path` appears whole or not at all.
+
+    Raises:
+        HarnessError: it cannot be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(page, encoding="utf-8")
@@ -128,6 +136,12 @@ def page_sections(numbers: PageNumbers) -> list[Section]:
 
 def render_page(numbers: PageNumbers) -> str:
     """The page as text."""
+    sections = page_sections(numbers)
+    return render_template("report.html.j2", run=numbers.answer.run, sections=sections)
+
+
+def render_template(name: str, **context: object) -> str:
+    """A page with everything that pages share: the style, the scripts, the colours of the parts."""
     import jinja2
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -142,10 +156,7 @@ def render_page(numbers: PageNumbers) -> str:
     environment.globals["figure_json"] = lambda figure: Markup(figure_json(figure))
     environment.globals["css_name"] = css_name
     scripts = [get_plotlyjs().replace("\r\n", "\n"), _asset("report.js")]
-    template = environment.get_template("report.html.j2")
-    text = template.render(
-        run=numbers.answer.run,
-        sections=page_sections(numbers),
+    text = environment.get_template(name).render(
         parts=part_names(),
         patterns={part: style.pattern for part, style in STYLES.items()},
         light=variables(dark=False),
@@ -154,6 +165,7 @@ def render_page(numbers: PageNumbers) -> str:
         # Ours and plotly's own scripts: no text of the evidence is in them.
         scripts=[Markup(script) for script in scripts],
         policy=_policy(scripts),
+        **context,
     )
     return str(text)
 
