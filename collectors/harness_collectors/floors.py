@@ -95,8 +95,8 @@ def _row(item: dict[str, Any], document: Mapping[str, Any]) -> dict[str, Any] | 
         return None
     rates = {name: _number(item.get(name)) for name in ("algbw_gb_s", "busbw_gb_s")}
     device = _text(document.get("device"))
-    chain = {"chain_ns": _ns(item.get("chain_us"))}
-    return {"source": NAME, "device": device, **texts, **counts, **times, **chain, **rates}
+    others = {f"{name}_ns": _ns(item.get(f"{name}_us")) for name in ("stamps", "chain")}
+    return {"source": NAME, "device": device, **texts, **counts, **times, **others, **rates}
 
 
 def _list(value: Any) -> list[dict[str, Any]]:

@@ -4,10 +4,9 @@ Started by the harness, or where only ranks are wanted by
 `python -m torch.distributed.run --nproc-per-node 2 -m harness_runners.bench_collectives`.
 
 One round is a chain of calls, each waiting for the one before, after all ranks have met. On a CPU
-its time over the number of calls, the slowest rank's, is one value. On a GPU the chain is one CUDA
-graph with time stamps between the calls, and the shortest over the ranks is a value a call; where
-the driver takes no stamps, rounds are timed by events. A message goes to and fro, and its time is
-that of one way.
+its time over the number of calls, the slowest rank's, is one value. On a GPU the chain is a CUDA
+graph, and calls are told apart in it (bench_graph). A message goes to and fro, and its time is that
+of one way.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_runners.bench_calls import Call, make_call
-from harness_runners.bench_graph import GraphChain, Times, over_ranks
+from harness_runners.bench_graph import GraphChain
 from harness_runners.bench_plan import (
     DEFAULT_SIZES,
     FORMAT,
@@ -36,6 +35,7 @@ from harness_runners.bench_plan import (
     parse_sizes,
     result_row,
 )
+from harness_runners.bench_times import Times, over_ranks
 from harness_runners.rank_process import RankEnv
 from harness_schemas.errors import HarnessError
 
@@ -130,8 +130,8 @@ class Bench:
                 what = {"op": cell.op, "implementation": cell.implementation}
                 skipped.append({**what, "bytes": cell.bytes, "reason": reasons[0]})
                 continue
-            times = [answer for answer in found if answer is not None]
-            rows.append(result_row(cell, self._plan.dtype, *over_ranks(times, calls)))
+            times = [answer for answer in found if isinstance(answer, Times)]
+            rows.append(result_row(cell, self._plan.dtype, over_ranks(times, calls)))
         return rows, skipped
 
     def _share(self, answer: Any) -> list[Any]:
@@ -151,9 +151,12 @@ class Bench:
             call = make_call(
                 cell, group, self._plan.dtype, self._device, lambda size: self._pool(cell, size)
             )
-            on_gpu = self._device.type == "cuda"
-            chain = self._graph if on_gpu else self._loop
-            return self._rounds(chain(call, calls, cell.group_size), cell.group_size)
+            if self._device.type == "cpu":
+                return self._rounds(self._loop(call, calls, cell.group_size), cell.group_size)
+            chain = self._graph(call, calls, cell.group_size)
+            times = self._rounds(chain.round, cell.group_size)
+            chain.profile(times)
+            return times
         except (RuntimeError, AttributeError, NotImplementedError) as error:
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
 
@@ -200,14 +203,13 @@ class Bench:
 
         return one_round
 
-    def _graph(self, call: Call, calls: int, group_size: int) -> Round:
+    def _graph(self, call: Call, calls: int, group_size: int) -> GraphChain:
         import torch.distributed as dist
 
         for number in range(WARMUP_CALLS):
             call(number)
         gate = self._gates[group_size]
-        chain = GraphChain(call, calls, self._device, lambda one: dist.all_reduce(one, group=gate))
-        return chain.round
+        return GraphChain(call, calls, self._device, lambda one: dist.all_reduce(one, group=gate))
 
     def facts(self) -> dict[str, Any]:
         """Device and versions."""

@@ -1,47 +1,33 @@
-"""A chain of calls as one CUDA graph, with a time stamp between every two of them.
+"""Chains of calls as CUDA graphs: how long a call takes, three ways.
 
-The stamps (harness_probe.stamps) tell how long each call took on this rank; the shortest over the
-ranks is what the data needed once everybody was there, which is what a run's transfers are
-compared with. The whole chain by events around it, launches between the calls included, is what
-a program sees that does nothing else.
+Before every call of the measured chain a pass over a buffer larger than the cache throws out what
+the call before left there, as a model's weights do between the collectives of a step. Then
+- kernels: torch.profiler over some replays; what transfers by kernel evidence are compared with;
+- stamps (harness_probe.stamps) around every call, with the hand-over to and from its kernel; what
+  transfers by time stamps inside a run's graphs are compared with;
+- a second chain without stamps and passes, timed by events: what a program sees that does nothing
+  else, and what nccl-tests report.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from harness_probe.graphs import GAUGE_STAMPS, middle_gap
 from harness_probe.stamps import ITEM_BYTES, StampError, StampKernel
 from harness_runners.bench_calls import Call
+from harness_runners.bench_times import Kernel, Times, by_call
 
 LEAD_CYCLES = 400_000
 """The GPU idles so long (0.2 ms) before a round: the host must be ahead of it."""
-
-
-@dataclass
-class Times:
-    """What one rank measured: a value a round, and a value a call where calls were told apart."""
-
-    rounds_ns: list[float] = field(default_factory=list)
-    calls_ns: list[float] = field(default_factory=list)
-
-
-def over_ranks(ranks: list[Times], calls: int) -> tuple[list[float], list[float], int]:
-    """Values of a group, a chain's time per call, and how many calls they rest on.
-
-    Of a call the shortest over the ranks: whoever came last waited for nobody. Of a chain that
-    was timed as a whole the longest: it is over when all ranks have left it.
-    """
-    chains = [max(times) for times in zip(*(rank.rounds_ns for rank in ranks), strict=True)]
-    values = [min(times) for times in zip(*(rank.calls_ns for rank in ranks), strict=True)]
-    return values or chains, chains, len(values) or calls * len(chains)
+CACHE_FACTOR = 2
+"""The buffer of the passes, in sizes of the device's cache."""
+PROFILED_ROUNDS = 3
 
 
 class GraphChain:
-    """The chain on one rank. `meet` lets all ranks begin together."""
+    """The chains on one rank. `meet` lets all ranks begin together."""
 
     def __init__(self, call: Call, calls: int, device: Any, meet: Callable[[Any], Any]) -> None:
         import torch
@@ -50,16 +36,12 @@ class GraphChain:
         self._calls = calls
         self._meet = meet
         self._gate = torch.zeros(1, device=device)
-        self._slots = torch.zeros(GAUGE_STAMPS + calls, dtype=torch.int64, device=device)
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+        self._sweep = torch.zeros(CACHE_FACTOR * cache, dtype=torch.uint8, device=device)
+        self._slots = torch.zeros(GAUGE_STAMPS + 2 * calls, dtype=torch.int64, device=device)
         self._kernel = self._load()
-        self._graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            for place in range(GAUGE_STAMPS):
-                self._stamp(place)
-            for number in range(calls):
-                call(number)
-                self._stamp(GAUGE_STAMPS + number)
+        self._plain = self._capture(call, measured=False)
+        self._measured = self._capture(call, measured=True)
 
     def _load(self) -> StampKernel | None:
         """The kernel, run once: the driver may still have to compile it."""
@@ -70,6 +52,24 @@ class GraphChain:
             return None
         return kernel
 
+    def _capture(self, call: Call, measured: bool) -> Any:
+        cuda = self._torch.cuda
+        graph = cuda.CUDAGraph()
+        self._sweep.add_(1)
+        cuda.synchronize()
+        with cuda.graph(graph, capture_error_mode="thread_local"):
+            if measured:
+                for place in range(GAUGE_STAMPS):
+                    self._stamp(place)
+            for number in range(self._calls):
+                if measured:
+                    self._sweep.add_(1)
+                    self._stamp(GAUGE_STAMPS + 2 * number)
+                call(number)
+                if measured:
+                    self._stamp(GAUGE_STAMPS + 2 * number + 1)
+        return graph
+
     def _stream(self) -> int:
         return int(self._torch.cuda.current_stream().cuda_stream)
 
@@ -78,24 +78,44 @@ class GraphChain:
             address = int(self._slots.data_ptr()) + ITEM_BYTES * place
             self._kernel.launch(self._stream(), address)
 
-    def round(self, times: Times) -> float:
-        """One replay; adds to `times` and returns its whole time in ns."""
-        cuda = self._torch.cuda
-        start, end = (cuda.Event(enable_timing=True) for _ in range(2))
-        cuda._sleep(LEAD_CYCLES)
+    def _start(self) -> None:
+        self._torch.cuda._sleep(LEAD_CYCLES)
         self._meet(self._gate)
-        start.record()
-        self._graph.replay()
-        end.record()
-        end.synchronize()
-        whole = float(start.elapsed_time(end)) * 1e6
-        times.rounds_ns.append(whole / self._calls)
+
+    def round(self, times: Times) -> float:
+        """One replay of each chain; adds to `times` and returns how long both took in ns."""
+        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(4)]
+        for graph, start, end in zip(
+            (self._plain, self._measured), events[::2], events[1::2], strict=True
+        ):
+            self._start()
+            start.record()
+            graph.replay()
+            end.record()
+        events[3].synchronize()
+        plain, measured = (float(events[k].elapsed_time(events[k + 1])) * 1e6 for k in (0, 2))
+        times.rounds_ns.append(plain / self._calls)
         if self._kernel is not None:
             stamps: list[int] = self._slots.tolist()
-            gap = middle_gap(stamps[:GAUGE_STAMPS])
-            inside = stamps[GAUGE_STAMPS - 1 :]
             # One hand-over between kernels lies between two stamps in any case.
-            times.calls_ns += [
-                float(max(0, late - early - gap)) for early, late in itertools.pairwise(inside)
-            ]
-        return whole
+            gap = middle_gap(stamps[:GAUGE_STAMPS])
+            pairs = zip(stamps[GAUGE_STAMPS::2], stamps[GAUGE_STAMPS + 1 :: 2], strict=True)
+            times.stamps_ns += [float(max(0, end - start - gap)) for start, end in pairs]
+        return plain + measured
+
+    def profile(self, times: Times) -> None:
+        """Durations of the calls' kernels over some more replays, where they can be recorded."""
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            for _ in range(PROFILED_ROUNDS):
+                self._start()
+                self._measured.replay()
+                self._torch.cuda.synchronize()
+        events = profiler.profiler.kineto_results.events()
+        kernels = [
+            Kernel(event.correlation_id(), event.start_ns(), event.duration_ns(), event.name())
+            for event in events
+            if event.device_type() != self._torch.autograd.DeviceType.CPU
+        ]
+        times.kernels_ns = by_call(kernels, self._calls)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from harness_runners.bench_times import Found
 from harness_schemas.errors import UsageError
 
 FORMAT = "harness.floors"
@@ -111,14 +112,12 @@ def bus_factor(op: str, group_size: int) -> float:
     return (group_size - 1) / group_size if op in ("all_gather", "reduce_scatter") else 1.0
 
 
-def result_row(
-    cell: Cell, dtype: str, times_ns: Sequence[float], chain_ns: Sequence[float], calls: int
-) -> dict[str, Any]:
-    """A row of results: a value a call (or a round), and the time per call of whole chains.
+def result_row(cell: Cell, dtype: str, found: Found) -> dict[str, Any]:
+    """A row of results.
 
     algbw = bytes / time and busbw = algbw * `bus_factor`, at the median, in 1e9 bytes/s.
     """
-    p10, p50, p90 = (percentile(times_ns, share) for share in (0.1, 0.5, 0.9))
+    p10, p50, p90 = (percentile(found.times_ns, share) for share in (0.1, 0.5, 0.9))
     bandwidth = cell.bytes / p50 if p50 > 0 else 0.0
     return {
         "op": cell.op,
@@ -126,11 +125,12 @@ def result_row(
         "dtype": dtype,
         "bytes": cell.bytes,
         "group_size": cell.group_size,
-        "calls": calls,
+        "calls": found.calls,
         "p10_us": round(p10 / 1e3, 3),
         "p50_us": round(p50 / 1e3, 3),
         "p90_us": round(p90 / 1e3, 3),
-        "chain_us": round(percentile(chain_ns, 0.5) / 1e3, 3),
+        "stamps_us": round(percentile(found.stamps_ns, 0.5) / 1e3, 3) if found.stamps_ns else None,
+        "chain_us": round(percentile(found.chain_ns, 0.5) / 1e3, 3),
         "algbw_gb_s": round(bandwidth, 4),
         "busbw_gb_s": round(bandwidth * bus_factor(cell.op, cell.group_size), 4),
     }

@@ -13,12 +13,17 @@ LAUNCH_NS, ENQUEUE_NS = 30_000, 12_000
 FLOORS = {4096: (9_500, 10_000, 10_750), 16384: (38_000, 40_000, 43_000)}
 
 
-def floors(op="all_reduce", implementation="nccl"):
+HAND_OVER_NS = 2_500
+
+
+def floors(op="all_reduce", implementation="nccl", stamped=True):
     rows = [(size, *times) for size, times in FLOORS.items()]
     names = ("bytes", "p10_ns", "p50_ns", "p90_ns")
     columns = {
         name: list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)
     }
+    if stamped:
+        columns["stamps_ns"] = [p50 + HAND_OVER_NS for p50 in columns["p50_ns"]]
     same = {"op": op, "implementation": implementation, "group_size": 2, "source": "floors"}
     return batch(
         "floors", {**columns, **{name: [value] * len(rows) for name, value in same.items()}}
@@ -102,15 +107,24 @@ def test_messages_have_the_floor_of_a_pair(tmp_path):
     ]
 
 
-def test_what_kernels_say_is_kept_and_compared(tmp_path):
-    pairs = event_pairs([4096], waits=(250_000, 2_000), source="graph_events")
+@pytest.mark.parametrize(
+    ("source", "stamped", "floor"),
+    [
+        ("torch_profiler", True, 10_000),
+        ("graph_events", True, 10_000 + HAND_OVER_NS),
+        ("graph_events", False, None),
+    ],
+)
+def test_what_kernels_and_stamps_say_is_kept_and_compared(tmp_path, source, stamped, floor):
+    pairs = event_pairs([4096], waits=(250_000, 2_000), source=source)
     rows = query(
         tmp_path,
-        [floors(), pairs],
+        [floors(stamped=stamped), pairs],
         "SELECT wait_method, transfer_ns, floor_ns, excess_ns, sum_wait_ns FROM collective_waits",
     )
     # Both lasted 30 us of launch longer than they waited and moved data: the shorter transfers.
-    assert rows == [("end_anchored", 42_000, 10_000, 32_000, 248_000)]
+    excess = None if floor is None else 42_000 - floor
+    assert rows == [("end_anchored", 42_000, floor, excess, 248_000)]
 
 
 def test_instances_of_floors_say_so_and_name_nobody(tmp_path):

@@ -188,10 +188,15 @@ def _collectives(meta: RankMeta, records: np.ndarray) -> pa.Table:
     )
 
 
+HAND_OVER_NS = 4_000
+"""How long a kernel of NCCL's took at most to begin after a stamp and to be followed by one, beyond
+what a kernel without communication takes (2.2 to 3.1 us on H200s, docs/performance.md)."""
+
+
 def _stamp_gap(meta: RankMeta) -> int | None:
     """By how much a duration between stamps inside a graph may be too long."""
     gaps = [row["gap_ns"] for row in meta.rows.get("graph_clock", []) if row.get("gap_ns")]
-    return max(gaps, default=None)
+    return max(gaps) + HAND_OVER_NS if gaps else None
 
 
 def _graph_calls(meta: RankMeta, records: np.ndarray) -> Iterator[Batch]:

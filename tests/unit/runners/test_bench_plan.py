@@ -18,6 +18,7 @@ from harness_runners.bench_plan import (
     result_row,
     whole_bytes,
 )
+from harness_runners.bench_times import Found, Kernel, Times, by_call, over_ranks
 from harness_schemas.errors import UsageError
 
 
@@ -42,10 +43,11 @@ def test_factors_are_those_of_nccl_tests():
 
 def test_a_row_gives_percentiles_and_bandwidths_at_the_median():
     cell = Cell("all_reduce", "nccl", 4_000_000, 8)
-    row = result_row(cell, "bfloat16", [40_000.0, 20_000.0, 10_000.0], [50_000.0], 96)
+    found = Found([40_000.0, 20_000.0, 10_000.0], [], [50_000.0], 96)
+    row = result_row(cell, "bfloat16", found)
     assert (row["p10_us"], row["p50_us"], row["p90_us"]) == (12.0, 20.0, 36.0)
     assert (row["algbw_gb_s"], row["busbw_gb_s"]) == (200.0, 350.0)
-    assert (row["calls"], row["chain_us"]) == (96, 50.0)
+    assert (row["calls"], row["chain_us"], row["stamps_us"]) == (96, 50.0, None)
 
 
 @given(st.lists(st.floats(1, 1e9), min_size=1, max_size=50), st.floats(0, 1))
@@ -107,3 +109,32 @@ def test_ranks_read_what_the_session_wrote(tmp_path):
     plan = BenchPlan("o.json", ("all_reduce",), (8,), (2,), (Issued("all_reduce", 9, 2),))
     plan.write(tmp_path / "plan.json")
     assert BenchPlan.read(tmp_path / "plan.json") == plan
+
+
+def test_of_a_call_the_shortest_rank_counts_and_of_a_chain_the_longest():
+    ranks = [Times([9.0, 8.0], [5.0, 6.0], [4.0, 3.0]), Times([7.0, 9.5], [4.5, 9.0], [2.0, 8.0])]
+    assert over_ranks(ranks, 4) == Found([2.0, 3.0], [4.5, 6.0], [9.0, 9.5], 2)
+    on_cpu = [Times([9.0, 8.0]), Times([7.0, 9.5])]
+    assert over_ranks(on_cpu, 4) == Found([9.0, 9.5], [], [9.0, 9.5], 8)
+    # A rank whose kernels could not be told apart leaves the group without kernels.
+    assert over_ranks([ranks[0], Times([1.0, 1.0], [1.0, 1.0])], 4).times_ns == [1.0, 1.0]
+
+
+def test_kernels_of_a_replay_are_told_apart_by_their_order():
+    def replay(correlation, *lengths):
+        made = []
+        for number, length in enumerate(lengths):
+            at = 1000 * correlation + 10 * number
+            made += [Kernel(correlation, at, 99, "void at::native::vectorized_elementwise_kernel")]
+            made += [Kernel(correlation, at + 1, 1, "harness_stamp")]
+            made += [
+                Kernel(correlation, at + 2, length, "ncclDevKernel_AllReduce_Sum_bf16_RING_LL")
+            ]
+        return made
+
+    meeting = [Kernel(1, 5, 40, "ncclDevKernel_AllReduce_Sum_f32_RING_LL")]
+    kernels = [*replay(4, 30, 40), *meeting, *replay(2, 10, 20)]
+    assert by_call(kernels, 2) == [10.0, 20.0, 30.0, 40.0]
+    assert by_call(kernels, 1) == [30.0, 70.0]  # two kernels a call
+    lost = [kernel for kernel in kernels if kernel.duration_ns != 20]
+    assert by_call(lost, 2) == []

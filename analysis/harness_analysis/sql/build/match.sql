@@ -154,7 +154,8 @@ INSERT INTO run.collectives BY NAME
 -- Against measured floors. An eager event pair that could only be bounded is split by its floor:
 -- data moved for that long before the end, the rest of what lies behind the call's return waited,
 -- but for the time that the launch itself took, which is part of the error.
-UPDATE run.collectives SET floor_ns = f.floor_ns,
+UPDATE run.collectives
+  SET floor_ns = CASE WHEN collectives.source = 'graph_events' THEN f.stamps_floor_ns ELSE f.floor_ns END,
     transfer_ns = CASE WHEN by_floor THEN least(duration_ns, f.floor_ns) ELSE transfer_ns END,
     wait_ns = CASE WHEN by_floor
       THEN greatest(0, end_ns - greatest(start_ns, return_ns) - f.floor_ns) ELSE wait_ns END,

@@ -1,0 +1,67 @@
+"""What ranks of `bench collectives` measured, and what it means for their group.
+
+Of a call the shortest over the ranks counts: whoever came last waited for nobody.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+NO_COMMUNICATION = re.compile(r"harness_stamp|vectorized_elementwise|spin_kernel|Memset", re.I)
+"""Kernels of the chain that are no call's."""
+
+
+@dataclass
+class Times:
+    """What one rank measured, in ns: a value a round, and values a call."""
+
+    rounds_ns: list[float] = field(default_factory=list)
+    stamps_ns: list[float] = field(default_factory=list)
+    kernels_ns: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a group measured; `times_ns` are those of kernels where they were recorded."""
+
+    times_ns: list[float]
+    stamps_ns: list[float]
+    chain_ns: list[float]
+    calls: int
+
+
+def over_ranks(ranks: Sequence[Times], calls: int) -> Found:
+    """Of a call the shortest over the ranks, of a chain timed as a whole the longest."""
+    chains = [max(times) for times in zip(*(rank.rounds_ns for rank in ranks), strict=True)]
+    stamps = [min(times) for times in zip(*(rank.stamps_ns for rank in ranks), strict=False)]
+    kernels = [min(times) for times in zip(*(rank.kernels_ns for rank in ranks), strict=False)]
+    times = kernels or stamps
+    return Found(times or chains, stamps, chains, len(times) or calls * len(chains))
+
+
+@dataclass(frozen=True, order=True)
+class Kernel:
+    """Work on the device. All of one replay carries the correlation of its launch."""
+
+    correlation: int
+    start_ns: int
+    duration_ns: int
+    name: str
+
+
+def by_call(kernels: Sequence[Kernel], calls: int) -> list[float]:
+    """Time of each call's kernels, replay after replay; empty where they cannot be told apart."""
+    times: list[float] = []
+    for _, group in itertools.groupby(sorted(kernels), key=lambda kernel: kernel.correlation):
+        replay = list(group)
+        if len(replay) < 2 * calls:
+            continue  # the meeting, not the chain: that has the passes as well
+        lengths = [k.duration_ns for k in replay if not NO_COMMUNICATION.search(k.name)]
+        each, rest = divmod(len(lengths), calls)
+        if rest or not each:
+            return []
+        times += [float(sum(lengths[k : k + each])) for k in range(0, len(lengths), each)]
+    return times
