@@ -257,7 +257,7 @@ def agent_command(
     module = (sys.executable, "-m", "harness_collectors.agent")
     argv = (*module, "--run-dir", str(run.path), "--samplers", json.dumps(samplers))
     if isinstance(launcher, SrunLauncher):
-        return launcher.beside((*argv, "--ignore-stdin"))
+        return launcher.beside(argv)
     return argv
 
 
@@ -302,7 +302,7 @@ def run_helper(command: Sequence[str], run: RunDir, env: Mapping[str, str], chec
 def samplers(
     run: RunDir, capture: Capture, launcher: LocalLauncher | SrunLauncher | None = None
 ) -> Iterator[None]:
-    """Run samplers beside the ranks; they end when their stdin closes, or on SIGTERM (srun)."""
+    """Run samplers beside the ranks; they end when their stdin closes."""
     if not capture.samplers:
         yield
         return
@@ -314,8 +314,6 @@ def samplers(
     finally:
         if agent.stdin is not None:
             agent.stdin.close()
-        if argv[0] == "srun":
-            agent.terminate()
         try:
             agent.wait(timeout=10)
         except subprocess.TimeoutExpired:

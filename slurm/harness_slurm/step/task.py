@@ -1,0 +1,63 @@
+"""One rank of a step: `srun ... python -m harness_slurm.step.task --plan launch.json`.
+
+Tells the rank its place in torch's words, gives it log files of its own, and leaves a mark of how
+it ended (`job/rank-00003.json`), which is how the launcher knows who failed first. The standard
+library is all it needs, so hundreds of ranks start fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from harness_schemas.errors import HarnessError
+from harness_schemas.rundir import RunDir, write_json
+from harness_slurm.step.ranks import TaskFacts
+
+RANK_EXEC = Path(__file__).parents[1] / "rank_exec.py"
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the rank to its end; returns its exit code, 128 + N if signal N killed it."""
+    parser = argparse.ArgumentParser(prog="harness_slurm.step.task")
+    parser.add_argument("--plan", type=Path, required=True)
+    plan = json.loads(parser.parse_args(argv).plan.read_text())
+    try:
+        facts = TaskFacts.read(os.environ)
+    except HarnessError as error:
+        sys.stderr.write(f"harness: {error.message}\n")
+        return error.exit_code
+    for number in PASSED_ON:
+        signal.signal(number, _leave_it_to_the_rank)
+    # Ignored in the rank too, until it waits for it: a warning while it starts must not kill it.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    run = RunDir(Path(plan["run_dir"]))
+    rank = subprocess.Popen(
+        [sys.executable, "-I", "-S", RANK_EXEC, str(os.getpid()), run.logs, *plan["argv"]],
+        env={**os.environ, **plan["env"], **facts.environment(plan["port"])},
+    )
+    code = rank.wait()
+    mark = {"rank": facts.rank, "exit_code": code, "ended_ns": time.time_ns()}
+    write_json(rank_mark(run, facts.rank), mark)
+    return code if code >= 0 else 128 - code
+
+
+def rank_mark(run: RunDir, rank: int) -> Path:
+    """The file that says how a rank ended."""
+    return run.path / "job" / f"rank-{rank:05d}.json"
+
+
+def _leave_it_to_the_rank(number: int, frame: FrameType | None) -> None:
+    """Slurm signals every process of a step: the rank has the signal already."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
