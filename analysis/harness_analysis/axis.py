@@ -6,17 +6,11 @@ Collectors therefore yield a source's clock rows before its other rows (harness_
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness_analysis.clocks import Anchor, Mapping, PingPong, align_domains
-
-MACRO = """
-CREATE TEMP MACRO aligned(raw, offset_ns, drift_ppb, ref_ns) AS
-  raw + coalesce(offset_ns, 0)
-  + CASE WHEN coalesce(drift_ppb, 0) = 0 THEN 0
-         ELSE CAST((raw - ref_ns)::HUGEINT * drift_ppb // 1000000000 AS BIGINT) END
-"""
 
 TIMES = {
     "spans": ("start_ns", "end_ns", "launch_ns"),
@@ -39,6 +33,12 @@ SOURCE_OF = {
     "perf_counters": "perf",
 }
 """Tables without a column `source`: whose clock their times are on."""
+
+
+CLOCK_FACTS = ", ".join(
+    f"first({name}) AS {name}"
+    for name in ("clock_domain", "offset_ns", "drift_ppb", "ref_ns", "residual_ns")
+)
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,30 @@ class Axis:
         return found
 
 
-def aligned_select(table: str, columns: list[str]) -> str:
-    """SELECT that reads `batch` with its times mapped to the axis.
+def clock_select(relation: str) -> str:
+    """SELECT of the mapping of every (source, timeline, rank), from rows of `clock_offsets`."""
+    # A clock without a timeline serves both.
+    return f"""
+        SELECT source, t.timeline, rank, {CLOCK_FACTS}
+        FROM {relation} c JOIN (VALUES ('host'), ('device')) t(timeline)
+          ON c.timeline IS NULL OR c.timeline = t.timeline
+        WHERE rank IS NOT NULL GROUP BY source, t.timeline, rank
+        """
 
-    Uses the temporary tables `rank_clock` (by source, timeline, rank) and `host_clock`. A batch
-    may lack the columns that name its clock: they count as NULL, and its times as aligned.
+
+def _aligned(raw: str, offset: str, drift: str, ref: str) -> str:
+    """A raw time on the axis, exactly: the product with the drift needs more than 64 bits."""
+    return (
+        f"{raw} + coalesce({offset}, 0) + CASE WHEN coalesce({drift}, 0) = 0 THEN 0 "
+        f"ELSE CAST(({raw} - {ref})::HUGEINT * {drift} // 1000000000 AS BIGINT) END"
+    )
+
+
+def aligned_select(table: str, columns: Sequence[str], relation: str = "batch") -> str:
+    """SELECT that reads `relation` with its times mapped to the axis.
+
+    Uses the relations `rank_clock` (by source, timeline, rank) and `host_clock`. What is read may
+    lack the columns that name its clock: they count as NULL, and its times as aligned.
     """
 
     def own(name: str) -> str:
@@ -195,5 +214,5 @@ def aligned_select(table: str, columns: list[str]) -> str:
         terms = [f"{clock}.{term}" for term in ("offset_ns", "drift_ppb", "ref_ns")]
         if on_host:
             terms = [f"coalesce({term}, h{term[1:]})" for term in terms]
-        parts.append(f"aligned(b.{name}, {', '.join(terms)}) AS {name}")
-    return f"SELECT {', '.join(parts)} FROM batch b {' '.join(joins)}"
+        parts.append(f"{_aligned(f'b.{name}', *terms)} AS {name}")
+    return f"SELECT {', '.join(parts)} FROM {relation} b {' '.join(joins)}"

@@ -17,6 +17,7 @@ from harness_analysis.breakdown import breakdown_tables
 from harness_analysis.findings import find
 from harness_analysis.lateness import add_device_gaps
 from harness_analysis.overhead import measure_overhead
+from harness_analysis.parquet import ParquetSet
 from harness_analysis.same_calls import same_calls
 from harness_analysis.store import Writer
 from harness_analysis.verdict import VerdictEvidence
@@ -36,19 +37,24 @@ def build_database(
     batches: Iterable[Batch],
     ended: VerdictEvidence | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    stored: ParquetSet | None = None,
 ) -> None:
     """Write the database of one run; `path` appears whole or not at all.
 
     `run_row`: columns of the table `runs`. `ended`: what is known of the run's end besides the
-    batches. `tell` hears what is being done. Raises HarnessError where `path` cannot be written.
+    batches. `tell` hears what is being done. `stored`: more rows, in Parquet files.
+
+    Raises HarnessError where `path` cannot be written.
     """
     with Writer(path, run_id) as writer:
         writer.add_rows("runs", [{"run_id": run_id, **run_row}])
         for batch in batches:
             writer.add(batch.table, batch.data)
         tell("match communication over ranks")
-        writer.axis.refresh()
+        writer.refresh_clocks()
         writer.add_rows("clock_offsets", writer.axis.rows())
+        if stored is not None:
+            writer.add_stored(stored)
         _name_list(writer, "evidence_exact", EXACT_SOURCES)
         _name_list(writer, "synchronising", (*sorted(SYNCHRONISING_OPS), "all_to_all"))
         writer.script("ranks")

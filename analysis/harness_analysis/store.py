@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_analysis.axis import MACRO, TIMES, Axis, aligned_select
+from harness_analysis.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
 from harness_schemas.tables import BY_NAME, TABLES, Table, arrow_schema, ddl
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow
+
+    from harness_analysis.parquet import ParquetSet
 
 SQL = Path(__file__).with_name("sql")
 STORAGE_VERSION = "v1.4.0"
@@ -65,7 +67,6 @@ class Writer:
         con.execute("USE run")
         for table in TABLES:
             con.execute(ddl(table))
-        con.execute(MACRO)
         for table_name, temporary in STAGED.items():
             con.execute(f"CREATE TEMP TABLE {temporary} AS FROM run.{table_name} LIMIT 0")
         self._set_clocks(con)
@@ -97,8 +98,7 @@ class Writer:
         names = [name for name in data.column_names if name != "run_id"]
         select = f"SELECT {', '.join(names)} FROM batch"
         if table_name in TIMES:
-            if self.axis.refresh():
-                self._set_clocks(self.con)
+            self.refresh_clocks()
             select = aligned_select(table_name, names)
         elif table_name == "clock_anchors":
             self.axis.add_anchors(data.to_pylist())
@@ -119,30 +119,34 @@ class Writer:
             present = [field for field in schema if any(field.name in row for row in rows)]
             self.add(table_name, pa.Table.from_pylist(rows, schema=pa.schema(present)))
 
+    def refresh_clocks(self) -> None:
+        """Map the clocks that are new since the last time."""
+        if self.axis.refresh():
+            self._set_clocks(self.con)
+
+    def add_stored(self, stored: ParquetSet) -> None:
+        """Take the large tables of a Parquet set: spans as a view, collectives as rows that wait
+        for their matching. Every clock is known by now, and in `clock_offsets`."""
+        if stored.has("spans"):
+            self.con.execute("DROP TABLE run.spans")
+            self.con.execute(f"SET file_search_path = {_quote(self.path.resolve().parent)}")
+            self.con.execute(stored.view(BY_NAME["spans"], self.path))
+        if stored.has("collectives"):
+            table = BY_NAME["collectives"]
+            select = aligned_select(table.name, table.column_names(), stored.scan(table.name))
+            self.con.execute(f"INSERT INTO {STAGED[table.name]} {select}")
+
     def _set_clocks(self, con: duckdb.DuckDBPyConnection) -> None:
         import pyarrow as pa
 
         clock_map = pa.Table.from_pylist(  # noqa: F841 - DuckDB finds it by its name
             self.axis.rows(), schema=arrow_schema(BY_NAME["clock_offsets"])
         )
-        facts = ", ".join(
-            f"first({name}) AS {name}"
-            for name in ("clock_domain", "offset_ns", "drift_ppb", "ref_ns", "residual_ns")
-        )
-        # A clock without a timeline serves both.
-        con.execute(
-            f"""
-            CREATE OR REPLACE TEMP TABLE rank_clock AS
-            SELECT source, t.timeline, rank, {facts}
-            FROM clock_map c JOIN (VALUES ('host'), ('device')) t(timeline)
-              ON c.timeline IS NULL OR c.timeline = t.timeline
-            WHERE rank IS NOT NULL GROUP BY source, t.timeline, rank
-            """
-        )
+        con.execute(f"CREATE OR REPLACE TEMP TABLE rank_clock AS {clock_select('clock_map')}")
         con.execute(
             f"""
             CREATE OR REPLACE TEMP TABLE host_clock AS
-            SELECT source, host, {facts} FROM clock_map
+            SELECT source, host, {CLOCK_FACTS} FROM clock_map
             WHERE host IS NOT NULL AND timeline IS DISTINCT FROM 'device' GROUP BY source, host
             """
         )
@@ -208,7 +212,25 @@ def open_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         stack.callback(con.close)
         con.execute("SET autoinstall_known_extensions = false")
         con.execute("SET autoload_known_extensions = false")
+        # Spans may be a view of Parquet files that lie beside the database.
+        con.execute(f"SET file_search_path = {_quote(path.resolve().parent)}")
         yield con
+
+
+def require(con: duckdb.DuckDBPyConnection, *relations: str) -> None:
+    """Check that the database has these tables, views or columns (`ranks.stage`).
+
+    Raises:
+        EvidenceError: it was built by an older version of the harness.
+    """
+    rows = con.execute("SELECT table_name, column_name FROM duckdb_columns()").fetchall()
+    known = {name for table, column in rows for name in (table, f"{table}.{column}")}
+    missing = [name for name in relations if name not in known]
+    if missing:
+        raise EvidenceError(
+            f"the database has no {missing[0]}: an older version made it",
+            "make it anew with `harness ingest`",
+        )
 
 
 def _not_a_database(path: Path, error: Exception) -> EvidenceError:

@@ -26,20 +26,42 @@ from harness.cli.output import emit
     type=click.IntRange(min=1),
     help="Processes that read evidence; default: the cores at hand.",
 )
+@click.option(
+    "--parquet",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write Parquet files there instead, to be read by `harness ingest` of that folder.",
+)
+@click.option(
+    "--share",
+    default="1/1",
+    help="With --parquet: the part of the evidence to write, as in 3/8; `slurm`: this task's.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
-def command(paths: tuple[Path, ...], output: Path | None, jobs: int | None, force: bool) -> int:
+def command(
+    paths: tuple[Path, ...],
+    output: Path | None,
+    jobs: int | None,
+    folder: Path | None,
+    share: str,
+    force: bool,
+) -> int:
     """Read the evidence under PATHS and write one DuckDB file; prints its path.
 
     Evidence is recognised by content: run folders, traces, reports, logs. Repeatable: a run's
     own database is always built anew.
     """
-    from harness.ingest import ingest_paths, ingest_run
+    from harness.ingest import Share, ingest_paths, ingest_run, ingest_stored, store_share
     from harness.ingest.progress import watch_on
     from harness.runs import find_run
     from harness_schemas.errors import UsageError
+    from harness_schemas.parquet import is_parquet_set
     from harness_schemas.rundir import RunDir
 
     found = [path if path.exists() else find_run(str(path)) for path in paths]
+    if folder is not None:
+        emit(str(store_share(found, folder, Share.parse(share), watch_on())))
+        return 0
     if output is None:
         if len(found) == 1 and RunDir(found[0]).run_json.is_file():
             emit(str(ingest_run(RunDir(found[0]), jobs, watch_on())))
@@ -47,5 +69,8 @@ def command(paths: tuple[Path, ...], output: Path | None, jobs: int | None, forc
         raise UsageError("name the file to write with -o", "only a run folder has its own database")
     if output.exists() and not force:
         raise UsageError(f"{output} exists", "replace it with -f, or name another with -o")
-    emit(str(ingest_paths(found, output, jobs, watch_on())))
+    if len(found) == 1 and is_parquet_set(found[0]):
+        emit(str(ingest_stored(found[0], output, watch_on())))
+    else:
+        emit(str(ingest_paths(found, output, jobs, watch_on())))
     return 0

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.ingest.evidence import find_evidence, read_head
+from harness.ingest.parquet import Share, write_share
 from harness.ingest.parts import Task, plan_tasks, read_task
 from harness.ingest.progress import Watch
 from harness.ingest.workers import Workers
 from harness.outcome import known_end
 from harness_analysis.build import build_database, safe_run_id
+from harness_analysis.parquet import ParquetSet
 from harness_schemas.errors import EvidenceError, UsageError
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import Batch, IngestContext
 
-__all__ = ["find_evidence", "ingest_paths", "ingest_run", "read_head", "run_row"]
+__all__ = [
+    "Share",
+    "find_evidence",
+    "ingest_paths",
+    "ingest_run",
+    "ingest_stored",
+    "read_head",
+    "run_row",
+    "store_share",
+]
 
 WORTH_PROCESSES = 8 << 20
 """Bytes of evidence below which starting processes takes longer than reading."""
@@ -47,9 +59,36 @@ def ingest_paths(
         EvidenceError: nothing in them was recognised.
     """
     tasks, context = find_tasks(paths)
-    run_id = str(context.run.get("run_id") or safe_run_id(output.stem))
+    run_id = _run_id(context, output.stem)
     _build(output, run_id, tasks, context, jobs, watch or Watch())
     return output
+
+
+def ingest_stored(folder: Path, output: Path, watch: Watch | None = None) -> Path:
+    """Build the database of a folder of Parquet files (`write_share`); its spans stay there.
+
+    Raises:
+        EvidenceError: shares in it do not belong together.
+    """
+    stored = ParquetSet.open(folder)
+    run = dict(stored.manifests[0].run)
+    with watch or Watch() as heard:
+        row = run_row(run)
+        rows = itertools.chain(stored.batches(), _planned(run))
+        build_database(output, stored.run_id, row, rows, tell=heard.phase, stored=stored)
+    return output
+
+
+def store_share(
+    paths: Sequence[Path], folder: Path, share: Share, watch: Watch | None = None
+) -> Path:
+    """Write one share of the evidence under `paths` to Parquet files; returns its manifest.
+
+    Raises as `ingest_paths` does, and HarnessError where the folder cannot be written.
+    """
+    tasks, context = find_tasks(paths)
+    run_id = _run_id(context, folder.resolve().name)
+    return write_share(folder, run_id, tasks, context, share, watch or Watch())
 
 
 def find_tasks(paths: Sequence[Path]) -> tuple[list[Task], IngestContext]:
@@ -67,6 +106,10 @@ def find_tasks(paths: Sequence[Path]) -> tuple[list[Task], IngestContext]:
         )
     root = Path(os.path.commonpath([path.resolve() for path in paths]))
     return plan_tasks(evidence), IngestContext(root=root, run=_run_json(paths))
+
+
+def _run_id(context: IngestContext, name: str) -> str:
+    return str(context.run.get("run_id") or safe_run_id(name))
 
 
 def _run_json(paths: Sequence[Path]) -> dict[str, Any]:
