@@ -42,6 +42,9 @@ SLACK_NS = 5_000
 """By how much a record's clock may be off the host's: stamps are cut to microseconds."""
 SLOWEST_NS = 50_000_000
 """Between the two ends of one call (record and launch, end and its being noticed)."""
+PAUSE = 20
+"""A gap of so many usual ones: the recording stopped and began anew."""
+FEW = 4
 AGREEING = 0.9
 """Share of a stream that must be found again, or two records are not of the same run."""
 
@@ -187,13 +190,16 @@ def _covered(calls: Calls, other: Calls) -> Flags:
 def _possible(left: Calls, other: Calls) -> Flags:
     """Rows that may be one of the calls left: of the same sort and size, and of no other time."""
     unsized = left["sort"][~left.known("size")]
-    fits = np.isin(_symbols(other, True), _symbols(left, True)) | np.isin(other["sort"], unsized)
+    fits: Flags = np.isin(_symbols(other, True), _symbols(left, True)) | np.isin(
+        other["sort"], unsized
+    )
     fits |= ~other.known("size") & np.isin(other["sort"], left["sort"])
     if not len(left) or not left.known("enqueue_ns").all():
         return fits
     times, stamped = left["enqueue_ns"], other["enqueue_ns"]
     apart = (stamped < times.min() - SLOWEST_NS) | (stamped > times.max() + SLACK_NS)
-    return fits & ~(apart & other.known("enqueue_ns"))
+    fits &= ~(apart & other.known("enqueue_ns"))
+    return fits
 
 
 # -- three ways to know a call again -----------------------------------------------------------
@@ -249,9 +255,15 @@ def _nearest(first: Calls, then: Calls, name: str) -> Pairs:
     mutual &= distance <= SLOWEST_NS
     if not mutual.any():
         return NONE
-    usual = 8 * max(int(np.median(distance[mutual])), 4 * SLACK_NS)
-    mutual &= distance <= usual
-    overlap = (b >= a[0] - SLACK_NS) & (b <= a[-1] + usual)
+    # Between two of them nothing but the record of the second can lie. What lies before the
+    # first of a recording may be that of a call before it, where its own record is lost.
+    opening = (
+        np.append(True, np.diff(b) > PAUSE * np.median(np.diff(b))) if len(b) > 1 else index == 0
+    )
+    sure = distance[mutual & ~opening]
+    usual = 2 * int(np.median(sure)) + SLACK_NS if len(sure) >= FEW else 0
+    mutual &= ~opening | (distance <= usual)
+    overlap = (b >= a[0] - SLACK_NS) & (b <= a[-1] + max(usual, SLACK_NS))
     if mutual.sum() < AGREEING * min(int(overlap.sum()), len(a)):
         return NONE
     return Pairs(ours[before[mutual]], theirs[mutual])

@@ -160,3 +160,57 @@ def test_four_gpus_windows_are_classified(four_gpus: Path) -> None:
         ).fetchone()
     assert shares is not None
     assert shares[0] == 0 and shares[1] < 0.01 and shares[2] >= 0
+
+
+def test_four_gpus_what_the_logs_say_stands_beside_the_kernels(four_gpus: Path) -> None:
+    """Four equal passes are in the logs, one in the traces: which one cannot be told, but what
+    NCCL chose for a size it chose every time."""
+    with open_database(four_gpus) as con:
+        facts = con.execute(
+            """
+            SELECT op, bytes, algo, proto, channels, transport, joined, count(*),
+              count(nccl_seq), count(DISTINCT rank)
+            FROM collectives WHERE source = 'torch_profiler' AND op = 'all_reduce'
+            GROUP BY ALL ORDER BY bytes
+            """
+        ).fetchall()
+        # What the log alone shows: torch's first broadcast of 16 bytes, long before the traces.
+        alone = con.execute(
+            """
+            SELECT op, bytes, count(*), any_value(algo) FROM collectives
+            WHERE source <> 'torch_profiler' GROUP BY ALL
+            """
+        ).fetchall()
+        rows = con.execute(
+            """
+            SELECT (SELECT count(*) FROM collectives_all), (SELECT count(*) FROM collectives),
+              (SELECT count(*) FROM collectives_aside WHERE source = 'nccl_log')
+            """
+        ).fetchone()
+    said = ("P2P", "~nccl_log")
+    assert facts == [
+        ("all_reduce", 6400, "RING", "LL", 1, *said, 1248, 0, 4),
+        ("all_reduce", 64000, "RING", "LL", 7, *said, 26, 0, 2),
+        ("all_reduce", 3276800, "RING", "SIMPLE", 24, *said, 104, 0, 4),
+    ]
+    assert alone == [("broadcast", 16, 4, "RING")]
+    assert rows[0] == rows[1] + rows[2] and rows[2] == 5948
+
+
+def test_logs_of_another_run_complete_nothing(tmp_path: Path) -> None:
+    """The traces are those of two stages, the logs those of two tensor-parallel ranks."""
+    assert SAMPLES is not None
+    path = ingest_paths(sorted((SAMPLES / "h200").glob("*.gz")), tmp_path / "mixed.duckdb")
+    with open_database(path) as con:
+        joined = con.execute(
+            """
+            SELECT DISTINCT algo, transport, joined FROM collectives
+            WHERE source = 'torch_profiler'
+            """
+        ).fetchall()
+        logged = con.execute(
+            "SELECT rank, count(*), count(algo) FROM collectives "
+            "WHERE source = 'nccl_log' AND bytes >= 6400 GROUP BY rank ORDER BY rank"
+        ).fetchall()
+    assert joined == [(None, None, None)]
+    assert logged == [(0, 10600, 10600), (1, 10600, 10600)]
