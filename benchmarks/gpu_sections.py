@@ -33,6 +33,9 @@ def floors(bench: Bench) -> Iterator[str]:
     bench.floors = target
     yield f"{document['device']}, {document['world_size']} ranks, median us (busbw GB/s)."
     yield _floor_table(document["rows"])
+    if bench.on_gpu:
+        yield "The same NCCL all-reduce by its kernel, between time stamps, and in a bare chain, us."
+        yield _ways_table(document["rows"])
     for item in sorted({item["reason"] for item in document["skipped"]}):
         yield f"not measured: {item}"
     for mode, database in plain.items():
@@ -53,6 +56,15 @@ def _floor_table(rows: list[dict[str, Any]]) -> str:
         texts = [row and f"{row['p50_us']:.1f} ({row['busbw_gb_s']:.1f})" for row in found]
         lines.append([group, size, *texts])
     return table(["ranks", "bytes", *(" ".join(head) for head in heads)], lines)
+
+
+def _ways_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        [row["group_size"], row["bytes"], row["p50_us"], row["stamps_us"], row["chain_us"]]
+        for row in rows
+        if (row["op"], row["implementation"]) == ("all_reduce", "nccl")
+    ]
+    return table(["ranks", "bytes", "kernel", "stamps", "chain"], lines)
 
 
 def _against_floors(database: Path) -> str:
@@ -108,7 +120,10 @@ def timers(bench: Bench) -> Iterator[str]:
     if not bench.on_gpu:
         yield "Skipped: kernels and graphs need a GPU."
         return
-    yield "In-graph events against kernels, calls that both saw."
+    yield (
+        "Stamps inside the graph against kernels, calls that both saw; transfer is an upper bound, "
+        "and the bounds hold where low <= kernel <= stamps."
+    )
     yield _in_graph(bench.plain("graph"))
     yield "Eager event pairs against kernels: the bounds hold where low <= kernel <= pair."
     yield _eager(bench.plain("eager"))
@@ -151,11 +166,17 @@ def _split_cells(row: tuple[Any, ...]) -> list[str | None]:
 
 
 def _in_graph(database: Path) -> str:
-    sql = f"{_PAIRED} SELECT op, bytes, count(*), median(kernel_ns), median(pair_ns), {_SPLIT}"
-    rows = rows_of(database, sql, ["graph_events"])
-    lines = [[*row[:3], micro(row[3]), micro(row[4]), *_split_cells(row[5:])] for row in rows]
-    columns = ("op", "bytes", "calls", "kernel us", "events us")
-    return table([*columns, *_SPLIT_COLUMNS], lines)
+    sql = f"""{_PAIRED} SELECT op, bytes, count(*), median(low_ns), median(kernel_ns),
+      median(pair_ns), avg((kernel_ns BETWEEN low_ns AND pair_ns)::INT),
+      quantile_cont(transfer_ns - kernel_transfer_ns, [0.05, 0.95]), {_SPLIT}"""
+    lines = []
+    for row in rows_of(database, sql, ["graph_events"]):
+        excess = " to ".join(micro(ns) or "?" for ns in row[7] or (None, None))
+        lines.append([*row[:3], *map(micro, row[3:6]), percent(row[6]), excess,
+                      *_split_cells(row[8:])[3:]])  # fmt: skip
+    columns = ("op", "bytes", "calls", "low us", "kernel us", "stamps us", "inside the bounds",
+               "transfer above the kernel's us p5 to p95")  # fmt: skip
+    return table([*columns, *_SPLIT_COLUMNS[3:]], lines)
 
 
 def _eager(database: Path) -> str:
@@ -185,9 +206,9 @@ def overheads(bench: Bench) -> Iterator[str]:
         costs = load_answer(con).overhead
     yield "\n".join(overhead.table(f"TP={bench.tp} x PP={bench.pp}, {bench.device}, {mode}", costs))
     if not bench.on_gpu:
-        yield "Skipped: events inside graphs need a GPU."
+        yield "Skipped: stamps inside graphs need a GPU."
         return
-    yield f"Events inside the graph; share at the default of every {DEFAULT_EVERY}th step."
+    yield f"Stamps inside the graph; share at the default of every {DEFAULT_EVERY}th step."
     yield _instrumentation(bench.plain("graph"))
 
 
@@ -203,8 +224,8 @@ def _instrumentation(database: Path) -> str:
             AND coalesce(perturbed_by, 'graph_events') = 'graph_events'
         ), events AS (
           SELECT rank, median(n) AS n FROM (
-            SELECT rank, step, 2 * count(*) AS n FROM spans
-            WHERE source = 'graph_events' AND phase = 'decode' GROUP BY rank, step)
+            SELECT rank, step, 2 * count(*) AS n FROM collectives
+            WHERE source = 'graph_events' AND phase = 'decode' GROUP BY rank, repeat, batch, step)
           GROUP BY rank
         )
         SELECT rank, count(*) FILTER (inside), count(*) FILTER (NOT coalesce(inside, false)),
@@ -220,4 +241,4 @@ def _instrumentation(database: Path) -> str:
         for row in rows
     ]  # fmt: skip
     columns = ["rank", f"instrumented (every {INSTRUMENT_EVERY})", "clean", "clean us", "marked us"]
-    return table([*columns, "events", "us an event", "of a step", "at the default"], lines)
+    return table([*columns, "stamps", "us a stamp", "of a step", "at the default"], lines)
