@@ -32,24 +32,40 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="A run of the same work: its measured step stands beside the predicted one.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
+@click.option("--json", "style", flag_value="json", help="The answer as JSON.")
+@click.option("--csv", "style", flag_value="csv", help="A sweep's tables as CSV.")
+@click.option("--markdown", "style", flag_value="markdown", help="A sweep's tables as MARKDOWN.")
+@click.option("--text", "style", flag_value="text", default="text", hidden=True)
 def command(
     run: str,
     html: bool,
     output: Path | None,
     picture: Path | None,
     baseline: str | None,
-    as_json: bool,
+    style: str,
 ) -> int:
-    """Print the answer of RUN; with --html write it as a page and print the page's path."""
-    from harness.runs import find_databases
+    """Print the answer of RUN; with --html write it as a page and print the page's path.
+
+    RUN may be a sweep: its scaling tables are printed, or written as a page; with -o FILE.md as
+    a Markdown page with pictures beside it.
+    """
+    from harness.runs import find_databases, find_sweep
+
+    sweep = find_sweep(run)
+    if sweep is not None:
+        from harness.cli.sweep_report import report_sweep
+
+        report_sweep(sweep, style, html, output)
+        return 0
+    if style in ("csv", "markdown"):
+        raise click.UsageError(f"--{style} is for sweeps; of a run, `harness query` prints rows")
     from harness_analysis.report import write_report
     from harness_analysis.store import open_database
 
     (database,) = find_databases([run])[:1]
     page = output or (database.with_name("report.html") if html else None)
     if page is None and picture is None:
-        emit(answer_text(database, as_json))
+        emit(answer_text(database, style == "json"))
         return 0
     with open_database(database) as con, _opened(baseline) as other:
         if page is not None:

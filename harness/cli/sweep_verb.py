@@ -131,6 +131,9 @@ def _conclude(folder: Path, interrupted: bool, narrator: Any, style: str) -> Non
     if interrupted:
         narrator.say("interrupted; the same command goes on where this one ended")
         return
+    from harness.cli.sweep_report import report_sweep
+
+    report_sweep(folder, style)
     narrator.say("next:")
     narrator.say(f"  harness report {folder} --html")
     narrator.say(f'  harness query {folder} "SELECT cell, repeat, tok_per_s FROM run_summary"')

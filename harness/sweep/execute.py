@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def run_sweep(
         interrupted = False
         for position, item in enumerate(left):
             _announce(narrator, plan, item, position, left)
-            found = _guarded(runner, item)
+            found = _guarded(runner, item, folder / "harness.log")
             narrator.say(f"  {_ended(found)}")
             if found.exit_code == ExitCode.INTERRUPTED:
                 interrupted = True
@@ -67,7 +68,7 @@ def run_sweep(
     return SweepResult(folder, runs, interrupted)
 
 
-def _guarded(runner: Runner, item: Item) -> CellRun:
+def _guarded(runner: Runner, item: Item, log: Path) -> CellRun:
     """What a run that could not even be started says, as the end of that run."""
     began = time.monotonic()
     try:

@@ -64,6 +64,8 @@ def done_runs(folder: Path) -> dict[tuple[str, int], CellRun]:
         found = cell_run(run.run_id, data)
         if found.status in UNFINISHED or found.verdict in UNFINISHED:
             continue
+        if found.good and not run.database.is_file():
+            continue  # nothing to measure by
         before = done.get((key, repeat))
         if before is None or found.good or not before.good:
             done[key, repeat] = found

@@ -98,7 +98,7 @@ def varied_keys(cells: Sequence[Cell]) -> list[str]:
 
 def kinds_of(cells: Sequence[Cell], preset: str | None) -> list[str]:
     """Which studies the cells are: the preset's, else what their differences allow."""
-    if preset in AXES:
+    if preset is not None and preset in AXES:
         return [preset]
     found = []
     if _several(cells, lambda cell: cell.world_size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ def find_knee(points: Sequence[tuple[int | None, Estimate | None]]) -> Knee | No
     known = [(size, value) for size, value in points if size and value is not None]
     if len(known) < 2:
         return None
-    for (size, here), (larger, there) in zip(known, known[1:], strict=False):
+    for (size, here), (larger, there) in itertools.pairwise(known):
         gain = _gain(there.value / here.value, larger / size)
         if gain < PAYS:
             return Knee(size, True, larger, gain, _certain(here, there, larger / size))

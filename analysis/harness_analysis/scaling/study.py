@@ -7,7 +7,7 @@ S and E compare time per token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -50,6 +50,8 @@ class Point:
     communication_efficiency: Estimate | None = None
     pop_efficiency: Estimate | None = None
     limit: Limit | None = None
+    parts_ns: Mapping[str, float] | None = None
+    """Where the measured time went, mean over ranks and runs, by part."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def _point(cell: Cell, kind: str, base: Cell | None, label: str) -> Point:
     first = cell.runs[0]
     good = cell.good
     pops = [found for run in good if (found := pop(run)) is not None]
+    parts = mean_parts(good)
     speedup, efficiency, other = _scaling(cell, kind, base)
     return Point(
         label=label,
@@ -135,6 +138,7 @@ def _point(cell: Cell, kind: str, base: Cell | None, label: str) -> Point:
         communication_efficiency=mean([found.communication_efficiency for found in pops], most=1.0),
         pop_efficiency=mean([found.parallel_efficiency for found in pops], most=1.0),
         limit=_limit(cell, kind, base),
+        parts_ns=None if parts is None else {name: float(ns) for name, ns in parts.items()},
     )
 
 

@@ -1,0 +1,95 @@
+"""What `harness report SWEEP` and the end of `harness sweep` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.output import emit, emit_rows
+
+if TYPE_CHECKING:
+    from harness_analysis.scaling.document import SweepFacts
+    from harness_analysis.scaling.study import Study
+
+SIDE_BY_SIDE = 5
+"""Points that stand beside each other; more of them stand below each other."""
+
+
+def report_sweep(folder: Path, style: str, html: bool = False, output: Path | None = None) -> None:
+    """Print the scaling tables of a sweep, or write them as a page and print its path.
+
+    `output` ending in .md: a Markdown page with SVG pictures beside it, else an HTML page.
+    """
+    facts, studies = load_sweep(folder)
+    if output is not None and output.suffix == ".md":
+        from harness_analysis.scaling.document import write_document
+
+        for path in write_document(facts, studies, output):
+            emit(str(path))
+    elif html or output is not None:
+        from harness_analysis.report.sweep_page import write_sweep_page
+
+        page = output or folder / "report.html"
+        write_sweep_page(facts, studies, page)
+        emit(str(page))
+    elif style in ("json", "csv"):
+        from harness_analysis.scaling.rows import flat_rows
+
+        emit_rows(*flat_rows(studies), style)
+    elif style == "markdown":
+        from harness_analysis.scaling.document import markdown
+
+        emit(markdown(facts, studies, [None] * len(studies)).rstrip("\n"))
+    else:
+        emit(sweep_text(facts, studies))
+
+
+def load_sweep(folder: Path) -> tuple[SweepFacts, list[Study]]:
+    """The facts of a sweep's folder and its studies.
+
+    Raises:
+        UsageError: no run of it has a database.
+    """
+    from harness.runs import find_databases
+    from harness.sweep.folder import read_sweep
+    from harness_analysis.scaling.document import sweep_facts
+    from harness_analysis.scaling.load import load_runs
+    from harness_analysis.scaling.study import make_studies
+
+    data = read_sweep(folder)
+    runs = load_runs(find_databases([str(folder)]))
+    planned = {cell["key"]: cell for cell in data.get("cells", [])}
+    refused = sum(run["run_id"] is None for cell in planned.values() for run in cell["runs"])
+    facts = sweep_facts(str(data.get("name")), str(data.get("sweep_id")), runs, refused)
+    return facts, make_studies(runs, data.get("preset"))
+
+
+def sweep_text(facts: SweepFacts, studies: Sequence[Study]) -> str:
+    """The studies as tables for a terminal."""
+    from harness.cli.render import render_rows
+    from harness_analysis.scaling.rows import limits_table, seed_table, sentences, title
+
+    failed = f", {facts.failed} failed" if facts.failed else ""
+    lines = [f"{facts.name}  sweep {facts.sweep_id}: {facts.runs} runs{failed}", *facts.machine]
+    for study in studies:
+        lines += ["", title(study)]
+        names, rows = _beside(seed_table(study), limits_table(study))
+        lines.append(render_rows(names, rows).rstrip("\n"))
+        lines += [f"! {mark}" for mark in study.marks]
+        lines += [f"- {text}" for text in sentences(study)]
+    intervals = "values are means over the good runs with their 95 % intervals"
+    return "\n".join([*lines, "", intervals])
+
+
+def _beside(
+    seeds: tuple[list[str], list[list[str]]], limits: tuple[list[str], list[list[str]]]
+) -> tuple[list[str], list[list[Any]]]:
+    """Few points: a column each, which a terminal can hold. Many: a row each."""
+    names = [*seeds[0], *limits[0][1:]]
+    rows = [[*one, *two[1:]] for one, two in zip(seeds[1], limits[1], strict=True)]
+    if len(rows) > SIDE_BY_SIDE:
+        return names, rows
+    turned = [[name, *(row[k] for row in rows)] for k, name in enumerate(names)]
+    head, *body = [[" ".join(cell.split("\n")) for cell in line] for line in turned]
+    return head, body
