@@ -19,6 +19,7 @@ VERBS = {
     "report": "Print a run's answer, and write it as one HTML page.",
     "compare": "Say what changed between runs, by how much, how surely, and why; gates for CI.",
     "audit": "Flag what cannot be, in runs, sweeps and tables of claimed results.",
+    "explain": "Say why the slowest units were slow, and who makes the others late.",
     "plan": "Tell memory of every GPU and the floor of a step before running, or against a run.",
     "export": "Write a run for Perfetto, OpenTelemetry, or as Parquet and CSV.",
     "list": "List the runs in a folder.",

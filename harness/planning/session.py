@@ -12,7 +12,7 @@ from harness.planning.request import Options, Request, from_config, from_spec
 from harness.planning.tables import decide, plan_sections
 from harness.runs import find_databases
 from harness.sections import Section
-from harness_analysis.store import open_database
+from harness_analysis.store import open_database, require
 from harness_runners.capacity.hardware import card_of_device, find_card, load_floors
 from harness_schemas.errors import UsageError
 
@@ -62,6 +62,7 @@ def _measured(request: Request, sources: tuple[str, ...]) -> Request:
 
 def _from_run(request: Request, database: Path) -> Request:
     with open_database(database) as con:
+        require(con, "ranks.peak_source")
         floors, peaks = run_floors(con), read_peaks(con)
     card = request.card
     if card is not None:
@@ -74,6 +75,7 @@ def _of_run(name: str, options: Options, measured: tuple[str, ...]) -> list[Sect
     """The plan of a run's own specification, and what was measured beside it."""
     database = find_databases([name])[0]
     with open_database(database) as con:
+        require(con, "ranks.peak_source")
         row = con.execute("SELECT spec, device FROM runs").fetchone()
         spec = _spec(row[0] if row else None)
         device = con.execute("SELECT any_value(gpu_name) FROM ranks").fetchone()
