@@ -79,6 +79,11 @@ def _guarded(runner: Runner, item: Item, log: Path) -> CellRun:
         return CellRun(item.repeat, None, "failed", "refused", text, error.exit_code, wall)
     except KeyboardInterrupt:
         return CellRun(item.repeat, None, "failed", "interrupted", None, ExitCode.INTERRUPTED, None)
+    except Exception as error:  # noqa: BLE001 - a defect in one cell; the others still count
+        log.write_text(traceback.format_exc())
+        text = f"{type(error).__name__}: {error}; a defect of the harness, see {log}"
+        wall, code = time.monotonic() - began, ExitCode.HARNESS_FAILED
+        return CellRun(item.repeat, None, "failed", "defect", text, code, wall)
 
 
 def _announce(

@@ -130,7 +130,7 @@ def _parts(study: Study, name: str) -> Figure:
     return Figure(
         id=f"{name}-parts",
         title="Where a rank's time went",
-        label="Stacked bars: the measured time of a rank, divided into its parts, by configuration.",
+        label="Stacked bars: the measured time of a rank and its parts, by configuration.",
         traces=traces,
         layout={
             "barmode": "stack",
