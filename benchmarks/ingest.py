@@ -15,24 +15,35 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from harness_schemas import spool
 
-RANKS = 4
-SPANS_A_STEP = 160
 EPOCH_NS = 1_800_000_000_000_000_000
 
 
-def write_rank(folder: Path, rank: int, num_spans: int) -> None:
-    """One rank's spool: steps of 160 spans, half of them all-reduces, and a unit each."""
-    steps = num_spans // (SPANS_A_STEP + 1)
-    total = steps * (SPANS_A_STEP + 1)
-    index = np.arange(total) % (SPANS_A_STEP + 1)
-    step = np.arange(total) // (SPANS_A_STEP + 1)
-    is_unit = index == SPANS_A_STEP
+@dataclass(frozen=True)
+class Shape:
+    """What is simulated."""
+
+    ranks: int = 4
+    tp: int = 2
+    spans_a_step: int = 160
+
+
+SHAPE = Shape()
+
+
+def write_rank(folder: Path, rank: int, steps: int, shape: Shape = SHAPE) -> None:
+    """One rank's spool: steps of spans, half of them all-reduces, and a unit each."""
+    spans = shape.spans_a_step
+    total = steps * (spans + 1)
+    index = np.arange(total) % (spans + 1)
+    step = np.arange(total) // (spans + 1)
+    is_unit = index == spans
     is_comm = (index % 2 == 1) & ~is_unit
     random = np.random.default_rng(rank)
     base = 1_000_000_000 + step * 10_000_000
@@ -54,28 +65,29 @@ def write_rank(folder: Path, rank: int, num_spans: int) -> None:
     records[:, 7] = end // 2
     records[:, 8] = np.where(is_comm, 16384, -1)
     records[:, 9] = np.where(is_comm, 1 << 32, 0)
-    records[:, 10] = np.where(is_comm, step * (SPANS_A_STEP // 2) + index // 2, -1)
+    records[:, 10] = np.where(is_comm, step * (spans // 2) + index // 2, -1)
     records[:, 11] = 0
     stem = f"rank-{rank:05d}"
     header = spool.MAGIC + struct.pack("<II", spool.RECORD_BYTES, 0)
     (folder / f"{stem}.spans").write_bytes(header + records.tobytes())
-    (folder / f"{stem}.meta.jsonl").write_text("\n".join(meta_lines(rank, steps)) + "\n")
+    (folder / f"{stem}.meta.jsonl").write_text("\n".join(meta_lines(rank, steps, shape)) + "\n")
 
 
-def meta_lines(rank: int, steps: int) -> list[str]:
+def meta_lines(rank: int, steps: int, shape: Shape) -> list[str]:
     """Definitions of one rank's spool."""
-    stage = rank // 2
+    stage = rank // shape.tp
+    members = list(range(stage * shape.tp, (stage + 1) * shape.tp))
     rows: list[dict[str, object]] = [
         {
             "t": "start",
             "rank": rank,
-            "world_size": RANKS,
+            "world_size": shape.ranks,
             "host": "n0",
             "boot_id": "b",
             "pid": rank,
         },
         {"t": "anchor", "mono_ns": 1_000_000_000, "wall_ns": EPOCH_NS, "width_ns": 50},
-        {"t": "fact", "stage": stage, "tp_rank": rank % 2},
+        {"t": "fact", "stage": stage, "tp_rank": rank % shape.tp},
         {"t": "desc", "id": 1, "name": "layer", "category": "layer", "timeline": "host"},
         {
             "t": "desc",
@@ -87,7 +99,7 @@ def meta_lines(rank: int, steps: int) -> list[str]:
             "timeline": "host",
         },
         {"t": "desc", "id": 3, "name": "decode", "category": "unit", "timeline": "host"},
-        {"t": "group", "id": 1, "ranks": [2 * stage, 2 * stage + 1], "ordinal": 0},
+        {"t": "group", "id": 1, "ranks": members, "ordinal": 0},
     ]
     rows += [
         {
@@ -140,8 +152,9 @@ def main() -> None:
             folder = Path(name) / "bench"
             (folder / "spans").mkdir(parents=True)
             (folder / "run.json").write_text('{"name": "bench", "device": "cpu"}')
-            for rank in range(RANKS):
-                write_rank(folder / "spans", rank, size // RANKS)
+            for rank in range(SHAPE.ranks):
+                steps = size // SHAPE.ranks // (SHAPE.spans_a_step + 1)
+                write_rank(folder / "spans", rank, steps)
             command = [sys.executable, __file__, "--measure", str(folder)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             got = json.loads(done.stdout.splitlines()[-1])
