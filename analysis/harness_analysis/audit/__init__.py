@@ -1,0 +1,47 @@
+"""What cannot be: rules over tables of claimed results, over runs, and over sweeps.
+
+claims (a file) -> claim_rules, digit_rules;  facts (a database) -> run_rules, sweep_rules
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness_analysis.audit.claim_rules import (
+    ARITHMETIC,
+    efficiency_over_one,
+    never_batched,
+    single_request_pipeline,
+)
+from harness_analysis.audit.claims import ClaimTable, is_claims_file, read_claims
+from harness_analysis.audit.digit_rules import DIGITS
+from harness_analysis.audit.facts import Facts, load_facts
+from harness_analysis.audit.flags import PROBLEM, Flag
+from harness_analysis.audit.run_rules import RUN_RULES
+from harness_analysis.audit.sweep_rules import SWEEP_RULES, group_cells, measured_table
+
+__all__ = ["audit_claims", "audit_runs", "is_claims_file", "load_facts", "read_claims"]
+
+OF_MEASURED = (efficiency_over_one, single_request_pipeline, never_batched)
+"""Rules for claims that measured cells may break as well."""
+
+
+def audit_claims(tables: Sequence[ClaimTable]) -> list[Flag]:
+    """Flags of tables of results, problems first."""
+    return _ordered([f for table in tables for rule in (*ARITHMETIC, *DIGITS) for f in rule(table)])
+
+
+def audit_runs(runs: Sequence[Facts]) -> list[Flag]:
+    """Flags of runs, alone and together, problems first."""
+    found = [flag for run in runs for rule in RUN_RULES for flag in rule(run)]
+    if len(runs) > 1:
+        cells = group_cells(runs)
+        found += [flag for rule in SWEEP_RULES for flag in rule(cells)]
+        table = measured_table(cells)
+        if table is not None:
+            found += [flag for rule in OF_MEASURED for flag in rule(table)]
+    return _ordered(found)
+
+
+def _ordered(flags: Sequence[Flag]) -> list[Flag]:
+    return sorted(flags, key=lambda flag: flag.severity != PROBLEM)

@@ -1,0 +1,312 @@
+"""Rules for tables of results: columns that contradict each other, and what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from harness_analysis.audit.claims import BATCH, STRONG, WEAK, Claim, ClaimTable, Value
+from harness_analysis.audit.flags import NOTICE, PROBLEM, Flag
+
+SLACK = 0.02
+"""What numbers may differ by beyond their rounding."""
+SUPERLINEAR = 1.02
+BATCHED = 1.1
+"""A batch must raise the throughput by at least so much to have been one."""
+
+Rule = Callable[[ClaimTable], list[Flag]]
+
+
+def agree(left: float, right: float, *values: Value) -> bool:
+    """Whether two results of arithmetic are the same within the rounding of their inputs."""
+    allowed = SLACK + sum(value.precision() for value in values)
+    return abs(left - right) <= allowed * max(abs(left), abs(right))
+
+
+def _others(table: ClaimTable, *fields: str) -> Iterator[tuple[Claim, Claim]]:
+    """The base row with every other one, where both have all the fields."""
+    base = table.base()
+    if base is None or any(field not in base.values for field in fields):
+        return
+    for row in table.rows:
+        if row is not base and all(field in row.values for field in fields):
+            yield base, row
+
+
+def _subject(table: ClaimTable, *rows: Claim) -> str:
+    return f"{table.name}: {', '.join(row.label for row in rows)}"
+
+
+def speedup_against_time(table: ClaimTable) -> list[Flag]:
+    """Strong scaling: speed-up times time is the time of the base."""
+    if table.kind in (WEAK, BATCH):
+        return []
+    found = []
+    for base, row in _others(table, "time"):
+        claimed, before, after = row.values.get("speedup"), base.values["time"], row.values["time"]
+        if claimed is None or not after.number:
+            continue
+        own = (base.get("speedup") or 1.0) * before.number / after.number
+        if not agree(claimed.number, own, claimed, before, after):
+            numbers = (
+                f"speed-up {claimed.number:g}, but {before.number:g} s / {after.number:g} s "
+                f"= {own:.3g}"
+            )
+            found.append(
+                Flag("speedup-time", PROBLEM, _subject(table, row), numbers,
+                     "recompute the speed-up from the wall clocks")
+            )  # fmt: skip
+    return found
+
+
+def speedup_against_throughput(table: ClaimTable) -> list[Flag]:
+    """With the same tokens, speed-up is the ratio of the throughputs."""
+    if table.kind in (WEAK, BATCH):
+        return []
+    found = []
+    for base, row in _others(table, "throughput"):
+        claimed = row.values.get("speedup")
+        before, after = base.values["throughput"], row.values["throughput"]
+        if claimed is None or not before.number:
+            continue
+        own = (base.get("speedup") or 1.0) * after.number / before.number
+        if not agree(claimed.number, own, claimed, before, after):
+            numbers = (
+                f"speed-up {claimed.number:g}, but {after.number:g} / {before.number:g} "
+                f"tokens/s = {own:.3g}"
+            )
+            found.append(
+                Flag("speedup-throughput", PROBLEM, _subject(table, row), numbers,
+                     "time or throughput is of another amount of work: state the tokens")
+            )  # fmt: skip
+    return found
+
+
+def tokens_against_time(table: ClaimTable) -> list[Flag]:
+    """Throughput times time is the number of tokens; of fixed work the same in every row."""
+    found = []
+    for row in table.rows:
+        if all(field in row.values for field in ("tokens", "throughput", "time")):
+            tokens, rate, time = (row.values[f] for f in ("tokens", "throughput", "time"))
+            if not agree(tokens.number, rate.number * time.number, tokens, rate, time):
+                found.append(_tokens_flag(table, row, tokens.number, rate.number, time.number))
+    if found or table.kind != STRONG:
+        return found
+    for base, row in _others(table, "throughput", "time"):
+        values = [r.values[f] for r in (base, row) for f in ("throughput", "time")]
+        expected = values[0].number * values[1].number
+        if not agree(expected, values[2].number * values[3].number, *values):
+            found.append(_tokens_flag(table, row, expected, values[2].number, values[3].number))
+    return found
+
+
+def _tokens_flag(table: ClaimTable, row: Claim, tokens: float, rate: float, time: float) -> Flag:
+    numbers = f"{rate:g} tokens/s x {time:g} s = {rate * time:.4g} tokens, not {tokens:.4g}"
+    todo = "wall clock must be tokens / throughput; say what each of the three counts"
+    return Flag("tokens-time", PROBLEM, _subject(table, row), numbers, todo)
+
+
+def efficiency_against_speedup(table: ClaimTable) -> list[Flag]:
+    """Strong scaling: parallel efficiency is speed-up over the factor of GPUs."""
+    if table.kind in (WEAK, BATCH):
+        return []
+    found = []
+    for base, row in _others(table, "gpus"):
+        share, speedup = row.values.get("efficiency"), row.values.get("speedup")
+        factor = (row.get("gpus") or 1) / (base.get("gpus") or 1)
+        if share is None or speedup is None or factor == 1:
+            continue
+        own = speedup.number / factor
+        if not agree(share.number, own, share, speedup):
+            numbers = (
+                f"efficiency {share.number:.3g}, but {speedup.number:g} / {factor:g} = {own:.3g}"
+            )
+            found.append(
+                Flag("efficiency-speedup", PROBLEM, _subject(table, row), numbers,
+                     "recompute the efficiency, or state the base that it is against")
+            )  # fmt: skip
+    return found
+
+
+def efficiency_against_rates(table: ClaimTable) -> list[Flag]:
+    """Weak scaling: efficiency is T1 / Tp and, equally, throughput over GPUs times that of one;
+    of batches it is throughput over batch times that of one."""
+    size = {WEAK: "gpus", BATCH: "batch"}.get(table.kind)
+    if size is None:
+        return []
+    found = []
+    for base, row in _others(table, size):
+        claimed = row.values.get("efficiency")
+        forms = _efficiencies(table.kind, base, row, size)
+        wrong = [
+            f"{name} = {own:.3g}"
+            for name, own in forms
+            if claimed is not None and not agree(claimed.number, own, claimed)
+        ]
+        if wrong and claimed is not None:
+            numbers = f"efficiency {claimed.number:.3g}, but {' and '.join(wrong)}"
+            found.append(
+                Flag("efficiency-speedup", PROBLEM, _subject(table, row), numbers,
+                     "both forms must agree: state the work of each row")
+            )  # fmt: skip
+    return found
+
+
+def _efficiencies(kind: str, base: Claim, row: Claim, size: str) -> list[tuple[str, float]]:
+    """Efficiency by throughput, and in weak scaling by time, with what each is called."""
+    factor = (row.get(size) or 1.0) / (base.get(size) or 1.0)
+    rate, rate_base = row.get("throughput"), base.get("throughput")
+    time, time_base = row.get("time"), base.get("time")
+    forms = []
+    if rate and rate_base:
+        forms.append((f"throughput / ({factor:g} x base)", rate / rate_base / factor))
+    if kind == WEAK and time and time_base:
+        forms.append(("T1 / Tp", time_base / time))
+    return forms
+
+
+def efficiency_over_one(table: ClaimTable) -> list[Flag]:
+    """Neither claimed nor computed efficiency may exceed 1 without a reason."""
+    found = []
+    base = table.base()
+    for row in table.rows:
+        claimed = row.get("efficiency")
+        source = "claimed"
+        if claimed is None and base is not None and row is not base and table.kind == STRONG:
+            claimed, source = _own_efficiency(base, row), "computed"
+        if claimed is not None and claimed > SUPERLINEAR:
+            found.append(
+                Flag("efficiency-over-one", PROBLEM, _subject(table, row),
+                     f"{source} efficiency {claimed:.3g}",
+                     "name the reason (a base that spills, another batch) or repeat the base")
+            )  # fmt: skip
+    return found
+
+
+def _own_efficiency(base: Claim, row: Claim) -> float | None:
+    gpus, of_base = row.get("gpus"), base.get("gpus")
+    rate, rate_base = row.get("throughput"), base.get("throughput")
+    if not gpus or not of_base or gpus == of_base or rate is None or not rate_base:
+        return None
+    return rate / rate_base / (gpus / of_base)
+
+
+def share_over_one(table: ClaimTable) -> list[Flag]:
+    """MBU, MFU, utilisation and wait share are shares."""
+    found = []
+    for row in table.rows:
+        for field in ("mbu", "mfu", "resource_use", "wait_share"):
+            value = row.values.get(field)
+            if value is not None and value.number - value.half > 1.0:
+                found.append(
+                    Flag("share-over-one", PROBLEM, _subject(table, row),
+                         f"{field} is {value.number:.3g}",
+                         "check bytes, FLOPs, peak and time; count per GPU, not over all")
+                )  # fmt: skip
+    return found
+
+
+def single_request_pipeline(table: ClaimTable) -> list[Flag]:
+    """A pipeline shortens nothing while one request is in flight."""
+    found = []
+    for row in table.rows:
+        if (row.get("pp") or 1) <= 1 or _in_flight(row) != 1:
+            continue
+        for base in table.rows:
+            same = (base.get("tp") or 1) == (row.get("tp") or 1) and _in_flight(base) == 1
+            gain = _gain(base, row)
+            if same and (base.get("pp") or 1) == 1 and gain is not None and gain > 1.05:
+                numbers = (
+                    f"PP {row.get('pp'):g} with one request in flight is {gain:.3g} x as fast "
+                    "as PP 1"
+                )
+                found.append(
+                    Flag("single-request-pipeline", PROBLEM, _subject(table, base, row), numbers,
+                         "one request passes the stages one after the other: look for what else "
+                         "changed (memory that no longer spills, another batch)")
+                )  # fmt: skip
+    return found
+
+
+def _in_flight(row: Claim) -> float | None:
+    batch = row.get("batch")
+    return batch if batch is not None else row.get("requests")
+
+
+def _gain(base: Claim, row: Claim) -> float | None:
+    for field, inverse in (("throughput", False), ("time", True)):
+        before, after = base.get(field), row.get(field)
+        if before and after:
+            return before / after if inverse else after / before
+    speedup = row.get("speedup")
+    return None if speedup is None else speedup / (base.get("speedup") or 1.0)
+
+
+def never_batched(table: ClaimTable) -> list[Flag]:
+    """A batch whose throughput is that of single requests ran one by one."""
+    rows = sorted(
+        (row for row in table.rows if row.get("batch") and row.get("throughput")),
+        key=lambda row: row.get("batch") or 0,
+    )
+    found = []
+    for row in rows[1:]:
+        base = rows[0]
+        if row.get("gpus") != base.get("gpus") or row.get("batch") == base.get("batch"):
+            continue
+        gain = (row.get("throughput") or 0) / (base.get("throughput") or 1)
+        if gain < BATCHED:
+            numbers = (
+                f"batch {row.get('batch'):g} has {gain:.3g} x the throughput of batch "
+                f"{base.get('batch'):g}"
+            )
+            found.append(
+                Flag("never-batched", PROBLEM, _subject(table, row), numbers,
+                     "check that the prompts were decoded together (steps.batch_size)")
+            )  # fmt: skip
+    return found
+
+
+def parts_over_whole(table: ClaimTable) -> list[Flag]:
+    """Communication, I/O and preprocessing lie within the wall clock."""
+    found = []
+    for row in table.rows:
+        time = row.get("time")
+        parts = {f: v for f in ("comm", "io", "preprocess") if (v := row.get(f)) is not None}
+        if time and sum(parts.values()) > time * (1 + SLACK):
+            told = " + ".join(f"{field} {value:g}" for field, value in parts.items())
+            found.append(
+                Flag("parts-over-whole", PROBLEM, _subject(table, row),
+                     f"{told} s exceed the wall clock of {time:g} s",
+                     "times are summed over ranks, or of another run: state which")
+            )  # fmt: skip
+    return found
+
+
+def no_repeats(table: ClaimTable) -> list[Flag]:
+    """Results without repeats or intervals do not say how far chance reaches."""
+    repeats = [row.get("repeats") for row in table.rows]
+    if any(value is not None for value in repeats):
+        few = [row for row in table.rows if (row.get("repeats") or 3) < 3]
+        if not few:
+            return []
+        return [Flag("too-few-samples", NOTICE, _subject(table, *few), "fewer than 3 repeats",
+                     "repeat every row, interleaved")]  # fmt: skip
+    return [
+        Flag("too-few-samples", NOTICE, table.name,
+             f"{len(table.rows)} rows without a number of repeats or an interval",
+             "give both: a difference without them may be chance")
+    ]  # fmt: skip
+
+
+ARITHMETIC: Sequence[Rule] = (
+    speedup_against_time,
+    speedup_against_throughput,
+    tokens_against_time,
+    efficiency_against_speedup,
+    efficiency_against_rates,
+    efficiency_over_one,
+    share_over_one,
+    single_request_pipeline,
+    never_batched,
+    parts_over_whole,
+    no_repeats,
+)
