@@ -1,6 +1,7 @@
 """The views: one SQL file each, its columns documented at its head.
 
 -- One sentence about what a row is.
+-- @columns of collectives          (its columns are in the view, with the same meaning)
 -- @column name: what it means
 CREATE VIEW name AS ...
 """
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness_schemas.tables import BY_NAME
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -19,6 +22,7 @@ SQL = Path(__file__).with_name("sql")
 AREAS = ("units", "communication", "latency", "run")
 """Folders in the order of creation: a view may use those of earlier areas."""
 
+_COLUMNS_OF = re.compile(r"^-- @columns of (\w+)$")
 _COLUMN = re.compile(r"^-- @column (\w+): (.+)$")
 
 
@@ -55,7 +59,10 @@ def parse_view(name: str, area: str, text: str) -> View:
         if not line.startswith("--"):
             break
         match = _COLUMN.match(line)
-        if match:
+        table = _COLUMNS_OF.match(line)
+        if table:
+            columns.update({column.name: column.doc for column in BY_NAME[table[1]].columns})
+        elif match:
             last = match[1]
             columns[last] = match[2].strip()
         elif last:

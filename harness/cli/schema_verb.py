@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from harness.cli.output import emit, emit_rows, format_options
 
 
-@click.command("schema", epilog="Examples: `harness schema spans`; `harness schema run`")
+@click.command(
+    "schema",
+    epilog="Examples: `harness schema spans`; `harness schema run`; "
+    "`harness schema --markdown > docs/schema.md`",
+)
 @click.argument("name", required=False)
 @format_options
 def command(name: str | None, style: str) -> int:
-    """Show the tables and views, the columns of one (NAME), or a specification's schema (`run`)."""
-    from harness_analysis.views import load_views
-    from harness_schemas.errors import UsageError
-    from harness_schemas.tables import BY_NAME, TABLES
+    """Show the tables and views, the columns of one (NAME), or a specification's schema (`run`).
 
-    views = {view.name: view for view in load_views()}
-    if name is None:
-        rows: list[tuple[Any, ...]] = [("view", view.name, view.doc) for view in views.values()]
-        rows += [("table", table.name, table.doc) for table in TABLES]
-        emit_rows(("kind", "name", "a row is"), rows, style)
-    elif name == "run":
+    Without NAME, --markdown writes the whole documentation, column by column.
+    """
+    from harness_analysis.documentation import describe, markdown
+    from harness_schemas.errors import UsageError
+
+    if name == "run":
         emit(run_schema())
-    elif name in views:
-        emit_rows(("column", "meaning"), list(views[name].columns.items()), style)
-    elif name in BY_NAME:
-        columns = [(column.name, column.type, column.doc) for column in BY_NAME[name].columns]
-        emit_rows(("column", "type", "meaning"), columns, style)
-    else:
+        return 0
+    relations = describe()
+    if name is None and style == "markdown":
+        emit(markdown(relations).rstrip("\n"))
+        return 0
+    if name is None:
+        rows = [(relation.kind, relation.name, relation.doc) for relation in relations]
+        emit_rows(("kind", "name", "a row is"), rows, style)
+        return 0
+    found = next((relation for relation in relations if relation.name == name), None)
+    if found is None:
         raise UsageError(f"no table, view or schema {name!r}", "`harness schema` lists them")
+    columns = [(column.name, column.type, column.doc) for column in found.columns]
+    emit_rows(("column", "type", "meaning"), columns, style)
     return 0
 
 
