@@ -34,7 +34,7 @@ def floors(bench: Bench) -> Iterator[str]:
     yield f"{document['device']}, {document['world_size']} ranks, median us (busbw GB/s)."
     yield _floor_table(document["rows"])
     if bench.on_gpu:
-        yield "The same NCCL all-reduce by its kernel, between time stamps, and in a bare chain, us."
+        yield "The NCCL all-reduce by its kernel, between time stamps, and in a bare chain, us."
         yield _ways_table(document["rows"])
     for item in sorted({item["reason"] for item in document["skipped"]}):
         yield f"not measured: {item}"
@@ -224,8 +224,9 @@ def _instrumentation(database: Path) -> str:
             AND coalesce(perturbed_by, 'graph_events') = 'graph_events'
         ), events AS (
           SELECT rank, median(n) AS n FROM (
-            SELECT rank, step, 2 * count(*) AS n FROM collectives
-            WHERE source = 'graph_events' AND phase = 'decode' GROUP BY rank, repeat, batch, step)
+            SELECT rank, step, 2 * count(*) AS n FROM spans
+            WHERE source = 'graph_events' AND phase = 'decode' AND category = 'comm'
+            GROUP BY rank, repeat, batch, step)
           GROUP BY rank
         )
         SELECT rank, count(*) FILTER (inside), count(*) FILTER (NOT coalesce(inside, false)),
