@@ -10,6 +10,7 @@ from typing import Any
 
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir
+from harness_slurm.job.marks import JobRecord
 
 DEFAULT_ROOT = "runs"
 SWEEP_JSON = "sweep.json"
@@ -60,6 +61,10 @@ def _databases(path: Path) -> list[Path]:
         return [path]
     if (path / SWEEP_JSON).is_file():
         return [run.database for run, _ in list_runs(path, deep=False) if run.database.is_file()]
+    record = JobRecord.read(RunDir(path))
+    if record is not None and record.tasks:
+        found = (run.database for run in record.runs(RunDir(path)).values())
+        return [database for database in found if database.is_file()]
     database = RunDir(path).database
     return [database] if database.is_file() else []
 
@@ -75,8 +80,8 @@ def find_sweep(name: str) -> Path | None:
     return path if (path / SWEEP_JSON).is_file() else None
 
 
-def find_run(name: str) -> Path:
-    """A run's or a sweep's folder, or a database file.
+def find_run(name: str, root: Path | None = None) -> Path:
+    """A run's or a sweep's folder, or a database file; `root`: where ids are looked for.
 
     Raises:
         UsageError: no such run, or the name is ambiguous.
@@ -84,7 +89,7 @@ def find_run(name: str) -> Path:
     path = Path(name)
     if path.exists():
         return path.resolve() if path.is_symlink() else path
-    root = runs_root()
+    root = root or runs_root()
     direct = root / name
     if direct.exists():
         return direct.resolve()
@@ -114,7 +119,10 @@ def list_runs(root: Path, deep: bool = True) -> Iterator[tuple[RunDir, dict[str,
             data = json.loads(path.read_text())
         except (OSError, ValueError):
             data = {}
-        yield RunDir(path.parent), data if isinstance(data, dict) else {}
+        data = data if isinstance(data, dict) else {}
+        if data.get("job_id") is None and (record := JobRecord.read(RunDir(path.parent))):
+            data["job_id"] = record.job_id
+        yield RunDir(path.parent), data
 
 
 def _through_link(path: Path, root: Path) -> bool:

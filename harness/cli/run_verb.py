@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.output import emit
 
 if TYPE_CHECKING:
+    from harness.jobs.drive import JobAnswer
+    from harness.progress import Narrator
     from harness.session import RunResult
     from harness_schemas.spec import RunSpec
 
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
     "run",
     context_settings={"ignore_unknown_options": False},
     epilog="Examples: `harness run examples/quickstart.toml --set parallel.tp=1`; "
-    "`harness run -- torchrun --nproc-per-node 2 mine.py`",
+    "`harness run -- torchrun --nproc-per-node 2 mine.py`; "
+    "`harness run examples/quickstart.toml --launcher slurm --dry-run`; "
+    "`harness run -- sbatch mine.sbatch`",
 )
 @click.argument("spec", required=False, type=click.Path(path_type=Path))
 @click.argument("wrapped", nargs=-1, type=click.UNPROCESSED)
@@ -30,6 +35,14 @@ if TYPE_CHECKING:
 )
 @click.option("--override/--no-override", default=None, help="Tokenise again / use the cache.")
 @click.option("--strict", is_flag=True, help="A collector that cannot run is an error.")
+@click.option(
+    "--launcher",
+    type=click.Choice(["auto", "local", "slurm"]),
+    help="Where the ranks start: here, or in a Slurm job (auto: in the one this runs in).",
+)
+@click.option("--detach", is_flag=True, help="Submit to Slurm and do not wait.")
+@click.option("--attach", metavar="JOB", help="Wait for a job submitted earlier, and answer.")
+@click.option("--in-job", type=click.Path(path_type=Path), hidden=True)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No narration on stderr.")
 def command(
@@ -41,6 +54,10 @@ def command(
     inject: str | None,
     override: bool | None,
     strict: bool,
+    launcher: str | None,
+    detach: bool,
+    attach: str | None,
+    in_job: Path | None,
     dry_run: bool,
     quiet: bool,
 ) -> int:
@@ -52,6 +69,13 @@ def command(
     from harness.progress import Narrator
 
     narrator = Narrator(quiet)
+    if in_job is not None:
+        from harness.jobs.inside import run_inside
+        from harness_schemas.rundir import RunDir
+
+        return run_inside(RunDir(in_job), narrator)
+    if attach is not None:
+        return _attach(attach, output, narrator)
     if spec is None or wrapped:
         from harness.wrap import plan_wrap, run_wrapped
 
@@ -66,10 +90,61 @@ def command(
     from harness.specfile import load_spec
 
     extra = [*overrides, *_options_as_overrides(name, output, inject, override)]
-    return _run_spec(load_spec(spec, extra), narrator, strict, dry_run)
+    extra += [f'launcher.kind="{launcher}"'] if launcher else []
+    loaded = load_spec(spec, extra)
+    if loaded.launcher.kind == "slurm" and not os.environ.get("SLURM_JOB_ID"):
+        return _submit(loaded, narrator, strict, dry_run, detach)
+    if detach:
+        raise click.UsageError("--detach goes with --launcher slurm")
+    return _run_spec(loaded, narrator, strict, dry_run)
 
 
-def _run_spec(spec: RunSpec, narrator: Any, strict: bool, dry_run: bool) -> int:
+def _submit(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool, detach: bool) -> int:
+    from harness.jobs.drive import leave, see_through
+    from harness.jobs.submit import plan_submission, submit
+    from harness_slurm.job.controller import Controller
+
+    plan = plan_submission(spec, strict)
+    if dry_run:
+        emit(plan.script.rstrip("\n"))
+        return 0
+    controller = Controller()
+    record = submit(plan, narrator, controller)
+    if detach:
+        leave(plan.run, record, narrator, 0)
+        emit(record.job_id)
+        return 0
+    return _conclude_job(see_through(plan.run, record, narrator, controller), narrator)
+
+
+def _attach(job: str, output: str | None, narrator: Narrator) -> int:
+    from harness.jobs.drive import job_of, see_through
+    from harness.runs import find_run
+    from harness_schemas.rundir import RunDir
+
+    run = RunDir(find_run(job, Path(output) if output else None))
+    return _conclude_job(see_through(run, job_of(run), narrator), narrator)
+
+
+def _conclude_job(answer: JobAnswer, narrator: Narrator) -> int:
+    """One run's answer as ever; of an array one row a task."""
+    if len(answer.results) == 1:
+        return _conclude(answer.results[0], narrator)
+    if answer.results:
+        from harness.cli.output import emit_rows
+
+        columns = ("task", "status", "verdict", "exit_code", "database")
+        rows = []
+        for result in answer.results:
+            outcome, database = result.outcome, result.run.database
+            where = str(database) if database.is_file() else None
+            name = result.run.run_id.removeprefix("task-")
+            rows.append((name, outcome.status, outcome.verdict, outcome.exit_code, where))
+        emit_rows(columns, rows, "table")
+    return answer.exit_code
+
+
+def _run_spec(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool) -> int:
     from harness.session import plan_run, run_spec
     from harness_schemas.rundir import name_run
 
@@ -79,7 +154,7 @@ def _run_spec(spec: RunSpec, narrator: Any, strict: bool, dry_run: bool) -> int:
     return _conclude(run_spec(spec, narrator, strict), narrator)
 
 
-def _conclude(result: RunResult, narrator: Any) -> int:
+def _conclude(result: RunResult, narrator: Narrator) -> int:
     """Print the answer on stdout, what to do next on stderr; return the exit code."""
     from harness.cli.report_verb import answer_text
 

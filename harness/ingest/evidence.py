@@ -56,7 +56,10 @@ def _recognises(collector: Collector, path: Path, head: bytes) -> bool:
 def _walk(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
+            inside_run = (path / "run.json").is_file()
             for folder, names, files in os.walk(path):
+                if inside_run:  # an earlier attempt, a task of an array: runs of their own
+                    names[:] = [n for n in names if not (Path(folder) / n / "run.json").is_file()]
                 names.sort()
                 for name in sorted(files):
                     if name not in SKIPPED_NAMES:

@@ -1,0 +1,1 @@
+"""Slurm jobs: submit one, follow it, work inside it, and answer when it has ended."""

@@ -1,0 +1,174 @@
+"""When a job has ended: accounting, verdict, database."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.outcome import End, Outcome, judge_run, settled
+from harness.progress import Narrator
+from harness.session import RunResult, ingest
+from harness_collectors.sacct.fields import Step
+from harness_collectors.sacct.query import (
+    DELIMITER,
+    Answer,
+    CommandClient,
+    Fetched,
+    SlurmClient,
+    fetch,
+)
+from harness_schemas.errors import ExitCode
+from harness_schemas.rundir import RunDir
+from harness_slurm.job.controller import JobState
+from harness_slurm.job.marks import JobRecord, attempts, read_end
+
+STOPPED_CODES = {
+    "TIMEOUT": ExitCode.TIMED_OUT,
+    "DEADLINE": ExitCode.TIMED_OUT,
+    "CANCELLED": 143,
+    "PREEMPTED": 143,
+    "REVOKED": 143,
+    "NODE_FAIL": 137,
+    "BOOT_FAIL": 137,
+    "OUT_OF_MEMORY": 137,
+}
+"""What `harness run` returns for a job that Slurm ended (docs/exit-codes.md)."""
+LOG_BYTES = 4 << 20
+
+
+def finish(
+    run: RunDir,
+    record: JobRecord,
+    states: Mapping[str, JobState | None],
+    narrator: Narrator,
+    client: SlurmClient | None = None,
+) -> list[RunResult]:
+    """Fetch the accounting of all jobs with one question, then judge and ingest each."""
+    narrator.say("accounting")
+    fetched = fetch(list(record.runs(run)), _sacct_folder(run), client or _client(record.cluster))
+    if fetched.state != "ok":
+        narrator.say(f"  {fetched.reason}")
+    return [
+        _finish_one(own, job, states.get(job), fetched, record, narrator)
+        for job, own in record.runs(run).items()
+    ]
+
+
+def _client(cluster: str | None) -> SlurmClient:
+    return CommandClient() if cluster is None else _ClusterClient(cluster)
+
+
+class _ClusterClient:
+    """Asks about another cluster than this node's own."""
+
+    def __init__(self, cluster: str) -> None:
+        self._where = ("-M", cluster)
+
+    def run(self, argv: Sequence[str]) -> Answer:
+        """Run and wait."""
+        return CommandClient().run((argv[0], *self._where, *argv[1:]))
+
+
+def _sacct_folder(run: RunDir) -> Path:
+    return run.collector_dir("sacct", socket.gethostname())
+
+
+def _finish_one(
+    run: RunDir,
+    job: str,
+    state: JobState | None,
+    fetched: Fetched,
+    record: JobRecord,
+    narrator: Narrator,
+) -> RunResult:
+    if record.tasks:
+        _share(fetched, job, _sacct_folder(run))
+    data = {**run.read(), "job_id": job}
+    own = [step for step in fetched.steps if step.step_id is None and step.job_id == job]
+    last = max(own, key=lambda step: step.attempt or 0) if own else None
+    if data.get("attempt") is None:
+        data["attempt"] = last.attempt if last else len(attempts(run))
+    end = final_end(run, data, last, state)
+    data["end"] = end.to_json()
+    _times(data, last)
+    for earlier in attempts(run):
+        _finish_earlier(earlier, job)
+    outcome = judge_run(run, end, None)
+    _write(run, data, outcome)
+    narrator.say("ingest" if not record.tasks else f"ingest {job}")
+    problems = ingest(run)
+    outcome = outcome if problems else settled(run, outcome)
+    return RunResult(run, outcome.exit_code, outcome, problems)
+
+
+def final_end(
+    run: RunDir, data: Mapping[str, Any], last: Step | None, state: JobState | None
+) -> End:
+    """How the job ended: what the run itself noted, else its mark, else what Slurm says."""
+    noted, mark = End.from_json(data.get("end")), read_end(run)
+    code = noted.exit_code if noted.exit_code is not None else mark.exit_code if mark else None
+    stopped = mark.stopped if mark else code is None
+    named = last.state if last and last.state else state.state if state else None
+    if stopped and named in STOPPED_CODES:
+        code = STOPPED_CODES[named]
+    elif code is None and last is not None and last.exit_code is not None:
+        code = last.exit_code or (128 + last.signal if last.signal else 0)
+    exits = noted.rank_exits
+    return (
+        End(
+            None if code is None else int(code),
+            stopped and named in ("TIMEOUT", "DEADLINE"),
+            noted.interrupted,
+            exits,
+            noted.oom_kills,
+            noted.kernel_lines,
+        )
+        if stopped or noted.exit_code is None
+        else noted
+    )
+
+
+def _times(data: dict[str, Any], last: Step | None) -> None:
+    if last is not None and last.started_ns is not None and "ended_ns" not in data:
+        data["started_ns"] = last.started_ns
+    if "ended_ns" not in data:
+        data["ended_ns"] = (last.ended_ns if last else None) or time.time_ns()
+
+
+def _finish_earlier(run: RunDir, job: str) -> None:
+    """An attempt that was requeued is a run of its own, with a database of its own."""
+    data = run.read()
+    data.update(
+        run_id=f"{data.get('run_id')}-attempt-{run.run_id}",
+        job_id=job,
+        attempt=int(run.run_id),
+        status="failed",
+        verdict="preempted",
+        verdict_detail="the job was requeued: the next attempt began anew",
+    )
+    run.write(data)
+    ingest(run)
+
+
+def _write(run: RunDir, data: dict[str, Any], outcome: Outcome) -> None:
+    data.update(
+        status=outcome.status,
+        verdict=outcome.verdict,
+        verdict_detail=outcome.detail,
+        exit_code=outcome.exit_code,
+    )
+    run.write(data)
+
+
+def _share(fetched: Fetched, job: str, folder: Path) -> None:
+    """A task's rows of the array's accounting, in the task's own folder."""
+    for path in fetched.files:
+        if path.name != "sacct.txt":
+            continue
+        header, *rows = path.read_text(encoding="utf-8").split("\n")
+        own = [row for row in rows if row.split(DELIMITER)[0].partition(".")[0] == job]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / path.name).write_text("\n".join([header, *own, ""]), encoding="utf-8")

@@ -1,0 +1,115 @@
+"""From a specification to a submitted job."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.progress import Narrator
+from harness.provenance import provenance
+from harness_runners.cache import cache_dir
+from harness_runners.preflight import preflight
+from harness_schemas.errors import SpecError
+from harness_schemas.rundir import RunDir, create_run, name_run
+from harness_schemas.spec import RunSpec
+from harness_schemas.spec_slurm import array_tasks
+from harness_slurm.job.controller import Controller
+from harness_slurm.job.marks import PARTS, JobRecord, folder, task_run
+from harness_slurm.job.script import describe_slurm, render_script
+
+HERE_ONLY = frozenset({"device", "generation.mode", "inject.where", "inject.every", "runner"})
+"""Keys whose mistakes only a compute node can tell: a login node has no GPU."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job to submit: its script, and the run folder that it will fill."""
+
+    spec: RunSpec
+    run: RunDir
+    script: str
+    strict: bool = False
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """Tasks of the job array; empty where it is none."""
+        return tuple(array_tasks(self.spec.slurm.array)) if self.spec.slurm.array else ()
+
+
+def plan_submission(spec: RunSpec, strict: bool = False) -> Submission:
+    """Check a specification as far as this node can, and write its script. Touches nothing.
+
+    Raises:
+        SpecError: all mistakes, with their paths.
+    """
+    here = spec.model_copy(update={"device": "cpu"})
+    problems = [problem for problem in preflight(here) if problem[0] not in HERE_ONLY]
+    if spec.slurm.container and not Path(spec.slurm.container).expanduser().exists():
+        problems.append(("slurm.container", f"there is no {spec.slurm.container}"))
+    if problems:
+        raise SpecError(spec.name, problems)
+    run = name_run(Path(spec.output.dir).absolute(), spec.name)
+    inside = (sys.executable, "-P", "-m", "harness", "run", "--in-job", str(run.path))
+    env = {"HARNESS_CACHE_DIR": str(cache_dir())}
+    return Submission(spec, run, render_script(spec, run.path, inside, env), strict)
+
+
+def submit(submission: Submission, narrator: Narrator, controller: Controller) -> JobRecord:
+    """Make the run folder and hand the script to sbatch.
+
+    Raises:
+        HarnessError: the folder cannot be made, or sbatch refused the script.
+    """
+    run = submission.run
+    create_run(run)
+    script = folder(run) / "script.sh"
+    script.parent.mkdir()
+    script.write_text(submission.script)
+    # Before sbatch: the job may begin at once, and from then on run.json is its own.
+    make_tasks(run, submission.tasks, initial_record(submission))
+    job_id, cluster, _ = controller.submit(("sbatch", "--parsable", str(script)))
+    record = JobRecord(job_id, "spec", cluster, submission.tasks, time.time_ns())
+    note_job(run, record)
+    narrator.say(f"run {run.path}")
+    where = describe_slurm(submission.spec.slurm)
+    narrator.say(f"job {job_id} submitted" + (f" ({where})" if where else ""))
+    return record
+
+
+def initial_record(submission: Submission) -> dict[str, Any]:
+    """run.json before the job has begun."""
+    return {
+        "version": 1,
+        "run_id": submission.run.run_id,
+        "name": submission.spec.name,
+        "status": "submitted",
+        "verdict": None,
+        "started_ns": time.time_ns(),
+        "strict": submission.strict,
+        "spec": submission.spec.model_dump(mode="json"),
+        "provenance": provenance(),
+        "collection": [],
+    }
+
+
+def make_tasks(run: RunDir, tasks: Sequence[int], data: dict[str, Any]) -> None:
+    """Write run.json, and a run folder for every task of an array."""
+    run.write(data)
+    for task in tasks:
+        own = task_run(run, task)
+        for part in PARTS:
+            (own.path / part).mkdir(parents=True, exist_ok=True)
+        name = {"run_id": f"{run.run_id}-{own.run_id}", "name": f"{data['name']} {own.run_id}"}
+        own.write({**data, **name})
+
+
+def note_job(run: RunDir, record: JobRecord) -> None:
+    """Leave the job's id in the run's folder, and in those of its tasks."""
+    record.write(run)
+    for shown, own in record.runs(run).items():
+        if record.tasks:
+            replace(record, job_id=shown, tasks=()).write(own)
