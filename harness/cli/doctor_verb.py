@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,26 +14,84 @@ from harness.cli.output import emit, emit_rows, format_options
 
 if TYPE_CHECKING:
     from harness.doctor import Check
+    from harness_analysis.verdict import Verdict
+
+COLUMNS = ("state", "check", "found", "what that costs", "how to mend it")
+VERDICT_COLUMNS = ("verdict", "evidence", "source", "suspect", "why", "mend", "also")
+WIDTH = 100
 
 
-@click.command("doctor", epilog="Example: `harness doctor --json`")
+@click.command(
+    "doctor",
+    epilog="Examples: `harness doctor --json`; `harness doctor --log slurm-4711.out`; "
+    "`harness doctor latest`",
+)
+@click.argument("run", required=False)
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Explain the failure in a log; `-` reads standard input.",
+)
 @format_options
-def command(style: str) -> int:
+def command(run: str | None, log: Path | None, style: str) -> int:
     """Check this machine: what can be recorded here, what is missing, and how to mend it.
 
+    With RUN or --log, say instead why that failed, on which line that rests, and what to do.
     Changes nothing. Returns 0 whatever it finds: a missing collector is no failure.
     """
+    if run is not None or log is not None:
+        found = _explain(run, log)
+        if style == "table":
+            emit("\n".join(explain(found)))
+        else:
+            emit_rows(VERDICT_COLUMNS, [_row(found)], style)
+        return 0
     from harness.doctor import diagnose
 
+    checks = diagnose()
     if style == "table":
-        emit("\n".join(line for check in diagnose() for line in describe(check)))
+        emit("\n".join(line for check in checks for line in describe(check)))
         return 0
     rows = [
         (check.state, check.name, check.found, check.cost or None, check.mend or None)
-        for check in diagnose()
+        for check in checks
     ]
-    emit_rows(("state", "check", "found", "what that costs", "how to mend it"), rows, style)
+    emit_rows(COLUMNS, rows, style)
     return 0
+
+
+def _explain(run: str | None, log: Path | None) -> Verdict:
+    from harness.doctor.explain import explain_log, explain_run, explain_text
+    from harness.runs import find_run
+
+    if run is not None and log is not None:
+        raise click.UsageError("name a run or a log, not both")
+    if log is None:
+        return explain_run(find_run(run or "latest"))
+    if str(log) == "-":
+        return explain_text(sys.stdin.read())
+    return explain_log(log)
+
+
+def _row(found: Verdict) -> tuple[str | None, ...]:
+    suspects = ", ".join(map(str, found.suspects)) or None
+    also = ", ".join(found.also)
+    texts = (found.evidence, found.source, suspects, found.why_suspect, found.remedy, also)
+    return (found.name, *(text or None for text in texts))
+
+
+def explain(found: Verdict) -> Iterator[str]:
+    """A verdict as lines: its name, the line behind it, the suspects, what to do."""
+    yield f"verdict {found.name}"
+    who = ", ".join(map(str, found.suspects))
+    parts = (
+        ("said", f"{found.source}: {found.evidence}" if found.source else found.evidence),
+        ("suspect", f"rank {who}: {found.why_suspect}".rstrip(": ") if who else ""),
+        ("do", found.remedy),
+        ("also", ", ".join(found.also)),
+    )
+    for label, text in parts:
+        yield from _labelled(f"  {label + ':':<9}", text)
 
 
 def describe(check: Check) -> Iterator[str]:
@@ -38,5 +99,11 @@ def describe(check: Check) -> Iterator[str]:
     yield f"{check.state:<8} {check.name:<26} {check.found}".rstrip()
     if check.state != "ok":
         for label, text in (("costs", check.cost), ("mend", check.mend)):
-            if text:
-                yield f"{'':8} {label + ':':>9} {text}"
+            yield from _labelled(f"{'':8} {label + ':':>9} ", text)
+
+
+def _labelled(label: str, text: str) -> Iterator[str]:
+    """Text behind a label, wrapped below its own beginning."""
+    inner = WIDTH - len(label)
+    for number, line in enumerate(textwrap.wrap(text, inner, break_on_hyphens=False)):
+        yield (label if number == 0 else " " * len(label)) + line
