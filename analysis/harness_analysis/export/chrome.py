@@ -196,7 +196,7 @@ def _spans_sql(chosen: Selection, base: int) -> str:
     )
     return f"""
       SELECT {event} FROM spans s JOIN track t ON {ON_TRACK}
-      LEFT JOIN collectives c ON c.source = s.source AND c.rank = s.rank AND c.span_id = s.span_id
+      LEFT JOIN collectives_all c ON c.source = s.source AND c.rank = s.rank AND c.span_id = s.span_id
       WHERE {chosen.sql("s")}"""
 
 
@@ -264,7 +264,7 @@ def _flows_sql(chosen: Selection, base: int) -> str:
         SELECT c.op, {p2p} AS p2p, t.pid, t.tid, c.start_ns, c.end_ns, c.rank,
           hash(c.source, {p2p}, CASE WHEN {p2p} THEN c.src_rank || '>' || c.dst_rank
             ELSE c.comm_group END, c.seq) >> 12 AS flow
-        FROM collectives c
+        FROM collectives_all c
         JOIN spans s ON s.source = c.source AND s.rank = c.rank AND s.span_id = c.span_id
         JOIN track t ON {ON_TRACK}
         WHERE {chosen.sql("c")} AND c.seq IS NOT NULL

@@ -64,6 +64,8 @@ class Figure:
     choice_title: str = ""
     shares: bool = False
     """The reader may switch from time to share."""
+    zoom: bool = False
+    """Sliders zoom along the horizontal axis: for fingers and for the keyboard."""
 
     def data(self) -> dict[str, Any]:
         """What the page's script is given; what the first choice sets is written there only."""

@@ -20,7 +20,9 @@ from harness_analysis.report.blocks import Figure, Section
 from harness_analysis.report.numbers.blame import Blame, load_blame
 from harness_analysis.report.numbers.pipeline import Bubble, load_bubbles
 from harness_analysis.report.numbers.samples import Samples, load_samples
+from harness_analysis.report.numbers.sizes import Sizes, load_sizes
 from harness_analysis.report.numbers.steps import StepSeries, load_steps
+from harness_analysis.report.numbers.timeline import Timelines, load_timelines
 from harness_analysis.report.numbers.waiting import Waiting, load_waiting
 from harness_analysis.report.palette import STYLES, css_name, part_names, variables
 from harness_analysis.report.sections.blame import blame_section
@@ -32,11 +34,13 @@ from harness_analysis.report.sections.evidence import (
 from harness_analysis.report.sections.parts import breakdown_section, steps_section
 from harness_analysis.report.sections.pipeline import pipeline_section
 from harness_analysis.report.sections.samples import samples_section
+from harness_analysis.report.sections.sizes import sizes_section
 from harness_analysis.report.sections.summary import (
     correctness_section,
     latency_section,
     summary_section,
 )
+from harness_analysis.report.sections.timeline import timeline_section
 from harness_analysis.report.sections.waits import waits_section
 from harness_schemas.errors import HarnessError
 
@@ -53,7 +57,9 @@ class PageNumbers:
     answer: Answer
     blame: Blame | None
     steps: StepSeries | None
+    timelines: Timelines | None
     waiting: Waiting | None
+    sizes: Sizes | None
     bubbles: Sequence[Bubble]
     samples: Samples | None
     spec: str | None
@@ -106,7 +112,9 @@ def gather(
             answer=load_answer(con),
             blame=load_blame(con, baseline),
             steps=load_steps(con),
+            timelines=load_timelines(con),
             waiting=load_waiting(con),
+            sizes=load_sizes(con),
             bubbles=load_bubbles(con),
             samples=load_samples(con),
             spec=spec,
@@ -122,7 +130,9 @@ def page_sections(numbers: PageNumbers) -> list[Section]:
         blame_section(numbers.blame),
         breakdown_section(answer),
         steps_section(numbers.steps),
+        timeline_section(numbers.timelines),
         waits_section(numbers.waiting),
+        sizes_section(numbers.sizes),
         pipeline_section(numbers.bubbles),
         latency_section(answer.latency),
         correctness_section(answer.correctness),

@@ -109,8 +109,8 @@ def query(database, sql):
 def test_sections_are_reachable(page):
     names = [e["attrs"]["id"] for e in page.all("section")]
     assert names == [
-        *("answer", "truth", "breakdown", "steps", "waits", "pipeline", "latency", "correctness"),
-        *("samples", "evidence", "specification", "glossary"),
+        *("answer", "truth", "breakdown", "steps", "timeline", "waits", "sizes", "pipeline"),
+        *("latency", "correctness", "samples", "evidence", "specification", "glossary"),
     ]
     ids = [e["attrs"]["id"] for e in page.elements if "id" in e["attrs"]]
     assert len(ids) == len(set(ids))

@@ -117,7 +117,7 @@ def _ranks(
         WITH shown AS (
           SELECT rank, count(*) AS calls, sum(duration_ns) / $steps AS comm_ns,
             sum(transfer_ns) / $steps AS transfer_ns, sum(wait_ns) / $steps AS wait_ns
-          FROM collectives WHERE {kept.replace("?", "$source")} AND op NOT IN ('send', 'recv')
+          FROM collectives_all WHERE {kept.replace("?", "$source")} AND op NOT IN ('send', 'recv')
           GROUP BY rank
         ), caused AS (
           SELECT rank, sum(times_last)::BIGINT AS times_last,

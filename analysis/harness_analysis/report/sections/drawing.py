@@ -11,6 +11,7 @@ from harness_analysis.report.palette import STYLES, part_color
 from harness_schemas.vocabulary import PART_LABELS, PARTS
 
 STEP_AXIS = "decode unit, in the order of time"
+DASHES = ("solid", "dot", "dash", "dashdot")
 MOST_TICKS = 32
 """Ranks that are all named on an axis; of more, every n-th."""
 

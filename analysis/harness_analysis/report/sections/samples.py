@@ -7,10 +7,8 @@ from typing import Any
 from harness_analysis.report.blocks import Block, Column, Figure, Section, Table
 from harness_analysis.report.numbers.samples import Curves, Samples
 from harness_analysis.report.palette import SERIES_LIGHT
-from harness_analysis.report.sections.drawing import digits
+from harness_analysis.report.sections.drawing import DASHES, digits
 from harness_schemas.units import format_bytes, format_count
-
-DASHES = ("solid", "dot", "dash", "dashdot")
 
 
 def samples_section(samples: Samples | None) -> Section | None:

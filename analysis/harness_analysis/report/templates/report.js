@@ -41,6 +41,7 @@
     const select = figure.querySelector("select");
     const changes = data.choices[select ? select.selectedIndex : 0] || [];
     changes.forEach((fields, k) => Object.assign(traces[k], fields));
+    traces.filter((trace) => trace.segments).forEach(drawSegments);
     if (asShares(figure)) {
       const along = traces[0].orientation === "h" ? "x" : "y";
       shares(traces.map((trace) => trace[along])).forEach((values, k) => {
@@ -49,6 +50,21 @@
       });
     }
     return traces;
+  }
+
+  // Intervals as one line with gaps: thousands of them cost one element of the page.
+  function drawSegments(trace) {
+    const { row, start, length, name, names } = trace.segments;
+    const size = 3 * row.length;
+    const x = new Array(size).fill(null), y = new Array(size).fill(null), text = new Array(size).fill("");
+    row.forEach((place, k) => {
+      x[3 * k] = start[k];
+      x[3 * k + 1] = start[k] + length[k];
+      y[3 * k] = y[3 * k + 1] = place;
+      text[3 * k] = text[3 * k + 1] = names[name[k]];
+    });
+    Object.assign(trace, { x, y, text, connectgaps: false });
+    delete trace.segments;
   }
 
   function asShares(figure) {
@@ -107,16 +123,27 @@
     const waiting = figures.slice();
     function next() {
       const figure = waiting.shift();
-      if (!figure) { root.dataset.ready = "yes"; return; }
+      if (!figure) { performance.mark("ready"); root.dataset.ready = "yes"; return; }
       draw(figure);
+      performance.mark("first-chart");
       setTimeout(next, 0);
     }
     next();
   }
 
+  function zoom(figure) {
+    const [least, most] = dataOf(figure).layout.xaxis.range;
+    const width = (most - least) / 2 ** Number(figure.querySelector(".zoom").value);
+    const from = least + (most - least - width) * Number(figure.querySelector(".place").value);
+    Plotly.relayout(figure.querySelector(".plot"), { "xaxis.range": [from, from + width] });
+  }
+
   figures.forEach((figure) => {
-    figure.querySelectorAll("select, input").forEach((control) => {
+    figure.querySelectorAll("select, input[type=radio]").forEach((control) => {
       control.addEventListener("change", () => draw(figure));
+    });
+    figure.querySelectorAll("input[type=range]").forEach((control) => {
+      control.addEventListener("input", () => zoom(figure));
     });
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
