@@ -24,7 +24,8 @@ def named_databases(name: str) -> list[Path]:
         if not found:
             raise UsageError(f"no run in {name} has a database yet", "`harness ingest` makes them")
         return found
-    return find_databases([name])
+    # A glob may find a run twice, by its folder and by the link `latest`.
+    return list({path.resolve(): path for path in find_databases([name])}.values())
 
 
 def is_folder_of_runs(path: Path) -> bool:

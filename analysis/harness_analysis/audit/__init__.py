@@ -6,6 +6,7 @@ claims (a file) -> claim_rules, digit_rules;  facts (a database) -> run_rules, s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness_analysis.audit.claim_rules import (
     ARITHMETIC,
@@ -33,7 +34,7 @@ def audit_claims(tables: Sequence[ClaimTable]) -> list[Flag]:
 
 def audit_runs(runs: Sequence[Facts]) -> list[Flag]:
     """Flags of runs, alone and together, problems first."""
-    found = [flag for run in runs for rule in RUN_RULES for flag in rule(run)]
+    found = _gathered([flag for run in runs for rule in RUN_RULES for flag in rule(run)])
     if len(runs) > 1:
         cells = group_cells(runs)
         found += [flag for rule in SWEEP_RULES for flag in rule(cells)]
@@ -41,6 +42,19 @@ def audit_runs(runs: Sequence[Facts]) -> list[Flag]:
         if table is not None:
             found += [flag for rule in OF_MEASURED for flag in rule(table)]
     return _ordered(found)
+
+
+def _gathered(flags: Sequence[Flag]) -> list[Flag]:
+    """The same said of several runs, said once."""
+    found: dict[tuple[str, str, str], list[Flag]] = {}
+    for flag in flags:
+        found.setdefault((flag.rule, flag.severity, flag.numbers), []).append(flag)
+    return [
+        same[0]
+        if len(same) == 1
+        else replace(same[0], subject=f"{len(same)} runs: {', '.join(f.subject for f in same)}")
+        for same in found.values()
+    ]
 
 
 def _ordered(flags: Sequence[Flag]) -> list[Flag]:

@@ -163,12 +163,13 @@ def claim_table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -
     claims = []
     for cells in rows:
         label = " ".join(cells[0].split()) if cells else ""
+        named = f"{head[0].strip()} {label}" if _NUMBER.fullmatch(label) else label
         values: dict[str, Value] = {}
         for field, heading, cell in zip(fields, head, cells, strict=False):
             value = parse_value(cell, heading, field) if field else None
             if field and value is not None:
                 values.setdefault(field, value)
-        claims.append(Claim(label, _completed(values, label)))
+        claims.append(Claim(named, _completed(values, label)))
     known = [claim for claim in claims if any(field in claim.values for field in MEASURED)]
     if len(known) < 2:
         return None

@@ -133,14 +133,16 @@ def impossible_bandwidth(run: Facts) -> list[Flag]:
     fastest = FASTEST_BYTES_PER_S.get(device.split(":")[0])
     if not run.weights_bytes or not fastest or not len(run.decode_ns):
         return []
-    step_s = float(np.median(run.decode_ns)) / 1e9
-    rate = run.weights_bytes / step_s if step_s else float("inf")
+    step_ns = max(float(np.median(run.decode_ns)), 1.0)
+    rate = run.weights_bytes / step_ns * 1e9
     if rate <= fastest:
         return []
-    return [Flag("share-over-one", PROBLEM, run.name,
-                 f"{format_bytes(run.weights_bytes)} of weights in a step of {format_ns(step_s * 1e9)} "
-                 f"are {rate / 1e12:.3g} TB/s, more than any memory delivers (MBU over 1)",
-                 "steps do not span the work: wait for the device before reading the clock")]  # fmt: skip
+    numbers = (
+        f"{format_bytes(run.weights_bytes)} of weights in a step of {format_ns(step_ns)} are "
+        f"{rate / 1e12:.3g} TB/s, more than any memory delivers (MBU over 1)"
+    )
+    todo = "the steps do not span the work: wait for the device before reading the clock"
+    return [Flag("share-over-one", PROBLEM, run.name, numbers, todo)]
 
 
 def dear_observation(run: Facts) -> list[Flag]:

@@ -35,7 +35,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference B - A and what it is of A, each with the ends of its 95 % interval."""
+    """A difference B - A and its share of A's mean, each with the ends of its 95 % interval."""
 
     effect: float
     low: float
@@ -64,36 +64,28 @@ def between_runs(a: Floats, b: Floats, paired: bool, seed: int = 0) -> Interval:
     if min(len(a), len(b)) >= FEWEST_TO_RESAMPLE:
         return _resampled_runs(a, b, paired, np.random.default_rng(seed))
     mean_a, effect = float(a.mean()), float(b.mean() - a.mean())
-    ratio = float(b.mean()) / mean_a if mean_a else 0.0
     if paired:
         error, freedom = _error_of_mean(b - a), len(a) - 1.0
-        share_error = _error_of_mean(b - ratio * a)
     else:
-        (error_a, error_b), freedom = _errors(a, b)
-        error, share_error = math.hypot(error_a, error_b), math.hypot(ratio * error_a, error_b)
-    reach = student_quantile((1 + CONFIDENCE) / 2, freedom)
-    ends = (effect, effect - reach * error, effect + reach * error)
-    if not mean_a:
-        return Interval(*ends, None, None, None, freedom)
-    share, share_reach = effect / abs(mean_a), reach * share_error / abs(mean_a)
-    return Interval(*ends, share, share - share_reach, share + share_reach, freedom)
+        error, freedom = _error_of_difference(a, b)
+    reach = student_quantile((1 + CONFIDENCE) / 2, freedom) * error
+    return _interval(effect, effect - reach, effect + reach, mean_a, freedom)
 
 
 def _error_of_mean(values: Floats) -> float:
     return float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
-def _errors(a: Floats, b: Floats) -> tuple[tuple[float, float], float]:
-    """Standard errors of both means and the degrees of freedom (Welch; pooled with one run)."""
+def _error_of_difference(a: Floats, b: Floats) -> tuple[float, float]:
+    """Standard error and degrees of freedom: Welch's; with one run a side the other's spread."""
     if min(len(a), len(b)) == 1:
         freedom = len(a) + len(b) - 2
-        spread = math.sqrt(float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()))
-        spread /= math.sqrt(freedom)
-        return (spread / math.sqrt(len(a)), spread / math.sqrt(len(b))), float(freedom)
+        squares = float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
+        return math.sqrt(squares / freedom * (1 / len(a) + 1 / len(b))), float(freedom)
     error_a, error_b = _error_of_mean(a), _error_of_mean(b)
     parts = error_a**4 / (len(a) - 1) + error_b**4 / (len(b) - 1)
     freedom_welch = (error_a**2 + error_b**2) ** 2 / parts if parts else len(a) + len(b) - 2.0
-    return (error_a, error_b), freedom_welch
+    return math.hypot(error_a, error_b), freedom_welch
 
 
 def _resampled_runs(a: Floats, b: Floats, paired: bool, random: np.random.Generator) -> Interval:
@@ -190,12 +182,14 @@ def from_draws(a: float, b: float, drawn_a: Floats, drawn_b: Floats, units: floa
     low, high = np.quantile(drawn_b - drawn_a, tails)
     effect = b - a
     low, high = min(float(low), effect), max(float(high), effect)
-    if a == 0 or (drawn_a == 0).any():
-        return Interval(effect, low, high, None, None, None, units - 1)
-    share = effect / abs(a)
-    below, above = np.quantile((drawn_b - drawn_a) / np.abs(drawn_a), tails)
-    shares = (share, min(float(below), share), max(float(above), share))
-    return Interval(effect, low, high, *shares, units - 1)
+    return _interval(effect, low, high, a, units - 1)
+
+
+def _interval(effect: float, low: float, high: float, of: float, freedom: float) -> Interval:
+    if not of:
+        return Interval(effect, low, high, None, None, None, freedom)
+    size = abs(of)
+    return Interval(effect, low, high, effect / size, low / size, high / size, freedom)
 
 
 @functools.lru_cache(maxsize=256)
