@@ -13,6 +13,8 @@ from harness_schemas.rundir import RunDir
 from harness_slurm.job.marks import JobRecord
 
 DEFAULT_ROOT = "runs"
+CATALOGUE = "catalogue.duckdb"
+"""What is remembered of all runs of a folder; as a run's name: `catalogue`."""
 SWEEP_JSON = "sweep.json"
 """What makes a folder of runs a sweep."""
 
@@ -30,6 +32,9 @@ def find_databases(names: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for name in names:
+        if name == "catalogue" and not Path(name).exists():
+            found.append(_catalogue())
+            continue
         matches = _expand(name) if _wild(name) else []
         if _wild(name) and not matches:
             raise UsageError(f"nothing matches {name!r}")
@@ -43,6 +48,13 @@ def find_databases(names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def _catalogue() -> Path:
+    from harness.catalogue import open_catalogue
+    from harness.progress import Narrator
+
+    return open_catalogue(runs_root(), Narrator())
+
+
 def _wild(name: str) -> bool:
     return any(character in name for character in "*?[")
 
@@ -52,7 +64,8 @@ def _expand(name: str) -> list[Path]:
     pattern = Path(name)
     found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
     real = (path for path in found if not path.is_symlink())
-    return sorted(path for path in real if path.is_dir() or path.suffix == ".duckdb")
+    kept = (path for path in real if path.is_dir() or path.suffix == ".duckdb")
+    return sorted(path for path in kept if path.name != CATALOGUE)
 
 
 def _databases(path: Path) -> list[Path]:
@@ -93,7 +106,11 @@ def find_run(name: str, root: Path | None = None) -> Path:
     direct = root / name
     if direct.exists():
         return direct.resolve()
-    matches = [run for run, data in list_runs(root) if _matches(name, run, data)]
+    listed = list(list_runs(root))
+    jobs = [run for run, data in listed if str(data.get("job_id") or "") == name]
+    if len(jobs) == 1:
+        return jobs[0].path
+    matches = jobs or [run for run, _ in listed if run.run_id.endswith(name)]
     matches += [RunDir(path.parent) for path in root.glob(f"*{name}/{SWEEP_JSON}")]
     if len(matches) == 1:
         return matches[0].path
@@ -103,10 +120,6 @@ def find_run(name: str, root: Path | None = None) -> Path:
     raise UsageError(
         f"no run {name!r}: neither a path nor a run in {root}", "`harness list` shows the runs"
     )
-
-
-def _matches(name: str, run: RunDir, data: dict[str, Any]) -> bool:
-    return run.run_id.endswith(name) or str(data.get("job_id") or "") == name
 
 
 def list_runs(root: Path, deep: bool = True) -> Iterator[tuple[RunDir, dict[str, Any]]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,9 @@ from harness_schemas.errors import UsageError
 
 if TYPE_CHECKING:
     import duckdb
+
+MOST_ATTACHED = 48
+"""Files that are open at once. Of more, what a query names is copied from one after the other."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ def query_runs(paths: Sequence[Path], sql: str) -> Result:
     """
     import duckdb
 
-    with open_runs(paths) as con:
+    with open_runs(paths, sql) as con:
         try:
             con.execute(sql)
             columns = tuple(column[0] for column in con.description or ())
@@ -44,36 +50,83 @@ def query_runs(paths: Sequence[Path], sql: str) -> Result:
 
 
 @contextlib.contextmanager
-def open_runs(paths: Sequence[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """One connection over all databases: with several, names mean the union of their rows."""
+def open_runs(paths: Sequence[Path], sql: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """One connection over all databases: with several, names mean the union of their rows.
+
+    `sql`: what will be asked. With more than `MOST_ATTACHED` databases, only tables and views
+    whose names occur in it are there, copied to the connection's own memory (which spills to
+    TMPDIR); without `sql` all are copied.
+    """
     if len(paths) == 1:
         with open_database(paths[0]) as con:
             yield con
         return
     import duckdb
 
-    con = duckdb.connect()
-    try:
+    with (
+        tempfile.TemporaryDirectory(prefix="harness-", ignore_cleanup_errors=True) as folder,
+        contextlib.closing(duckdb.connect()) as con,
+    ):
         con.execute("SET autoinstall_known_extensions = false")
         con.execute("SET autoload_known_extensions = false")
-        holders: dict[str, list[str]] = {}
-        for index, path in enumerate(paths):
-            alias = f"r{index}"
-            _attach(con, path, alias)
-            for name in _relations(con, alias):
-                holders.setdefault(name, []).append(f"FROM {alias}.main.{name}")
-        for name, selects in holders.items():
-            con.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
+        con.execute(f"SET temp_directory = {_quote(folder)}")
+        if len(paths) <= MOST_ATTACHED:
+            _unite(con, paths, Path(folder))
+        else:
+            _copy(con, paths, Path(folder), sql)
         yield con
-    finally:
-        con.close()
 
 
-def _attach(con: duckdb.DuckDBPyConnection, path: Path, alias: str) -> None:
-    with open_database(path):  # a clear message for what is no database
-        pass
-    quoted = str(path).replace("'", "''")
-    con.execute(f"ATTACH '{quoted}' AS {alias} (READ_ONLY)")
+def _unite(con: duckdb.DuckDBPyConnection, paths: Sequence[Path], folder: Path) -> None:
+    """All files attached, and a view over all of them for every name."""
+    holders: dict[str, list[str]] = {}
+    for index, path in enumerate(paths):
+        alias = f"r{index}"
+        _attach(con, path, alias, folder)
+        for name in _relations(con, alias):
+            holders.setdefault(name, []).append(f"FROM {alias}.main.{name}")
+    for name, selects in holders.items():
+        con.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
+
+
+def _copy(
+    con: duckdb.DuckDBPyConnection, paths: Sequence[Path], folder: Path, sql: str | None
+) -> None:
+    """One file open at a time; the rows of what `sql` names are gathered in tables."""
+    words = None if sql is None else set(re.findall(r"\w+", sql.lower()))
+    here: set[str] = set()
+    for index, path in enumerate(paths):
+        alias = f"r{index}"
+        copied = _attach(con, path, alias, folder)
+        for name in _relations(con, alias):
+            if words is not None and name.lower() not in words:
+                continue
+            if name not in here:
+                con.execute(f"CREATE TABLE {name} AS FROM {alias}.main.{name} LIMIT 0")
+                here.add(name)
+            con.execute(f"INSERT INTO {name} BY NAME FROM {alias}.main.{name}")
+        con.execute(f"DETACH {alias}")
+        if copied is not None:
+            copied.unlink()
+
+
+def _attach(con: duckdb.DuckDBPyConnection, path: Path, alias: str, folder: Path) -> Path | None:
+    """Attach a file; where it cannot be locked, a copy of it, whose path is returned.
+
+    Raises:
+        UsageError, EvidenceError: what `open_database` says of such a file.
+    """
+    import duckdb
+
+    try:
+        con.execute(f"ATTACH {_quote(path)} AS {alias} (READ_ONLY)")
+    except duckdb.Error:
+        with open_database(path):  # a clear message for what is no database
+            pass
+        copied = Path(shutil.copy2(path, folder / f"{alias}.duckdb"))
+        con.execute(f"ATTACH {_quote(copied)} AS {alias} (READ_ONLY)")
+        return copied
+    return None
 
 
 def _relations(con: duckdb.DuckDBPyConnection, alias: str) -> list[str]:
@@ -85,6 +138,10 @@ def _relations(con: duckdb.DuckDBPyConnection, alias: str) -> list[str]:
         [alias],
     ).fetchall()
     return [str(row[0]) for row in rows]
+
+
+def _quote(text: object) -> str:
+    return "'" + str(text).replace("'", "''") + "'"
 
 
 def _tidy(error: Exception) -> str:

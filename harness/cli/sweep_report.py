@@ -59,9 +59,13 @@ def load_sweep(folder: Path) -> tuple[SweepFacts, list[Study]]:
 
     data = read_sweep(folder)
     runs = load_runs(find_databases([str(folder)]))
-    planned = {cell["key"]: cell for cell in data.get("cells", [])}
-    refused = sum(run["run_id"] is None for cell in planned.values() for run in cell["runs"])
-    facts = sweep_facts(str(data.get("name")), str(data.get("sweep_id")), runs, refused)
+    missing = [
+        f"{cell['label']}: {run['verdict']}"
+        for cell in data.get("cells", [])
+        for run in cell["runs"]
+        if run["run_id"] is None
+    ]
+    facts = sweep_facts(str(data.get("name")), str(data.get("sweep_id")), runs, missing)
     return facts, make_studies(runs, data.get("preset"))
 
 
@@ -72,6 +76,7 @@ def sweep_text(facts: SweepFacts, studies: Sequence[Study]) -> str:
 
     failed = f", {facts.failed} failed" if facts.failed else ""
     lines = [f"{facts.name}  sweep {facts.sweep_id}: {facts.runs} runs{failed}", *facts.machine]
+    lines += [f"! not in the tables: {text}" for text in facts.missing]
     for study in studies:
         lines += ["", title(study)]
         names, rows = _beside(seed_table(study), limits_table(study))

@@ -31,20 +31,27 @@ class SweepFacts:
     runs: int
     failed: int
     machine: tuple[str, ...] = field(default_factory=tuple)
+    missing: tuple[str, ...] = field(default_factory=tuple)
+    """Runs without a database, as `tp=3: refused`: no table can show them."""
 
 
-def sweep_facts(name: str, sweep_id: str, runs: Sequence[RunFacts], refused: int = 0) -> SweepFacts:
-    """Name, runs and machine of a sweep; `refused`: runs that could not be started."""
+def sweep_facts(
+    name: str, sweep_id: str, runs: Sequence[RunFacts], missing: Sequence[str] = ()
+) -> SweepFacts:
+    """Name, runs and machine of a sweep; `missing`: its runs without a database."""
     machines = {
-        f"{run.hosts or 'an unknown number of'} {'host' if run.hosts == 1 else 'hosts'}, "
-        f"{run.cpus or 'an unknown number of'} cores each, {run.device or 'device unknown'}"
+        f"{run.hosts or 'an unknown number of'} {'host' if run.hosts == 1 else 'hosts'} with "
+        f"{run.cpus or 'an unknown number of'} cores, {run.device or 'device unknown'}"
         for run in runs
         if run.good
     }
-    failed = sum(not run.good for run in runs)
-    return SweepFacts(
-        name, sweep_id, len(runs) + refused, failed + refused, tuple(sorted(machines))
+    failed = sum(not run.good for run in runs) + len(missing)
+    counted = tuple(
+        f"{text} ({missing.count(text)} x)" if missing.count(text) > 1 else text
+        for text in dict.fromkeys(missing)
     )
+    total = len(runs) + len(missing)
+    return SweepFacts(name, sweep_id, total, failed, tuple(sorted(machines)), counted)
 
 
 def markdown(facts: SweepFacts, studies: Sequence[Study], pictures: Sequence[str | None]) -> str:
@@ -52,6 +59,8 @@ def markdown(facts: SweepFacts, studies: Sequence[Study], pictures: Sequence[str
     counts = f"{facts.runs} runs, {facts.failed} failed" if facts.failed else f"{facts.runs} runs"
     lines = [f"# {facts.name}", "", f"Sweep `{facts.sweep_id}`: {counts}."]
     lines += [f"Machine: {machine}." for machine in facts.machine]
+    if facts.missing:
+        lines += ["", f"> **Not in the tables: {'; '.join(facts.missing)}.**"]
     for study, picture in zip(studies, pictures, strict=True):
         lines += ["", f"## {title(study)}", ""]
         lines += [f"> **{mark[0].upper()}{mark[1:]}.**\n" for mark in study.marks]

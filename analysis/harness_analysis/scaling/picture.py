@@ -94,7 +94,7 @@ def _speedups(study: Study, known: Sequence[Point], sizes: Sequence[int]) -> lis
     ideal = {size: size / sizes[0] for size in sizes}
     reach = [*(v.value for v in values), *ideal.values()]
     low = 2.0 ** math.floor(math.log2(min(reach)))
-    high = 2.0 ** math.ceil(math.log2(max(reach)) + 0.01)
+    high = max(2.0 ** math.ceil(math.log2(max(reach))), 2 * low)
     axes = Axes(*PANELS[0], low, high, sizes, True)
     base = f"{sizes[0]} {'rank' if sizes[0] == 1 else 'ranks'}"
     against = f"batch {sizes[0]}" if study.kind == "batch" else base

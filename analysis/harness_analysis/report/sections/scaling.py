@@ -69,9 +69,13 @@ def _curve(study: Study, known: Sequence[Point], name: str, what: str, ideal: bo
         "line": {"color": "var(--muted)", "width": 2, "dash": "dash"},
         "hoverinfo": "skip",
     }
+    rising = {"type": "log"} if ideal else {"rangemode": "tozero"}
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": study.axis}, "type": "log", "tickvals": sizes},
-        "yaxis": {"title": {"text": what}, "rangemode": "tozero"},
+        "yaxis": {
+            "title": {"text": what},
+            **({"type": "log"} if ideal else {"rangemode": "tozero"}),
+        },
         "showlegend": True,
         "hovermode": "closest",
     }
