@@ -14,7 +14,7 @@ from harness_schemas.spec import RunSpec
 from harness_schemas.spi import CapturePlan, CaptureRequest, RankHookSpec, SamplerSpec
 
 DEFAULT_ON = ("app_timers", "psutil")
-DEFAULT_ON_GPU = ("nvml",)
+DEFAULT_ON_GPU = ("nvml", "topology")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ _BUILT_IN = {
     "flight_recorder": "harness_collectors.flight_recorder:COLLECTOR",
     "perf": "harness_collectors.perf:COLLECTOR",
     "sacct": "harness_collectors.sacct:COLLECTOR",
+    "topology": "harness_collectors.topology:COLLECTOR",
     "failure_log": "harness_collectors.failure_log:COLLECTOR",
 }
 """In the order in which ingest asks who recognises a file: formats of our own first."""

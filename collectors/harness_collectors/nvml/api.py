@@ -6,6 +6,7 @@ in mW, NVLink throughput counters in KiB (scope 0xFFFFFFFF: all links together).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -40,6 +41,9 @@ class Device(Protocol):
 
     def call(self, name: str) -> float:
         """A value that has a call of its own, by the names of `CALLS`."""
+
+    def links(self) -> list[dict[str, Any]]:
+        """Its NVLinks: `link`, `active` and the PCI address of the other side (None: unknown)."""
 
 
 class Library(Protocol):
@@ -112,6 +116,21 @@ class _PynvmlDevice:
             raise _translate(error) from None
         except AttributeError as error:
             raise NvmlError(13, f"this pynvml lacks the call: {error}") from None
+
+    def links(self) -> list[dict[str, Any]]:
+        """Its NVLinks; none on a GPU without."""
+        nvml, found = self._nvml, []
+        for link in range(int(getattr(nvml, "NVML_NVLINK_MAX_LINKS", 18))):
+            try:
+                active = nvml.nvmlDeviceGetNvLinkState(self._handle, link) == 1
+            except nvml.NVMLError:
+                break  # not supported, or beyond the last
+            remote = None
+            if active:
+                with contextlib.suppress(nvml.NVMLError):
+                    remote = _text(nvml.nvmlDeviceGetNvLinkRemotePciInfo(self._handle, link).busId)
+            found.append({"link": link, "active": active, "remote": remote})
+        return found
 
 
 class _PynvmlLibrary:
