@@ -160,6 +160,8 @@ class Coverage:
     evidence: str | None
     units: int
     incomplete: int
+    trimmed: int
+    """Units that not all ranks show: headline numbers leave them out."""
     unresolved_share: float | None
     unsplit_share: float | None
     unsplit_reason: str | None

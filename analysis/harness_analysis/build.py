@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from harness_analysis.breakdown import breakdown_tables
+from harness_analysis.chunks import group_chunks, rank_chunks
 from harness_analysis.findings import find
 from harness_analysis.lateness import add_device_gaps
 from harness_analysis.overhead import measure_overhead
 from harness_analysis.parquet import ParquetSet
+from harness_analysis.recordings import align_ordinals
 from harness_analysis.same_calls import same_calls
 from harness_analysis.store import Writer
 from harness_analysis.verdict import VerdictEvidence
@@ -61,15 +63,18 @@ def build_database(
         writer.script("tokens")
         writer.script("identify")
         writer.script("floors")
-        writer.script("match")
+        align_ordinals(writer.con)
+        for _ in group_chunks(writer.con):
+            writer.script("match")
         create_views(writer.con)
-        tell("find out who was late, and why")
+        tell("divide every step, and find out who was late")
         writer.script("gaps")
-        add_device_gaps(writer.con)
+        for _ in rank_chunks(writer.con):
+            writer.script("rank_gaps")
+            add_device_gaps(writer.con)
+            writer.add_all("unit_breakdown", breakdown_tables(writer.con))
         writer.script("stragglers")
-        tell("divide every step")
-        for table in breakdown_tables(writer.con):
-            writer.add("unit_breakdown", table)
+        writer.script("trim")
         tell("findings")
         writer.add_rows("overhead", measure_overhead(writer.con))
         _judge(writer, ended or VerdictEvidence(exit_code=run_row.get("exit_code")), run_row)

@@ -45,7 +45,8 @@ class Finding:
 
 def find(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Rows for `findings`. Reads the views; changes nothing."""
-    found = [*_stuck(con), *_culprits(con), *_bubbles(con), *_unresolved(con), *_cut(con)]
+    found = [*_stuck(con), *_culprits(con), *_bubbles(con), *_unresolved(con)]
+    found += [*_trimmed(con), *_cut(con)]
     order = {"problem": 0, "notice": 1, "info": 2}
     found.sort(key=lambda finding: (order[finding.severity], -(finding.share or 0)))
     return [{"position": k, **asdict(finding)} for k, finding in enumerate(found)]
@@ -307,6 +308,34 @@ def _sampled(con: duckdb.DuckDBPyConnection) -> Finding | None:
     parts = ", ".join(f"{_percent(s)} {n}" for s, n in zip(shares, names, strict=True) if s)
     text = f"decode in {steps} sampled steps (slowed by {evidence}, which saw them): {parts}"
     return Finding("info", "sampled", text, phase="decode", evidence=evidence)
+
+
+def _trimmed(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+    """Recordings that began or ended at different moments: what is left out, by rank."""
+    rows = con.execute(
+        """
+        SELECT phase, rank, count(*), count(*) FILTER (NOT on_all_ranks), min(start_ns)
+        FROM step_breakdown WHERE on_all_ranks IS NOT NULL AND perturbed_by IS NULL
+          AND NOT coalesce(warmup, false)
+        GROUP BY phase, rank ORDER BY phase, rank
+        """
+    ).fetchall()
+    found = []
+    for phase in dict.fromkeys(row[0] for row in rows):
+        ranks = [row[1:] for row in rows if row[0] == phase]
+        left = [f"{out} of rank {rank}" for rank, _, out, _ in ranks if out]
+        total, out = sum(row[1] for row in ranks), sum(row[2] for row in ranks)
+        if not out:
+            continue
+        began = sorted((start, rank) for rank, _, _, start in ranks)
+        late = began[-1][0] - began[0][0]
+        text = (
+            f"the ranks' recordings do not cover the same units: {out} of {total} of {phase} are "
+            f"left out ({', '.join(left[:8])}{', ...' if len(left) > 8 else ''}); "
+            f"rank {began[-1][1]} begins {format_ns(late)} after rank {began[0][1]}"
+        )
+        found.append(Finding("notice", "trimmed", text, rank=began[-1][1], phase=phase))
+    return found
 
 
 def _cut(con: duckdb.DuckDBPyConnection) -> list[Finding]:

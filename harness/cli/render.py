@@ -264,6 +264,8 @@ def _coverage_line(row: Coverage) -> str:
     if row.unsplit_share:
         line += f", {format_share(row.unsplit_share)} unsplit"
         line += f" ({row.unsplit_reason})" if row.unsplit_reason else ""
+    if row.trimmed:
+        line += f", {format_count(row.trimmed)} units left out (not on all ranks)"
     return line + (f", {row.incomplete} units cut" if row.incomplete else "")
 
 

@@ -117,6 +117,7 @@ DERIVED_TABLES: tuple[Table, ...] = (
             idle_ns BIGINT nothing ran, and the evidence is complete
             unresolved_ns BIGINT what the evidence cannot classify
             complete BOOLEAN false: the unit was cut
+            on_all_ranks BOOLEAN false: not all ranks show it, headline numbers leave it out; NULL: unit of no step
             """
         ),
     ),

@@ -32,7 +32,11 @@ def evidence_section(answer: Answer) -> Section:
 
 def _coverage(answer: Answer) -> Table:
     columns = [Column("phase", number=False), Column("ranks"), Column("of"), Column("units")]
-    columns += [Column("cut"), Column("unresolved", part="unresolved_ns")]
+    columns += [
+        Column("cut"),
+        Column("not on all ranks"),
+        Column("unresolved", part="unresolved_ns"),
+    ]
     columns += [Column("unsplit", part="comm_unsplit_ns"), Column("why unsplit", number=False)]
     columns += [Column("evidence", number=False)]
     rows = [
@@ -42,6 +46,7 @@ def _coverage(answer: Answer) -> Table:
             format_count(row.world_size),
             format_count(row.units),
             format_count(row.incomplete),
+            format_count(row.trimmed),
             format_share(row.unresolved_share),
             format_share(row.unsplit_share),
             row.unsplit_reason or "-",

@@ -28,7 +28,7 @@ CREATE VIEW run_summary AS
 WITH headline AS (
   SELECT * FROM step_breakdown
   WHERE phase IN ('prefill', 'decode', 'mixed') AND NOT coalesce(warmup, false)
-    AND perturbed_by IS NULL
+    AND perturbed_by IS NULL AND coalesce(on_all_ranks, true)
 ), batches AS (
   SELECT run_id, repeat, batch, max(start_ns + window_ns) - min(start_ns) AS wall_ns
   FROM headline GROUP BY ALL

@@ -22,10 +22,12 @@
 -- @column idle_ns: nothing ran, and the evidence is complete
 -- @column unresolved_ns: what the evidence cannot classify
 -- @column complete: false where the unit was cut
+-- @column on_all_ranks: false where not all ranks show the unit (recordings that began or ended at
+-- different moments); NULL outside prefill, decode and mixed
 CREATE VIEW step_breakdown_all AS
 SELECT run_id, rank, batch, microbatch, repeat, phase, step, warmup, perturbed_by,
   timeline, evidence, start_ns, window_ns,
   compute_ns, fused_ns, comm_transfer_ns, comm_wait_ns, comm_unsplit_ns, memcpy_ns, io_ns,
-  idle_ns, unresolved_ns, complete
+  idle_ns, unresolved_ns, complete, on_all_ranks
 FROM unit_breakdown
 WHERE phase <> 'all';

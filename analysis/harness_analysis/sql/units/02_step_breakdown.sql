@@ -22,6 +22,8 @@
 -- @column idle_ns: nothing ran, and the evidence is complete
 -- @column unresolved_ns: what the evidence cannot classify
 -- @column complete: false where the unit was cut
+-- @column on_all_ranks: false where not all ranks show the unit (recordings that began or ended at
+-- different moments); NULL outside prefill, decode and mixed
 CREATE VIEW step_breakdown AS
 SELECT *
 FROM step_breakdown_all

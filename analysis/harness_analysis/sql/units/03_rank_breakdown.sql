@@ -1,12 +1,12 @@
 -- One row a rank and phase: the windows of its headline units summed (neither warm-up nor
--- perturbed), and one row of phase 'all' from the rank's first to its last activity.
+-- perturbed, and shown by all ranks), and one row of phase 'all' from the rank's first to its last activity.
 -- @column run_id: run
 -- @column rank: global rank
 -- @column phase: phase, or 'all'
 -- @column timeline: timeline divided
 -- @column evidence: what the row rests on
 -- @column units: units summed; for phase 'all' NULL
--- @column left_out: units of the phase left out (warm-up, perturbed)
+-- @column left_out: units of the phase left out (warm-up, perturbed, not on all ranks)
 -- @column window_ns: length of the windows together
 -- @column compute_ns: computing
 -- @column fused_ns: kernels that compute and communicate
@@ -19,7 +19,8 @@
 -- @column unresolved_ns: what the evidence cannot classify
 CREATE VIEW rank_breakdown AS
 WITH headline AS (
-  SELECT *, NOT coalesce(warmup, false) AND perturbed_by IS NULL AS counts FROM step_breakdown
+  SELECT *, NOT coalesce(warmup, false) AND perturbed_by IS NULL
+    AND coalesce(on_all_ranks, true) AS counts FROM step_breakdown
 )
 SELECT run_id, rank, phase, any_value(timeline) AS timeline,
   string_agg(DISTINCT evidence, '+' ORDER BY evidence) AS evidence,
