@@ -34,11 +34,11 @@ def make_database(folder: Path, ranks: int, steps: int) -> Path:
     from harness.ingest import ingest_run
     from harness_schemas.rundir import RunDir
 
-    ingest.RANKS = ranks
+    shape = ingest.Shape(ranks=ranks, tp=min(8, ranks))
     (folder / "spans").mkdir(parents=True)
     (folder / "run.json").write_text('{"name": "bench", "device": "cpu"}')
     for rank in range(ranks):
-        ingest.write_rank(folder / "spans", rank, steps * (ingest.SPANS_A_STEP + 1))
+        ingest.write_rank(folder / "spans", rank, steps, shape)
     return ingest_run(RunDir(folder))
 
 

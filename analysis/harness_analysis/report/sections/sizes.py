@@ -81,8 +81,8 @@ def _points(sizes: Sizes, op: str, place: int, moved: bool, scale: TimeScale) ->
             "size": 7,
             "opacity": 0.75 if moved else 0.55,
         },
-        "hovertemplate": f"{op}, %{{customdata:,}} bytes<br>{what}: <b>%{{y:,.4~g}} {scale.unit}</b>"
-        "<extra></extra>",
+        "hovertemplate": f"{op}, %{{customdata:,}} bytes<br>{what}: "
+        f"<b>%{{y:,.4~g}} {scale.unit}</b><extra></extra>",
     }
 
 
@@ -116,10 +116,8 @@ def _note(sizes: Sizes) -> str:
     note += "" if sizes.headline else "; of warm-up or perturbed steps, no others tell"
     if not sizes.floors:
         note += "; no floor was measured for them"
-    return (
-        note
-        + ". Points of one size are spread sideways. Duration is that of the rank that waited longest."
-    )
+    note += ". Points of one size are spread sideways"
+    return note + ". Duration is that of the rank that waited longest."
 
 
 def _table(sizes: Sizes) -> Table:
