@@ -32,6 +32,7 @@ class Shape:
     ranks: int = 4
     tp: int = 2
     spans_a_step: int = 160
+    seed: int = 0
 
 
 SHAPE = Shape()
@@ -45,7 +46,7 @@ def write_rank(folder: Path, rank: int, steps: int, shape: Shape = SHAPE) -> Non
     step = np.arange(total) // (spans + 1)
     is_unit = index == spans
     is_comm = (index % 2 == 1) & ~is_unit
-    random = np.random.default_rng(rank)
+    random = np.random.default_rng(rank + shape.seed * shape.ranks)
     base = 1_000_000_000 + step * 10_000_000
     start = base + np.where(is_unit, 0, index * 60_000) + random.integers(0, 5_000, total)
     start[is_unit] = base[is_unit]

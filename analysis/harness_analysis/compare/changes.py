@@ -106,7 +106,7 @@ def what_changed(a: Side, b: Side) -> Changes:
         )  # fmt: skip
     order = (CONFIGURATION, *DRIFT)
     found.sort(key=lambda change: (order.index(change.group), change.follows, change.varies))
-    return Changes(tuple(found), tuple(_unknown(a, "A") + _unknown(b, "B")))
+    return Changes(tuple(found), tuple(_unknown(a, b)))
 
 
 def _follows(group: str, path: str, a: Sequence[str], b: Sequence[str]) -> bool:
@@ -119,17 +119,16 @@ def _follows(group: str, path: str, a: Sequence[str], b: Sequence[str]) -> bool:
     return first <= second or second <= first
 
 
-def _unknown(side: Side, label: str) -> list[str]:
+def _unknown(a: Side, b: Side) -> list[str]:
     found = []
-    for what, lacks in (
-        ("specification", [run for run in side.runs if run.spec is None]),
-        ("provenance", [run for run in side.runs if run.provenance is None]),
-    ):
-        if lacks:
-            of = (
-                "" if len(lacks) == len(side.runs) else f" in {len(lacks)} of {len(side.runs)} runs"
-            )
-            found.append(f"{label} has no {what}{of}")
+    for what, field in (("specification", "spec"), ("provenance", "provenance")):
+        lacking = [
+            label + ("" if not any(known) else f" ({known.count(False)} of {len(known)} runs)")
+            for label, side in (("A", a), ("B", b))
+            if not all(known := [getattr(run, field) is not None for run in side.runs])
+        ]
+        if lacking:
+            found.append(f"no {what} of {' and '.join(lacking)}")
     return found
 
 

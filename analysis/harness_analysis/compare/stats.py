@@ -25,9 +25,10 @@ CONFIDENCE = 0.95
 DRAWS = 2000
 FEWEST_TO_RESAMPLE = 8
 FEWEST_CLUSTERS = 20
-"""Steps or batches of one run; with fewer, intervals of steps that resemble their neighbours
-would miss the truth several times too often (tests/truth/test_compare.py measures it)."""
-FEWEST_BLOCKS = 6
+"""Steps or batches of one run; of fewer no block bootstrap is made."""
+FEWEST_BLOCKS = 4
+SHORTEST_BLOCK = 8
+"""Where there are enough: steps resemble their neighbours more than a few of them can show."""
 MOST_CELLS = 4_000_000
 """Numbers held at once while quantiles are drawn."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -114,7 +115,7 @@ def block_length(series: Floats) -> int:
     place = np.arange(size) - (size - 1) / 2
     slope = float(place @ series) / float(place @ place) if size > 1 else 0.0
     rest = series - series.mean() - slope * place
-    shortest: int = math.ceil(float(size) ** (1 / 3))
+    shortest = max(math.ceil(float(size) ** (1 / 3)), SHORTEST_BLOCK)
     if not float(rest @ rest) > 0:
         return int(max(1, min(shortest, size // FEWEST_BLOCKS)))
     limit = 2 / math.sqrt(size)
