@@ -9,20 +9,33 @@ from harness.cli.output import emit_rows, format_options
 
 @click.command(
     "query",
-    epilog='Example: `harness query latest "SELECT rank, step, comm_wait_ns FROM step_breakdown"`',
+    epilog='Examples: `harness query latest "SELECT rank, comm_wait_ns FROM step_breakdown"`; '
+    "`harness query latest --example who-makes-others-wait`",
 )
-@click.argument("runs", nargs=-1, required=True, metavar="RUN... SQL")
+@click.argument("runs", nargs=-1, metavar="RUN... SQL")
+@click.option("--example", metavar="NAME", help="Ask a question of the cookbook instead of SQL.")
+@click.option("--list-examples", is_flag=True, help="List the cookbook's questions.")
 @format_options
-def command(runs: tuple[str, ...], style: str) -> int:
+def command(runs: tuple[str, ...], example: str | None, list_examples: bool, style: str) -> int:
     """Run SQL over one run, or over several at once (`'runs/sweep-7/*'`).
 
     Over several runs every table and view holds the rows of all of them, told apart by run_id.
     `harness schema` lists tables, views and columns. The database is read-only.
     """
     from harness.runs import find_databases
+    from harness_analysis.cookbook import find_question, load_questions
     from harness_analysis.query import query_runs
 
-    *names, sql = runs
+    if list_examples:
+        rows = [(found.name, found.question) for found in load_questions()]
+        emit_rows(("example", "question"), rows, style)
+        return 0
+    if example is not None:
+        names, sql = list(runs), find_question(example).sql
+    elif runs:
+        *names, sql = runs
+    else:
+        raise click.UsageError("name a run and a query, or --example")
     result = query_runs(find_databases(names or ["latest"]), sql)
     emit_rows(result.columns, result.rows, style)
     return 0
