@@ -94,16 +94,19 @@ def _copy(
 ) -> None:
     """One file open at a time; the rows of what `sql` names are gathered in tables."""
     words = None if sql is None else set(re.findall(r"\w+", sql.lower()))
-    here: set[str] = set()
+    here: dict[str, dict[str, str]] = {}
     for index, path in enumerate(paths):
         alias = f"r{index}"
         copied = _attach(con, path, alias, folder)
         for name in _relations(con, alias):
             if words is not None and name.lower() not in words:
                 continue
+            columns = _columns(con, alias, name)
             if name not in here:
                 con.execute(f"CREATE TABLE {name} AS FROM {alias}.main.{name} LIMIT 0")
-                here.add(name)
+            for column in columns.keys() - here.setdefault(name, columns).keys():
+                con.execute(f"ALTER TABLE {name} ADD COLUMN {column} {columns[column]}")
+                here[name] = {**here[name], column: columns[column]}
             con.execute(f"INSERT INTO {name} BY NAME FROM {alias}.main.{name}")
         con.execute(f"DETACH {alias}")
         if copied is not None:
@@ -138,6 +141,18 @@ def _relations(con: duckdb.DuckDBPyConnection, alias: str) -> list[str]:
         [alias],
     ).fetchall()
     return [str(row[0]) for row in rows]
+
+
+def _columns(con: duckdb.DuckDBPyConnection, alias: str, name: str) -> dict[str, str]:
+    """Types by column; files of different versions of the harness do not have the same ones."""
+    rows = con.execute(
+        """
+        SELECT column_name, data_type FROM duckdb_columns()
+        WHERE database_name = ? AND table_name = ? ORDER BY column_index
+        """,
+        [alias, name],
+    ).fetchall()
+    return dict(rows)
 
 
 def _quote(text: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -78,11 +79,12 @@ def _known(path: Path) -> dict[str, tuple[str, bool]] | None:
 
 def _places(path: Path) -> tuple[Path, Path]:
     """Where to write, and where to rename it to."""
-    name = f".{path.stem}-{os.getpid()}.tmp"
+    own = secrets.token_hex(4)
+    name = f".{path.stem}-{own}.tmp"
     if os.access(path.parent, os.W_OK):
         return path.with_name(name), path
     folder = Path(tempfile.gettempdir())
-    return folder / name, folder / f"{path.stem}-{os.getuid()}-{os.getpid()}.duckdb"
+    return folder / name, folder / f"{path.stem}-{own}.duckdb"
 
 
 def _write(

@@ -72,10 +72,7 @@ def _curve(study: Study, known: Sequence[Point], name: str, what: str, ideal: bo
     rising = {"type": "log"} if ideal else {"rangemode": "tozero"}
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": study.axis}, "type": "log", "tickvals": sizes},
-        "yaxis": {
-            "title": {"text": what},
-            **({"type": "log"} if ideal else {"rangemode": "tozero"}),
-        },
+        "yaxis": {"title": {"text": what}, **rising},
         "showlegend": True,
         "hovermode": "closest",
     }
