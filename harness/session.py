@@ -33,7 +33,7 @@ from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spi import LaunchPlan, LaunchResult
 from harness_schemas.units import parse_duration_ns
 from harness_slurm.local import LocalLauncher
-from harness_slurm.step.launcher import SrunLauncher
+from harness_slurm.step.launcher import SrunLauncher, beside_environment
 from harness_slurm.step.placement import Allocation
 
 if TYPE_CHECKING:
@@ -308,7 +308,8 @@ def samplers(
         return
     log = (run.logs / "agent.log").open("wb")
     argv = agent_command(run, capture, launcher)
-    agent = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log)
+    env = beside_environment() if argv[0] == "srun" else None
+    agent = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log, env=env)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,11 @@ class WrapPlan:
     run: RunDir
     name: str
     capture: Capture
+
+    @property
+    def is_srun(self) -> bool:
+        """Whether the command starts a step of a Slurm job: its nodes are not this one."""
+        return Path(self.argv[0]).name == "srun"
 
     def describe(self) -> str:
         """What `--dry-run` prints."""
@@ -89,8 +94,8 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
     }
     plan.run.write(data)
     witness = witnesses.begin()
-    with traced(plan.run, plan.name) as trace, samplers(plan.run, plan.capture):
-        code = _call(plan, trace)
+    with traced(plan.run, plan.name) as trace:
+        code = _call_srun(plan, trace, data) if plan.is_srun else _call_here(plan, trace)
     end = end_of(LaunchResult(code, interrupted=_interrupted(code)), witness)
     outcome = _judge(plan.run, end)
     data.update(
@@ -111,8 +116,23 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
     return RunResult(plan.run, outcome.exit_code, outcome, problems)
 
 
-def _call(plan: WrapPlan, trace: dict[str, str]) -> int:
-    child = subprocess.Popen(plan.argv, env={**os.environ, **plan.capture.env, **trace})
+def _call_here(plan: WrapPlan, trace: dict[str, str]) -> int:
+    with samplers(plan.run, plan.capture):
+        return _call(plan.argv, {**plan.capture.env, **trace})
+
+
+def _call_srun(plan: WrapPlan, trace: dict[str, str], data: dict[str, Any]) -> int:
+    from harness.jobs.wrap_srun import beside_step, keep_exported
+
+    env = {**plan.capture.env, **trace}
+    with beside_step(plan.run, plan.capture) as step:
+        code = _call(keep_exported(plan.argv, env), {**env, **step.environment()})
+    data["job_id"] = step.job_id
+    return code
+
+
+def _call(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    child = subprocess.Popen(argv, env={**os.environ, **env})
     while True:
         try:
             return child.wait()

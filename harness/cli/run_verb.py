@@ -82,6 +82,10 @@ def command(
         argv = tuple(str(part) for part in ((spec,) if spec else ())) + wrapped
         if not argv:
             raise click.UsageError("name a specification, or a command after --")
+        if Path(argv[0]).name == "sbatch":
+            done = _wrap_sbatch(argv, Path(output or "runs"), name, narrator, dry_run, detach)
+            if done is not None:
+                return done
         plan = plan_wrap(argv, Path(output or "runs"), name)
         if dry_run:
             emit(plan.describe())
@@ -113,6 +117,34 @@ def _submit(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool, deta
     if detach:
         leave(plan.run, record, narrator, 0)
         emit(record.job_id)
+        return 0
+    return _conclude_job(see_through(plan.run, record, narrator, controller), narrator)
+
+
+def _wrap_sbatch(
+    argv: tuple[str, ...],
+    output: Path,
+    name: str | None,
+    narrator: Narrator,
+    dry_run: bool,
+    detach: bool,
+) -> int | None:
+    """Submit somebody's own script; None where their line submits nothing, as with --help."""
+    from harness.jobs.drive import leave, see_through
+    from harness.jobs.wrap import plan_sbatch, submit_wrapped
+    from harness_slurm.job.controller import Controller
+
+    plan = plan_sbatch(argv, output, name)
+    if plan is None:
+        return None
+    if dry_run:
+        emit(plan.describe())
+        return 0
+    controller = Controller()
+    record, printed = submit_wrapped(plan, narrator, controller)
+    emit(printed.rstrip("\n"))  # what sbatch itself would have said
+    if detach:
+        leave(plan.run, record, narrator, 0)
         return 0
     return _conclude_job(see_through(plan.run, record, narrator, controller), narrator)
 

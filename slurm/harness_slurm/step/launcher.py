@@ -196,19 +196,29 @@ def beside_ranks(hosts: Sequence[str], argv: Sequence[str]) -> tuple[str, ...]:
     return (
         *("srun", "--overlap", "--job-name=harness-samplers", f"--nodes={count}"),
         *(f"--ntasks={count}", "--ntasks-per-node=1", f"--nodelist={','.join(hosts)}"),
-        *("--cpus-per-task=1", "--cpu-bind=none", "--mpi=none", *argv),
+        *("--cpus-per-task=1", "--cpu-bind=none", "--mem=0", "--mpi=none", *argv),
     )
 
 
-def step_environment(added: Mapping[str, str]) -> dict[str, str]:
+BENDING = (
+    *("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_DISTRIBUTION"),
+    *("SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_EXPORT_ENV", "SLURM_NNODES"),
+)
+MEMORY = ("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_GPU")
+
+
+def step_environment(added: Mapping[str, str], less: Sequence[str] = BENDING) -> dict[str, str]:
     """This process's environment with `added`, less what would bend srun's own options.
 
     A batch script's SLURM_NTASKS and the like are defaults of srun, and fight what it is told.
     """
-    bending = ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_DISTRIBUTION")
-    more = ("SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_EXPORT_ENV", "SLURM_NNODES")
-    kept = {name: value for name, value in os.environ.items() if name not in (*bending, *more)}
+    kept = {name: value for name, value in os.environ.items() if name not in less}
     return {**kept, **added}
+
+
+def beside_environment() -> dict[str, str]:
+    """The environment in which to start what `beside_ranks` says: it claims no memory either."""
+    return step_environment({}, (*BENDING, *MEMORY))
 
 
 def started(run: RunDir) -> bool:

@@ -1,0 +1,154 @@
+"""`harness run -- sbatch THEIRS`: submit it as it is, with marks and samplers around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.capture import Capture, plan_wrap_capture
+from harness.jobs.submit import make_tasks, note_job
+from harness.progress import Narrator
+from harness.provenance import provenance
+from harness.session import traced
+from harness_schemas.errors import UsageError
+from harness_schemas.rundir import RunDir, create_run, name_run
+from harness_schemas.spec_slurm import array_tasks
+from harness_slurm.job.arguments import Line, asked, directive_line, directives, split_line
+from harness_slurm.job.controller import Controller
+from harness_slurm.job.marks import JobRecord, folder
+from harness_slurm.job.wrap_script import render_wrap
+
+PASSED_THROUGH = ("help", "h", "usage", "version", "V", "test-only")
+"""With these sbatch submits nothing."""
+
+
+@dataclass(frozen=True)
+class SbatchPlan:
+    """Somebody's sbatch line, and what will be submitted for it."""
+
+    line: Line
+    run: RunDir
+    name: str
+    theirs: str
+    capture: Capture
+    tasks: tuple[int, ...]
+    argv: tuple[str, ...]
+
+    @property
+    def copy(self) -> Path:
+        """Where their script is kept and run from."""
+        return folder(self.run) / "theirs"
+
+    def script(self, trace: dict[str, str]) -> str:
+        """The script that is submitted."""
+        return render_wrap(
+            self.run.path,
+            self.copy,
+            directives(self.theirs),
+            {**self.capture.env, **trace},
+            _agent(self.capture),
+            tuple(self.capture.plans),
+        )
+
+    def describe(self) -> str:
+        """What `--dry-run` prints."""
+        return f"# {shlex.join(self.argv)}\n{self.script({})}".rstrip("\n")
+
+
+def _agent(capture: Capture) -> tuple[str, ...]:
+    if not capture.samplers:
+        return ()
+    samplers = [{"target": s.target, "options": dict(s.options)} for s in capture.samplers]
+    module = (sys.executable, "-P", "-m", "harness_collectors.agent")
+    return (*module, "--samplers", json.dumps(samplers))
+
+
+def plan_sbatch(argv: Sequence[str], output: Path, name: str | None) -> SbatchPlan | None:
+    """Plan the submission of an sbatch line; None where it submits nothing (`--help`).
+
+    Raises:
+        UsageError: the script cannot be read, or is a heterogeneous job.
+    """
+    line = split_line(argv[1:], "sbatch")
+    if line.value(*PASSED_THROUGH) is not None:
+        return None
+    theirs, title, arguments = _their_script(line)
+    script_line = directive_line(directives(theirs))
+    if ":" in line.rest or "hetjob" in script_line.rest or "packjob" in script_line.rest:
+        raise UsageError("heterogeneous jobs cannot be wrapped", "wrap the srun line inside")
+    array = asked(line, script_line, os.environ, "a", "array", variable="SBATCH_ARRAY_INX")
+    run = name_run(output.absolute(), name or title)
+    own = line.without("wait", "W", "wrap")
+    if asked(line, script_line, os.environ, "J", "job-name", variable="SBATCH_JOB_NAME") is None:
+        own = (*own, f"--job-name={title}")
+    return SbatchPlan(
+        line,
+        run,
+        name or title,
+        theirs,
+        plan_wrap_capture(run.path),
+        tuple(array_tasks(array)) if array else (),
+        (argv[0], *own, str(folder(run) / "script.sh"), *arguments),
+    )
+
+
+def _their_script(line: Line) -> tuple[str, str, tuple[str, ...]]:
+    """Text, name and arguments of what they submit: a file, `--wrap`, or standard input."""
+    wrapped = line.value("wrap")
+    if wrapped is not None:
+        return f"#!/bin/sh\n{wrapped}\n", "wrap", ()
+    if not line.rest:
+        return sys.stdin.read(), "sbatch", ()
+    path = Path(line.rest[0])
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the script {path}: {error}") from None
+    if not text.startswith("#!"):
+        raise UsageError(f"{path} does not begin with #!, which sbatch wants")
+    return text, path.name, line.rest[1:]
+
+
+def submit_wrapped(
+    plan: SbatchPlan, narrator: Narrator, controller: Controller
+) -> tuple[JobRecord, str]:
+    """Submit the plan; returns the job and what sbatch printed.
+
+    Raises:
+        HarnessError: the folder cannot be made, or sbatch refused.
+    """
+    run = plan.run
+    create_run(run)
+    plan.capture.make_folders(run.artifacts)
+    folder(run).mkdir()
+    plan.copy.write_text(plan.theirs)
+    plan.copy.chmod(0o755)
+    make_tasks(run, plan.tasks, _record(plan))
+    with traced(run, plan.name) as trace:
+        (folder(run) / "script.sh").write_text(plan.script(trace))
+        job_id, cluster, printed = controller.submit(plan.argv)
+    record = JobRecord(job_id, "wrap", cluster, plan.tasks, time.time_ns())
+    note_job(run, record)
+    narrator.say(f"run {run.path}")
+    return record, printed
+
+
+def _record(plan: SbatchPlan) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "run_id": plan.run.run_id,
+        "name": plan.name,
+        "status": "submitted",
+        "verdict": None,
+        "started_ns": time.time_ns(),
+        "command": "sbatch",
+        "provenance": provenance(),
+        "collection": list(plan.capture.skipped),
+    }
