@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,13 +107,19 @@ def _directives(spec: RunSpec, shape: Shape, logs: Path) -> list[str]:
     ]
     found = [_directive(name, value) for name, value in values if value is not None]
     found.append("--requeue" if slurm.requeue else "--no-requeue")
-    return found + list(slurm.directives)
+    for text in slurm.directives:
+        name, equals, value = text.removeprefix("--").partition("=")
+        found.append(_directive(name, value) if equals else text)
+    return found
 
 
 def _directive(name: str, value: object) -> str:
-    # sbatch splits its lines at spaces and knows quotes, but no variables.
+    # sbatch splits its lines at spaces; it knows quotes and backslashes, but no variables.
     text = str(value)
-    return f"--{name}={text}" if not any(c in text for c in " \t'\"&|#") else f'--{name}="{text}"'
+    if re.fullmatch(r"[\w.,:/@%+=-]*", text):
+        return f"--{name}={text}"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'--{name}="{escaped}"'
 
 
 def describe_slurm(slurm: SlurmSpec) -> str:
