@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.output import emit
+from harness.cli.output import emit, emit_sections
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     help="A run of the same work: its measured step stands beside the predicted one.",
 )
 @click.option("--json", "style", flag_value="json", help="The answer as JSON.")
-@click.option("--csv", "style", flag_value="csv", help="A sweep's tables as CSV.")
-@click.option("--markdown", "style", flag_value="markdown", help="A sweep's tables as MARKDOWN.")
+@click.option("--csv", "style", flag_value="csv", help="Tables as CSV.")
+@click.option("--markdown", "style", flag_value="markdown", help="Tables as Markdown.")
 @click.option("--text", "style", flag_value="text", default="text", hidden=True)
 def command(
     run: str,
@@ -57,19 +57,17 @@ def command(
 
         report_sweep(sweep, style, html, output)
         return 0
-    if style in ("csv", "markdown"):
-        raise click.UsageError(f"--{style} is for sweeps; of a run, `harness query` prints rows")
-    from harness_analysis.report import write_report
+    from harness.page import write_run_page
     from harness_analysis.store import open_database
 
     (database,) = find_databases([run])[:1]
     page = output or (database.with_name("report.html") if html else None)
     if page is None and picture is None:
-        emit(answer_text(database, style == "json"))
+        _print_answer(database, style)
         return 0
     with open_database(database) as con, _opened(baseline) as other:
         if page is not None:
-            write_report(con, page, other)
+            write_run_page(con, database, page, other)
             emit(str(page))
         if picture is not None:
             _draw(con, picture, other)
@@ -100,6 +98,19 @@ def _draw(
     with refusing_foreign():
         blame = load_blame(con, baseline)
         write_picture(blame, load_answer(con).run, path)
+
+
+def _print_answer(database: Path, style: str) -> None:
+    """The answer on stdout; as CSV or Markdown its tables one after another."""
+    if style not in ("csv", "markdown"):
+        emit(answer_text(database, style == "json"))
+        return
+    from harness.cli.answer_sections import answer_sections
+    from harness_analysis.answer import load_answer
+    from harness_analysis.store import open_database
+
+    with open_database(database) as con:
+        emit_sections(answer_sections(load_answer(con)), style)
 
 
 def answer_text(database: Path, as_json: bool = False) -> str:

@@ -70,17 +70,19 @@ def write_report(
     con: duckdb.DuckDBPyConnection,
     path: Path,
     baseline: duckdb.DuckDBPyConnection | None = None,
+    more: Sequence[Section] = (),
 ) -> None:
     """Write the report of the run in `con` as one HTML page.
 
     The same database gives the same bytes. `path` appears whole or not at all. `baseline`: a run
-    of the same work, whose measured step stands beside the predicted one.
+    of the same work, whose measured step stands beside the predicted one. `more`: sections that
+    the caller made, to stand before the evidence.
 
     Raises:
         EvidenceError: the database is not a run's.
         HarnessError: the page cannot be written.
     """
-    write_page(render_page(gather(con, baseline)), path)
+    write_page(render_page(gather(con, baseline), more), path)
 
 
 def write_page(page: str, path: Path) -> None:
@@ -122,7 +124,7 @@ def gather(
         )
 
 
-def page_sections(numbers: PageNumbers) -> list[Section]:
+def page_sections(numbers: PageNumbers, more: Sequence[Section] = ()) -> list[Section]:
     """The sections in their order; those without evidence are left out."""
     answer = numbers.answer
     sections = [
@@ -137,6 +139,7 @@ def page_sections(numbers: PageNumbers) -> list[Section]:
         latency_section(answer.latency),
         correctness_section(answer.correctness),
         samples_section(numbers.samples),
+        *more,
         evidence_section(answer),
         specification_section(numbers.spec, numbers.provenance),
         glossary_section(),
@@ -144,9 +147,9 @@ def page_sections(numbers: PageNumbers) -> list[Section]:
     return [section for section in sections if section is not None]
 
 
-def render_page(numbers: PageNumbers) -> str:
+def render_page(numbers: PageNumbers, more: Sequence[Section] = ()) -> str:
     """The page as text."""
-    sections = page_sections(numbers)
+    sections = page_sections(numbers, more)
     return render_template("report.html.j2", run=numbers.answer.run, sections=sections)
 
 
