@@ -65,7 +65,8 @@ def load_sweep(folder: Path) -> tuple[SweepFacts, list[Study]]:
         for run in cell["runs"]
         if run["run_id"] is None
     ]
-    facts = sweep_facts(str(data.get("name")), str(data.get("sweep_id")), runs, missing)
+    names = (str(data.get("name")), str(data.get("sweep_id")), str(data.get("source") or ""))
+    facts = sweep_facts(*names, runs, missing)
     return facts, make_studies(runs, data.get("preset"))
 
 

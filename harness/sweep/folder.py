@@ -119,6 +119,7 @@ def write_sweep(folder: Path, plan: SweepPlan, done: Done, status: str) -> None:
             "version": 1,
             "sweep_id": plan.sweep_id,
             "name": plan.name,
+            "source": plan.source,
             "preset": plan.preset,
             "repeats": plan.repeats,
             "status": status,

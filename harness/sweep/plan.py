@@ -51,6 +51,8 @@ class SweepPlan:
     preset: str | None
     repeats: int
     cells: tuple[Cell, ...]
+    source: str = ""
+    """The specification's file, as it was named."""
 
     def items(self) -> Iterator[Item]:
         """Every run, interleaved: a slow hour of the machine meets all cells, not one."""
@@ -92,7 +94,7 @@ def plan_sweep(data: Mapping[str, Any], sweep: SweepSpec, source: Path) -> Sweep
     name = str(data.get("name") or source.stem)
     varied = sorted({key for found in settings for key in found})
     identity = _sweep_id(data, [name, sweep.preset, varied], varied)
-    return SweepPlan(name, identity, sweep.preset, sweep.repeats, _distinct(cells))
+    return SweepPlan(name, identity, sweep.preset, sweep.repeats, _distinct(cells), str(source))
 
 
 def cell_key(spec: RunSpec) -> str:

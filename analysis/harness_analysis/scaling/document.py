@@ -22,45 +22,74 @@ HOW_TO_READ = (
 )
 
 
+COMMON = (
+    *("runner", "dtype", "model.path", "model.synthetic", "prompts.variant", "prompts.limit"),
+    *("parallel.tp", "parallel.pp", "generation.batch_size", "generation.microbatches"),
+    *("generation.new_tokens", "generation.mode", "launcher.threads"),
+)
+"""Keys that a reader wants to know where all cells share them."""
+VERSIONS = ("harness", "torch", "deepspeed", "transformers")
+
+
 @dataclass(frozen=True)
 class SweepFacts:
     """What a page says about the sweep itself."""
 
     name: str
     sweep_id: str
+    source: str
     runs: int
     failed: int
     machine: tuple[str, ...] = field(default_factory=tuple)
+    common: tuple[str, ...] = field(default_factory=tuple)
+    """Settings of all cells, as `dtype = float32`."""
     missing: tuple[str, ...] = field(default_factory=tuple)
     """Runs without a database, as `tp=3: refused`: no table can show them."""
 
 
 def sweep_facts(
-    name: str, sweep_id: str, runs: Sequence[RunFacts], missing: Sequence[str] = ()
+    name: str,
+    sweep_id: str,
+    source: str,
+    runs: Sequence[RunFacts],
+    missing: Sequence[str] = (),
 ) -> SweepFacts:
     """Name, runs and machine of a sweep; `missing`: its runs without a database."""
-    machines = {
-        f"{run.hosts or 'an unknown number of'} {'host' if run.hosts == 1 else 'hosts'} with "
-        f"{run.cpus or 'an unknown number of'} cores, {run.device or 'device unknown'}"
-        for run in runs
-        if run.good
-    }
-    failed = sum(not run.good for run in runs) + len(missing)
     counted = tuple(
         f"{text} ({missing.count(text)} x)" if missing.count(text) > 1 else text
         for text in dict.fromkeys(missing)
     )
-    total = len(runs) + len(missing)
-    return SweepFacts(name, sweep_id, total, failed, tuple(sorted(machines)), counted)
+    return SweepFacts(
+        name,
+        sweep_id,
+        source,
+        runs=len(runs) + len(missing),
+        failed=sum(not run.good for run in runs) + len(missing),
+        machine=tuple(sorted({_machine(run) for run in runs if run.good})),
+        common=_common(runs),
+        missing=counted,
+    )
+
+
+def _machine(run: RunFacts) -> str:
+    hosts = f"{run.hosts or 'unknown'} {'host' if run.hosts == 1 else 'hosts'}"
+    versions = ", ".join(f"{key} {run.versions[key]}" for key in VERSIONS if key in run.versions)
+    where = f"{hosts} with {run.cpus or 'unknown'} cores, {run.device or 'device unknown'}"
+    return f"{where}; {versions}" if versions else where
+
+
+def _common(runs: Sequence[RunFacts]) -> tuple[str, ...]:
+    found = []
+    for key in COMMON:
+        values = {str(run.settings.get(key)) for run in runs}
+        if len(values) == 1 and values != {"None"}:
+            found.append(f"{key} = {values.pop()}")
+    return tuple(found)
 
 
 def markdown(facts: SweepFacts, studies: Sequence[Study], pictures: Sequence[str | None]) -> str:
     """The page; `pictures`: the file name of each study's picture."""
-    counts = f"{facts.runs} runs, {facts.failed} failed" if facts.failed else f"{facts.runs} runs"
-    lines = [f"# {facts.name}", "", f"Sweep `{facts.sweep_id}`: {counts}."]
-    lines += [f"Machine: {machine}." for machine in facts.machine]
-    if facts.missing:
-        lines += ["", f"> **Not in the tables: {'; '.join(facts.missing)}.**"]
+    lines = [f"# {facts.name}", "", *_about(facts)]
     for study, picture in zip(studies, pictures, strict=True):
         lines += ["", f"## {title(study)}", ""]
         lines += [f"> **{mark[0].upper()}{mark[1:]}.**\n" for mark in study.marks]
@@ -70,6 +99,18 @@ def markdown(facts: SweepFacts, studies: Sequence[Study], pictures: Sequence[str
         lines += [_table(*limits_table(study)), ""]
         lines += [f"- {text}" for text in sentences(study)]
     return "\n".join([*lines, "", HOW_TO_READ, ""])
+
+
+def _about(facts: SweepFacts) -> list[str]:
+    made = f"Made by `harness sweep {facts.source}`: " if facts.source else ""
+    failed = f", {facts.failed} of them failed" if facts.failed else ""
+    lines = [f"{made}{facts.runs} runs{failed}."]
+    lines += [f"Machine: {machine}." for machine in facts.machine]
+    if facts.common:
+        lines.append(f"In all cells: {', '.join(f'`{text}`' for text in facts.common)}.")
+    if facts.missing:
+        lines += ["", f"> **Not in the tables: {'; '.join(facts.missing)}.**"]
+    return lines
 
 
 def write_document(facts: SweepFacts, studies: Sequence[Study], path: Path) -> list[Path]:

@@ -44,6 +44,9 @@ class RunFacts:
     hosts: int | None = None
     cpus: int | None = None
     """Cores of the machine that the run was started on."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the harness and of the packages that ran the model."""
+    started_ns: int | None = None
     requests: int | None = None
     output_tokens: int | None = None
     wall_ns: int | None = None

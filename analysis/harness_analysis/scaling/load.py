@@ -44,6 +44,7 @@ def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
     }
     hosts = _dicts(con, "SELECT count(DISTINCT host) AS n FROM ranks WHERE run_id = ?", run_id)
     wall = summary.get("wall_s")
+    provenance = _json(run["provenance"])
     return RunFacts(
         run_id=run_id,
         settings=flatten(_json(run["spec"])) if run["spec"] else {},
@@ -57,7 +58,9 @@ def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
         pp=run["pp"],
         batch_size=run["batch_size"],
         hosts=hosts[0]["n"] or None,
-        cpus=(_json(run["provenance"]).get("host") or {}).get("cpus"),
+        cpus=(provenance.get("host") or {}).get("cpus"),
+        versions={"harness": str(provenance.get("harness")), **(provenance.get("packages") or {})},
+        started_ns=run["started_ns"],
         requests=summary.get("requests"),
         output_tokens=summary.get("output_tokens"),
         wall_ns=None if wall is None else round(wall * 1e9),

@@ -53,9 +53,12 @@ def number(value: Estimate | None) -> str:
     return _shown(value, lambda v: f"{v:.3g}")
 
 
-def percent(value: Estimate | None) -> str:
-    """A share with its interval on a second line."""
-    return _shown(value, lambda v: f"{100 * v:.0f} %" if v >= 0.1 else f"{100 * v:.1f} %")
+def percent(value: Estimate | None, runs: int | None = None) -> str:
+    """A share with its interval on a second line; of fewer than all `runs`, also of how many."""
+    text = _shown(value, lambda v: f"{100 * v:.0f} %" if v >= 0.1 else f"{100 * v:.1f} %")
+    if value is None or runs is None or value.count == runs:
+        return text
+    return f"{text}\n({value.count} of {runs} runs)"
 
 
 def _seconds(value: float) -> str:
@@ -152,9 +155,9 @@ def limits_table(study: Study) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             point.label if study.kind == "grid" else _size(point),
-            percent(point.load_balance),
-            percent(point.communication_efficiency),
-            percent(point.pop_efficiency),
+            percent(point.load_balance, point.runs),
+            percent(point.communication_efficiency, point.runs),
+            percent(point.pop_efficiency, point.runs),
             number(point.tpot_ms),
             limit_text(point.limit) + (" of its own time" if point.base and point.limit else ""),
         ]
