@@ -1,7 +1,8 @@
 """Where the time of every unit went: windows that tile, one sweep, nine parts.
 
 Definitions: design, section 3 (docs/definitions.md). One rank at a time, so memory is bounded by
-the rank with the most spans; O(n log n) in its spans.
+the rank with the most spans; O(n log n) in its spans. Reads the temporary tables `spans_here` and
+`collectives_here` (harness_analysis.chunks).
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Units:
 
 
 def breakdown_tables(con: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
-    """Rows for `unit_breakdown`, one table for each rank and evidence, keys of work included."""
+    """Rows for `unit_breakdown` of the ranks in `spans_here`, one table for each rank and
+    evidence, keys of work included."""
     for evidence in _evidence(con):
         if evidence.timeline == "device":
             yield from _device_rows(con, evidence)
@@ -59,7 +61,7 @@ def _evidence(con: duckdb.DuckDBPyConnection) -> list[Evidence]:
         """
         SELECT rank, source, bool_or(timeline = 'device'),
                bool_or(timeline = 'host' AND category = 'unit')
-        FROM run.spans WHERE rank IS NOT NULL GROUP BY rank, source ORDER BY rank, source
+        FROM spans_here WHERE rank IS NOT NULL GROUP BY rank, source ORDER BY rank, source
         """
     ).fetchall()
     on_device = {rank for rank, _, device, _ in rows if device}
@@ -105,7 +107,7 @@ def _host_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Units:
         con,
         f"""
         SELECT {", ".join(KEYS)}, start_ns, end_ns, complete, cpu_start_ns, cpu_ns
-        FROM run.spans
+        FROM spans_here
         WHERE rank = ? AND source = ? AND timeline = 'host' AND category = 'unit'
           AND end_ns IS NOT NULL
         ORDER BY start_ns, span_id
@@ -127,7 +129,7 @@ def _cpu_inside(
     """CPU time that each window spent inside communication and file spans."""
     found = con.execute(
         """
-        SELECT start_ns, cpu_ns FROM run.spans
+        SELECT start_ns, cpu_ns FROM spans_here
         WHERE rank = ? AND source = ? AND timeline = 'host' AND category IN ('comm', 'io')
           AND coalesce(stream, 0) = 0 AND cpu_ns IS NOT NULL
         """,
@@ -241,7 +243,7 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
         con,
         f"""
         SELECT {", ".join(KEYS)}, min(start_ns) AS first_ns, max(end_ns) AS last_ns
-        FROM run.spans
+        FROM spans_here
         WHERE rank = ? AND source = ? AND timeline = 'device' AND phase IS NOT NULL
           AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset', 'graph')
         GROUP BY {", ".join(KEYS)} ORDER BY first_ns
@@ -268,7 +270,7 @@ def _marked_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
     table = _arrow(
         con,
         f"""
-        SELECT {", ".join(KEYS)}, start_ns, end_ns FROM run.spans
+        SELECT {", ".join(KEYS)}, start_ns, end_ns FROM spans_here
         WHERE rank = ? AND source = ? AND timeline = 'device' AND category = 'unit'
           AND end_ns IS NOT NULL
         ORDER BY start_ns, span_id
@@ -285,7 +287,7 @@ def _marked_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
 def _activity(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> list[Windows]:
     row = con.execute(
         """
-        SELECT min(start_ns), max(end_ns) FROM run.spans
+        SELECT min(start_ns), max(end_ns) FROM spans_here
         WHERE rank = ? AND source = ? AND timeline = 'device'
           AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset', 'graph')
         """,
@@ -308,7 +310,7 @@ def _communication(
         """
         SELECT CASE WHEN wait_method = 'bounded' THEN end_ns - low_ns ELSE start_ns END AS start_ns,
           end_ns, coalesce(transfer_ns, -1) AS transfer_ns, coalesce(wait_ns, -1) AS wait_ns
-        FROM run.collectives
+        FROM collectives_here
         WHERE rank = ? AND source = ? AND timeline = ? AND end_ns IS NOT NULL
         """,
         [evidence.rank, evidence.source, evidence.timeline],
@@ -334,7 +336,7 @@ def _spans_at(
 ) -> Intervals:
     found = con.execute(
         f"""
-        SELECT start_ns, end_ns FROM run.spans
+        SELECT start_ns, end_ns FROM spans_here
         WHERE rank = ? AND source = ? AND timeline = ? AND end_ns IS NOT NULL AND {where}
         """,
         [evidence.rank, evidence.source, timeline],

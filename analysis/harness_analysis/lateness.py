@@ -35,7 +35,7 @@ def _device_gaps(con: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
     """Rows for `gaps`, a table for each rank and source."""
     found = con.execute(
         """
-        SELECT DISTINCT source, rank FROM run.collectives
+        SELECT DISTINCT source, rank FROM collectives_here
         WHERE timeline = 'device' AND list_contains(?, source) AND rank IS NOT NULL
         ORDER BY source, rank
         """,
@@ -53,12 +53,12 @@ def _gaps(con: duckdb.DuckDBPyConnection, source: str, rank: int) -> pa.Table:
     return con.sql(
         """
         WITH recorded AS (
-          SELECT start_ns FROM run.spans
+          SELECT start_ns FROM spans_here
           WHERE source = ? AND rank = ? AND timeline = 'host' AND name = 'torch_profiler.window'
         ), neighbours AS (
           SELECT source, comm_group, rank, seq, lag(seq) OVER grp AS previous,
             lag(end_ns) OVER grp AS left_ns, start_ns AS entered_ns
-          FROM run.collectives
+          FROM collectives_here
           WHERE source = ? AND rank = ? AND timeline = 'device' AND group_size > 1
             AND op IN (FROM synchronising) AND wait_ns IS NOT NULL
           WINDOW grp AS (PARTITION BY comm_group ORDER BY start_ns, seq)
@@ -111,7 +111,7 @@ def _spans(
     return _intervals(
         con,
         """
-        SELECT start_ns, end_ns FROM run.spans
+        SELECT start_ns, end_ns FROM spans_here
         WHERE source = ? AND rank = ? AND timeline = 'device' AND end_ns IS NOT NULL
           AND list_contains(?, category)
         """,
@@ -123,7 +123,7 @@ def _communication(con: duckdb.DuckDBPyConnection, source: str, rank: int) -> In
     return _intervals(
         con,
         """
-        SELECT start_ns, end_ns FROM run.collectives
+        SELECT start_ns, end_ns FROM collectives_here
         WHERE source = ? AND rank = ? AND timeline = 'device' AND end_ns IS NOT NULL
         """,
         [source, rank],

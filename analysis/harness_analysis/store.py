@@ -6,11 +6,12 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_analysis.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
+from harness_analysis.masking import masked
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
 from harness_schemas.tables import BY_NAME, TABLES, Table, arrow_schema, ddl
 
@@ -94,7 +95,7 @@ class Writer:
             raise ValueError(f"{table_name} has no column {sorted(unknown)}")
         if data.num_rows == 0:
             return
-        batch = _cast(table, data)  # noqa: F841 - DuckDB finds it by its name
+        batch = masked(_cast(table, data))  # noqa: F841 - DuckDB finds it by its name
         names = [name for name in data.column_names if name != "run_id"]
         select = f"SELECT {', '.join(names)} FROM batch"
         if table_name in TIMES:
@@ -109,6 +110,14 @@ class Writer:
             f"INSERT INTO {target} (run_id, {', '.join(names)}) "
             f"SELECT {_quote(self.run_id)}, * FROM ({select})"
         )
+
+    def add_all(self, table_name: str, tables: Iterable[pyarrow.Table]) -> None:
+        """Append the rows of several tables at once: each insertion is a transaction."""
+        import pyarrow as pa
+
+        found = list(tables)
+        if found:
+            self.add(table_name, pa.concat_tables(found, promote_options="default"))
 
     def add_rows(self, table_name: str, rows: list[dict[str, Any]]) -> None:
         """Append a few rows given as dictionaries."""

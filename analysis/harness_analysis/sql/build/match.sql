@@ -1,15 +1,10 @@
 -- Match collectives and point-to-point calls over ranks and split wait from transfer
--- (design, section 3). Input: temp tables collective_parts (aligned), rank_clock, floor_of and
--- evidence_exact (source: its device intervals are those of kernels).
-
-UPDATE collective_parts SET duration_ns = end_ns - start_ns WHERE duration_ns IS NULL;
--- An eager event pair encloses the launch: what lies before the return of the call, and up to
--- 100 us after it (what a launch took on H200s in virtual machines), may be launch.
-UPDATE collective_parts SET low_ns = greatest(0, end_ns - greatest(start_ns, return_ns) - 100000)
-  WHERE return_ns IS NOT NULL AND timeline = 'device' AND source NOT IN (FROM evidence_exact);
+-- (design, section 3). Input: temp tables parts_here (aligned; some groups whole, the next ones
+-- in another pass: harness_analysis.chunks), rank_clock, floor_of and evidence_exact (source: its
+-- device intervals are those of kernels).
 
 -- One row a collective: what its ranks agree on, who came when.
-CREATE TEMP TABLE joined AS
+CREATE OR REPLACE TEMP TABLE joined AS
   SELECT c.source, c.timeline, c.comm_group, c.seq,
     any_value(c.op) AS op, any_value(c.bytes) AS bytes, any_value(c.group_size) AS group_size,
     count(DISTINCT c.rank) AS ranks_present, count(*) AS rows_present,
@@ -28,14 +23,14 @@ CREATE TEMP TABLE joined AS
     count(*) FILTER (c.duration_ns IS NULL) AS open,
     max(k.residual_ns) AS residual_ns,
     count(*) FILTER (k.residual_ns IS NULL) AS unknown_clocks
-  FROM collective_parts c
+  FROM parts_here c
   LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank AND k.timeline = c.timeline
   WHERE c.op NOT IN ('send', 'recv') AND c.seq IS NOT NULL AND c.comm_group IS NOT NULL
   GROUP BY c.source, c.timeline, c.comm_group, c.seq;
 
 -- One method for a whole group: kernels and in-graph events end together whatever their clocks;
 -- blocking host calls are compared by their starts, where the clocks can be compared.
-CREATE TEMP TABLE methods AS
+CREATE OR REPLACE TEMP TABLE methods AS
   SELECT source, timeline, comm_group,
     CASE WHEN timeline = 'device' AND source IN (FROM evidence_exact) THEN 'end_anchored'
          WHEN timeline = 'host' AND sum(unknown_clocks) = 0 THEN 'start_anchored' END AS wait_method,
@@ -45,19 +40,19 @@ CREATE TEMP TABLE methods AS
 
 -- Where clocks cannot be compared, ends still show how evenly ranks leave: about each rank's own
 -- usual place, by the median of the group's collectives. Too few of them tell nothing.
-CREATE TEMP TABLE uneven_ends AS
+CREATE OR REPLACE TEMP TABLE uneven_ends AS
   SELECT source, timeline, comm_group, seq, (max(e) - min(e))::BIGINT AS own_spread_ns
   FROM (
     SELECT c.source, c.timeline, c.comm_group, c.seq,
       c.end_ns - j.last_end - median(c.end_ns - j.last_end) OVER place AS e, count(*) OVER place AS n
-    FROM collective_parts c JOIN joined j ON j.source = c.source AND j.timeline = c.timeline
+    FROM parts_here c JOIN joined j ON j.source = c.source AND j.timeline = c.timeline
       AND j.comm_group = c.comm_group AND j.seq = c.seq
     WHERE j.unknown_clocks > 0 AND c.timeline = 'device' AND c.source IN (FROM evidence_exact)
     WINDOW place AS (PARTITION BY c.source, c.timeline, c.comm_group, c.rank)
   )
   WHERE n >= 10 GROUP BY source, timeline, comm_group, seq;
 
-CREATE TEMP TABLE split_or_why AS
+CREATE OR REPLACE TEMP TABLE split_or_why AS
   SELECT j.*,
     CASE WHEN open > 0 THEN 'never ended on every rank'
          WHEN group_size IS NULL THEN 'size of the group unknown'
@@ -80,7 +75,7 @@ CREATE TEMP TABLE split_or_why AS
   FROM joined j JOIN methods m USING (source, timeline, comm_group)
   LEFT JOIN uneven_ends u USING (source, timeline, comm_group, seq);
 
-INSERT INTO run.collectives BY NAME
+CREATE OR REPLACE TEMP TABLE split_here AS
   WITH split AS (
     SELECT c.* EXCLUDE (transfer_ns, wait_ns, wait_method, wait_error_ns, unsplit_reason),
       CASE WHEN c.duration_ns IS NULL OR j.unsplit_reason IS NOT NULL OR j.op IS NULL THEN NULL
@@ -99,7 +94,7 @@ INSERT INTO run.collectives BY NAME
       coalesce(c.unsplit_reason, j.unsplit_reason,
                CASE WHEN c.op IS NULL THEN 'the operation is not known'
                     WHEN j.op IS NULL THEN 'no group or ordinal' END) AS unsplit_reason
-    FROM collective_parts c
+    FROM parts_here c
     LEFT JOIN split_or_why j ON j.source = c.source AND j.timeline = c.timeline
       AND j.comm_group = c.comm_group AND j.seq = c.seq
     WHERE c.op IS NULL OR c.op NOT IN ('send', 'recv')
@@ -111,13 +106,13 @@ INSERT INTO run.collectives BY NAME
   FROM split;
 
 -- Point-to-point: sender and receiver of the same ordered pair and ordinal.
-CREATE TEMP TABLE sides AS
+CREATE OR REPLACE TEMP TABLE sides AS
   SELECT c.*, k.clock_domain, k.residual_ns
-  FROM collective_parts c
+  FROM parts_here c
   LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank AND k.timeline = c.timeline
   WHERE c.op IN ('send', 'recv');
 
-INSERT INTO run.collectives BY NAME
+INSERT INTO split_here BY NAME
   WITH paired AS (
     SELECT a.*, b.start_ns AS peer_start, b.end_ns AS peer_end, b.duration_ns AS peer_duration,
       b.rank AS peer, b.bytes IS DISTINCT FROM a.bytes AS other_size,
@@ -154,23 +149,27 @@ INSERT INTO run.collectives BY NAME
 -- Against measured floors. An eager event pair that could only be bounded is split by its floor:
 -- data moved for that long before the end, the rest of what lies behind the call's return waited,
 -- but for the time that the launch itself took, which is part of the error.
-UPDATE run.collectives
-  SET floor_ns = CASE WHEN collectives.source = 'graph_events' THEN f.stamps_floor_ns ELSE f.floor_ns END,
-    transfer_ns = CASE WHEN by_floor THEN least(duration_ns, f.floor_ns) ELSE transfer_ns END,
-    wait_ns = CASE WHEN by_floor
-      THEN greatest(0, end_ns - greatest(start_ns, return_ns) - f.floor_ns) ELSE wait_ns END,
-    wait_method = CASE WHEN by_floor THEN 'floor' ELSE wait_method END,
-    wait_error_ns = CASE WHEN by_floor THEN f.spread_ns + 100000 ELSE wait_error_ns END,
-    unsplit_reason = CASE WHEN by_floor THEN NULL ELSE unsplit_reason END
-  FROM (
-    SELECT c.rowid AS row_id, f.*,
-      c.source = 'app_timers' AND c.wait_method = 'bounded'
+CREATE OR REPLACE TEMP TABLE matched_here AS
+  WITH floored AS (
+    SELECT c.*, f.floor_ns AS least_ns, f.stamps_floor_ns, f.spread_ns, f.floor_ns IS NOT NULL
+        AND c.source = 'app_timers' AND c.wait_method = 'bounded'
         AND c.unsplit_reason = 'event pairs enclose the launch' AS by_floor
-    FROM run.collectives c
-    JOIN floor_of f ON f.timeline = c.timeline AND f.op = floor_op(c.op)
+    FROM split_here c
+    LEFT JOIN floor_of f ON f.timeline = c.timeline AND f.op = floor_op(c.op)
       AND f.group_size = floor_size(c.op, c.group_size) AND f.bytes = c.bytes
-  ) f
-  WHERE collectives.rowid = f.row_id;
+  )
+  SELECT * EXCLUDE (least_ns, stamps_floor_ns, spread_ns, by_floor) REPLACE (
+    CASE WHEN least_ns IS NULL THEN floor_ns
+         WHEN source = 'graph_events' THEN stamps_floor_ns ELSE least_ns END AS floor_ns,
+    CASE WHEN by_floor THEN least(duration_ns, least_ns) ELSE transfer_ns END AS transfer_ns,
+    CASE WHEN by_floor THEN greatest(0, end_ns - greatest(start_ns, return_ns) - least_ns)
+         ELSE wait_ns END AS wait_ns,
+    CASE WHEN by_floor THEN 'floor' ELSE wait_method END AS wait_method,
+    CASE WHEN by_floor THEN spread_ns + 100000 ELSE wait_error_ns END AS wait_error_ns,
+    CASE WHEN by_floor THEN NULL ELSE unsplit_reason END AS unsplit_reason)
+  FROM floored;
+
+INSERT INTO run.collectives BY NAME FROM matched_here;
 
 -- Who came last. Nobody is named when the margin is within what the evidence can resolve.
 INSERT INTO run.collective_instances BY NAME
@@ -197,5 +196,5 @@ INSERT INTO run.collective_instances BY NAME
     SELECT run_id, source, timeline, comm_group, seq, max(transfer_ns) AS transfer_ns,
       sum(wait_ns)::BIGINT AS sum_wait_ns, max(wait_ns) AS max_wait_ns, any_value(floor_ns) AS floor_ns,
       max(wait_method) FILTER (wait_method = 'floor') AS by_floor, max(wait_error_ns) AS error_ns
-    FROM run.collectives WHERE op NOT IN ('send', 'recv') GROUP BY ALL
+    FROM matched_here WHERE op NOT IN ('send', 'recv') GROUP BY ALL
   ) s USING (source, timeline, comm_group, seq);
