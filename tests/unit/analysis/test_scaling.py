@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness_analysis.scaling.facts import RankTime, RunFacts
@@ -203,6 +203,7 @@ def test_the_picture_holds_the_ideal_line_and_the_intervals():
 sizes = st.lists(st.integers(1, 64), min_size=2, max_size=5, unique=True)
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(1, 10**6), st.integers(1, 4))
 def test_ideal_scaling_is_exactly_one(sizes, unit, repeats):
     """Any ranks, any work: T_p = W / p gives E = 1, not 0.9999999999999999."""
@@ -218,6 +219,7 @@ def test_ideal_scaling_is_exactly_one(sizes, unit, repeats):
 walls = st.lists(st.integers(1, 10**12), min_size=2, max_size=6)
 
 
+@settings(deadline=None)
 @given(walls, walls)
 def test_intervals_hold_their_ratio_and_turn_with_it(one, other):
     there, back = ratio(one, other), ratio(other, one)
@@ -225,6 +227,7 @@ def test_intervals_hold_their_ratio_and_turn_with_it(one, other):
     assert there.low * back.high == pytest.approx(1)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 8), st.data())
 def test_pop_lies_within_its_factors(ranks, data):
     parts = []
