@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_schemas.errors import HarnessError, UsageError
+from harness_schemas.redact import redact_tree
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class RunDir:
         return data
 
     def write(self, data: dict[str, Any]) -> None:
-        """Replace run.json in one step."""
-        write_json(self.run_json, data)
+        """Replace run.json in one step; secrets in its texts are hidden."""
+        write_json(self.run_json, redact_tree(data))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -116,7 +116,7 @@ def _curves(
         WITH axis AS (SELECT min(ts_ns) AS t0, max(ts_ns) - min(ts_ns) + 1 AS span FROM samples),
         series AS (
           SELECT host, rank, device, ts_ns - t0 AS t,
-            (ts_ns - t0) * {BINS} // span AS bin, {value if cumulative else "value"} AS v
+            (ts_ns - t0)::HUGEINT * {BINS} // span AS bin, {value if cumulative else "value"} AS v
           FROM samples, axis WHERE metric = ? AND isfinite(value) AND ts_ns IS NOT NULL
           WINDOW s AS (PARTITION BY host, rank, device ORDER BY ts_ns)
         )

@@ -1,0 +1,69 @@
+"""The last gate before the database: no text that looks like a secret is stored.
+
+Collectors keep only what is needed of environments and command lines; this catches what slips
+into a name, a warning or an attribute. Distinct texts are looked at once, by one expression of
+RE2; only those that it matches are read by the rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from harness_schemas.redact import HINT, redact
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_FEW: Final = 4096
+
+
+def masked(data: pyarrow.Table) -> pyarrow.Table:
+    """The rows with secrets replaced in every column of text, dictionaries included."""
+    import pyarrow as pa
+
+    for index, field in enumerate(data.schema):
+        kind = field.type
+        coded = pa.types.is_dictionary(kind)
+        text = kind.value_type if coded else kind
+        if not (pa.types.is_string(text) or pa.types.is_large_string(text)):
+            continue
+        chunks = data.column(index).chunks
+        clean = [_masked_codes(chunk) if coded else _masked_texts(chunk) for chunk in chunks]
+        if any(new is not old for new, old in zip(clean, chunks, strict=True)):
+            data = data.set_column(index, field, pa.chunked_array(clean, type=kind))
+    return data
+
+
+def _masked_codes(chunk: Any) -> Any:
+    import pyarrow as pa
+
+    values = _masked_values(chunk.dictionary)
+    if values is chunk.dictionary:
+        return chunk
+    return pa.DictionaryArray.from_arrays(chunk.indices, values)
+
+
+def _masked_texts(chunk: Any) -> Any:
+    """Texts that repeat are looked at once, the others where they stand."""
+    if len(chunk) < _FEW:
+        return _masked_values(chunk)
+    if len(chunk.slice(0, _FEW).unique()) > _FEW // 2:
+        return _masked_values(chunk)
+    coded = chunk.dictionary_encode()
+    clean = _masked_codes(coded)
+    return chunk if clean is coded else clean.cast(chunk.type)
+
+
+def _masked_values(texts: Any) -> Any:
+    """The array with secrets replaced; the same one where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    hits = pc.match_substring_regex(texts, HINT)
+    if not pc.any(hits).as_py():
+        return texts
+    found = texts.filter(hits).to_pylist()
+    clean = [redact(text) for text in found]
+    if clean == found:
+        return texts
+    return pc.replace_with_mask(texts, pc.fill_null(hits, False), pa.array(clean, texts.type))

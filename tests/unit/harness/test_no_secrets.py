@@ -1,0 +1,219 @@
+"""Secrets planted in every source reach neither the database nor the report nor run.json."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.ingest import ingest_run
+from harness.registry import collector_names
+from harness_analysis.report import write_report
+from harness_analysis.store import open_database
+from harness_schemas.redact import HINT, redact
+from harness_schemas.rundir import RunDir, create_run
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+PLANTED = re.compile(r"pl4nt3d", re.IGNORECASE)
+
+SECRETS = (
+    "HF_TOKEN=hf_pl4nt3daaaaaaaaaaaa",
+    "AWS_SECRET_ACCESS_KEY=wJalrpl4nt3dEMI/K7MDENG+bPxRfi",
+    "AWS_ACCESS_KEY_ID=AKIAPL4NT3D0000000AA",
+    "Authorization: Bearer pl4nt3d.abcdefgh.ijkl",
+    "https://user:pl4nt3dpass@git.example.org/x.git",
+    "--api-key=pl4nt3dkey123",
+    "--hub-token pl4nt3dvalue",
+    "MY_DB_PASSWORD='pl4nt3d pw'",
+    "sk-pl4nt3dpl4nt3dpl4nt3d",
+    '["--wandb-api-key", "pl4nt3dlist"]',
+    "--auth-token\\x00pl4nt3dnul".replace("\\x00", "\x00"),
+)
+
+
+def planted(number: int) -> str:
+    return SECRETS[number % len(SECRETS)]
+
+
+SHAPE = frozenset({"t", "format", "timeline", "category", "phase", "collector", "boot_id"})
+"""Keys whose values say what a line is: with others in them it is not read at all."""
+
+
+class Planter:
+    """Adds a secret to every `every`-th text it meets, from the `first` on."""
+
+    def __init__(self, first: int, every: int) -> None:
+        self.count, self.every, self.used = first, every, 0
+
+    def text(self, text: str) -> str:
+        self.count += 1
+        if self.count % self.every:
+            return text
+        self.used += 1
+        return f"{text} {planted(self.used)}"
+
+    def tree(self, data):
+        if isinstance(data, str):
+            return self.text(data)
+        if isinstance(data, list):
+            return [self.tree(item) for item in data]
+        if isinstance(data, dict):
+            return {
+                key: value if key in SHAPE else self.tree(value) for key, value in data.items()
+            } | {"environment": {"HF_TOKEN": "pl4nt3dvalue", "NAME": planted(self.count)}}
+        return data
+
+
+def plant_lines(text: str, planter: Planter) -> str:
+    """Into JSON lines, or behind lines of text."""
+    lines = []
+    for line in text.splitlines():
+        try:
+            lines.append(json.dumps(planter.tree(json.loads(line)), separators=(",", ":")))
+        except ValueError:
+            lines.append(planter.text(line).replace("\x00", " "))
+    return "\n".join(lines) + "\n"
+
+
+def plant_sqlite(path: Path, planter: Planter) -> None:
+    con = sqlite3.connect(path)
+    tables = [row[0] for row in con.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+    for table in tables:
+        for column in con.execute(f'PRAGMA table_info("{table}")').fetchall():
+            name = column[1]
+            if table.startswith(("EXPORT_META", "META_DATA_EXPORT", "ENUM_")):
+                continue
+            con.execute(
+                f'UPDATE "{table}" SET "{name}" = "{name}" || ? WHERE typeof("{name}") = \'text\''
+                " AND rowid % ? = 0",
+                (f" {planter.text(planted(planter.count))}", planter.every),
+            )
+    con.execute(
+        "CREATE TABLE IF NOT EXISTS TARGET_INFO_SYSTEM_ENV (globalVid, devStateName, name, value)"
+    )
+    con.execute(
+        "INSERT INTO TARGET_INFO_SYSTEM_ENV (name, value) VALUES ('HF_TOKEN', 'pl4nt3dvalue')"
+    )
+    con.commit()
+    con.close()
+
+
+def plant(path: Path, planter: Planter) -> None:
+    if path.suffix == ".sqlite":
+        plant_sqlite(path, planter)
+        return
+    data = path.read_bytes()
+    if data.startswith(b"\x1f\x8b"):
+        text = gzip.decompress(data).decode()
+        path.write_bytes(gzip.compress(plant_lines(text, planter).encode()))
+        return
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return  # the recorder's spans are numbers; a pickle has its JSON twin beside it
+    try:
+        path.write_text(json.dumps(planter.tree(json.loads(text))))
+    except ValueError:
+        path.write_text(plant_lines(text, planter))
+
+
+EXTRA = {
+    "artifacts/sacct/n1/more.txt": "JobID|JobName|State|ExitCode|Comment|SubmitLine\n70|a "
+    "--api-key=pl4nt3dkey123|FAILED|1:0|HF_TOKEN=hf_pl4nt3dcomment|sbatch --token pl4nt3dline x\n",
+    "logs/rank-00001.err": "RuntimeError: 401 for https://u:pl4nt3d@h/x, Bearer pl4nt3d.token12\n",
+    "artifacts/perf/n1/stack.script.txt": "# cmdline : /usr/bin/perf record python x.py "
+    "--api-key=pl4nt3dkey123\npython 12 1.0: 1 cycles:\n\t1 f (/usr/bin/python)\n",
+}  # fmt: skip
+
+
+def everything(tmp_path: Path, first: int) -> RunDir:
+    """A run folder with the evidence of every collector, planted."""
+    run = RunDir(tmp_path / "runs" / "r1")
+    create_run(run)
+    planter = Planter(first, 3)
+    for name in collector_names():
+        target = run.artifacts / name / "n1"
+        shutil.copytree(FIXTURES / name, target)
+        (target / "expected.json").unlink()
+        for path in sorted(target.rglob("*")):
+            if path.is_file():
+                plant(path, planter)
+    for name, text in EXTRA.items():
+        path = run.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    spec = {
+        "name": "x",
+        "collectors": {"otel": {"headers": "Authorization: Bearer pl4nt3d.head.er12"}},
+    }
+    exits = [{"rank": 1, "exit_code": 1, "message": "ValueError: HF_TOKEN=hf_pl4nt3dmessage"}]
+    end = {"exit_code": 1, "timed_out": False, "interrupted": False, "rank_exits": exits}
+    run.write(
+        {
+            "run_id": "r1",
+            "name": planted(7),
+            "status": "failed",
+            "spec": spec,
+            "provenance": {"env": {"HF_TOKEN": "pl4nt3dvalue"}, "argv": list(SECRETS)},
+            "collection": [{"collector": "x", "state": "skipped", "reason": planted(first)}],
+            "end": {**end, "oom_kills": 0, "kernel_lines": []},
+        }
+    )
+    assert planter.used > 50
+    return run
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_planted_secrets_reach_nothing_that_we_write(tmp_path, first):
+    run = everything(tmp_path, first)
+    ingest_run(run)
+    leaks = []
+    with open_database(run.database) as con:
+        columns = con.execute(
+            "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
+            " AND data_type IN ('VARCHAR', 'JSON') AND table_name IN (SELECT table_name FROM"
+            " duckdb_tables())"
+        ).fetchall()
+        for table, column in columns:
+            found = con.execute(
+                f"SELECT {column} FROM {table} WHERE {column} ILIKE '%pl4nt3d%' LIMIT 3"
+            ).fetchall()
+            leaks += [(table, column, text[:200]) for (text,) in found]
+        states = dict(
+            con.execute("SELECT collector, max(state) FROM collection GROUP BY 1").fetchall()
+        )
+        write_report(con, run.report)
+    assert leaks == []
+    assert not PLANTED.search(run.database.read_bytes().decode("latin-1"))
+    assert not PLANTED.search(run.report.read_text())
+    assert not PLANTED.search(run.run_json.read_text())
+    assert {"kineto", "nsys", "nccl_log", "otel", "failure_log", "app_timers"} <= states.keys()
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("around", ["{}", "x {} y", '{{"a": "{}"}}', "[1,0]<stderr>:{}\n"])
+def test_every_form_is_hidden_and_hinted(secret, around):
+    text = around.format(secret)
+    assert not PLANTED.search(redact(text)), redact(text)
+    assert re.search(HINT, text)
+
+
+@given(st.text(max_size=80), st.sampled_from(SECRETS), st.text(max_size=80))
+def test_what_would_be_hidden_is_always_hinted(before, secret, after):
+    for text in (before + after, before + secret + after):
+        assert redact(text) == text or re.search(HINT, text)
+
+
+@pytest.mark.parametrize(
+    "name", ["first token latency 345", "decode token 128", "sample_tokens", "ProfilerStep#12",
+             "void at::native::tokenize(int)", "task-clock", "disk-usage: 12%"],
+)  # fmt: skip
+def test_names_of_work_are_not_damaged(name):
+    assert redact(name) == name
