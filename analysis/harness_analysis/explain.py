@@ -151,10 +151,10 @@ def _late(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
         SELECT s.phase, s.comm_group, s.rank, s.times_last, s.collectives, s.wait_caused_ns,
           s.share_of_wait, s.main_cause, w.step_ms, w.predicted_step_ms, s.source, s.perturbed,
           EXISTS (FROM findings f WHERE f.kind = 'straggler' AND f.rank = s.rank
-            AND f.phase = s.phase) AS named
+            AND f.phase IS NOT DISTINCT FROM s.phase) AS named
         FROM stragglers s
         LEFT JOIN what_if w USING (run_id, source, comm_group, phase, rank)
-        WHERE s.times_last > 0 AND s.phase IN ('prefill', 'decode', 'mixed')
+        WHERE s.times_last > 0 AND (s.phase IS NULL OR s.phase IN ('prefill', 'decode', 'mixed'))
         QUALIFY row_number() OVER (PARTITION BY s.comm_group, s.phase
           ORDER BY s.perturbed, list_position(?, s.source) NULLS LAST, s.source,
             s.wait_caused_ns DESC, s.rank) = 1

@@ -67,4 +67,5 @@ def _section_text(section: Section, style: str) -> str:
     if style == "markdown":
         marks = "".join(f"\n- {note}" for note in notes)
         return f"### {title}\n\n{body}" + (f"\n{marks}" if notes else "")
-    return "\n".join([title, body, *(line for note in notes for line in wrap_lines(note))])
+    table = [body] if section.rows or not notes else []
+    return "\n".join([title, *table, *(line for note in notes for line in wrap_lines(note))])

@@ -11,6 +11,8 @@ from integration import runner_jobs
 from integration.runner_jobs import job, make_model, make_plan, replaced
 from unit.probe import spool
 
+from harness_runners.capacity.shape import load_shape
+from harness_runners.capacity.shards import heads_held, read_bytes, weights_slice
 from harness_runners.plan import InjectPlan
 
 pytestmark = pytest.mark.integration
@@ -172,6 +174,22 @@ def test_facts_of_every_rank(ranks):
         assert facts["cpus"]
         other = "stage 1" if index < 2 else "stage 0"
         assert set(facts["skipped_tensors"]) == {other}
+
+
+def test_what_a_rank_holds_and_does_is_what_was_planned(runs, ranks):
+    plan = runs["2x2"]
+    shape = load_shape(plan.model.folder)
+    for index, rank in enumerate(ranks):
+        facts = {key: value for row in rank.meta["fact"] for key, value in row.items()}
+        stage, tp_rank = divmod(index, 2)
+        piece = weights_slice(shape, 4.0, 2, tp_rank, plan.layers[stage], stage == 0, stage == 1)
+        assert facts["weights_bytes"] == piece.bytes
+        assert facts["step_weight_bytes"] == read_bytes(shape, 4.0, 2, tp_rank, 1, piece)
+        assert facts["flops_per_token"] == 2 * piece.active
+        heads = [heads_held(shape, 2, tp_rank, key_value) for key_value in (True, False)]
+        per_head = plan.layers[stage] * shape.head_dim
+        assert facts["kv_bytes_per_token"] == 2 * heads[0] * per_head * 4
+        assert facts["attention_flops_per_kv_token"] == 4 * heads[1] * per_head
 
 
 def test_requests_and_tokens_are_written_once_in_the_world(ranks):

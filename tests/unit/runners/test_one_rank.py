@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("deepspeed", reason="deepspeed is not installed")
 
 from integration.runner_jobs import completions, free_ports, make_model, make_plan, replaced
+from unit.probe import spool
 
 import harness_probe as probe
 from harness_runners import reference, worker
@@ -41,7 +42,7 @@ def alone(monkeypatch):
 
 
 def test_one_rank_generates_what_transformers_does(model, tmp_path, alone):
-    plan = make_plan(tmp_path / "run", model, new_tokens=8, warmup=1)
+    plan = make_plan(tmp_path / "run", model, new_tokens=8, warmup=1, peaks=True)
     probe.stop()
     probe.start(plan.run.spans, 0, 1, 0)
     units = Units()
@@ -53,6 +54,11 @@ def test_one_rank_generates_what_transformers_does(model, tmp_path, alone):
     assert set(completions(plan)) == {("p0", 0), ("p1", 0), ("p2", 0)}
     for tokens in completions(plan).values():
         assert len(tokens) == 8
+    probe.stop()
+    facts = {key: value for row in spool.read(plan.run.spans, 0).meta for key, value in row.items()}
+    assert facts["peak_source"] == "measured"
+    assert 1e8 < facts["peak_bytes_per_s"] < 1e13
+    assert 1e8 < facts["peak_flops_per_s"] < 1e15
 
 
 def test_a_result_is_written_for_the_session(model, tmp_path, alone, capsys):
