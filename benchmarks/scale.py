@@ -23,6 +23,21 @@ from ingest import Shape, write_rank
 RANKS_A_SHARE = 128
 QUESTION = "SELECT count(*), sum(comm_wait_ns) FROM step_breakdown"
 
+HEADS = (
+    "ranks",
+    "spans",
+    "shares",
+    "share CPU s/M",
+    "share peak MiB",
+    "build CPU s/M",
+    "build s/M",
+    "build peak MiB",
+    "question s",
+    "Parquet MiB/M",
+    "database MiB/M",
+)
+"""s/M and MiB/M: a million spans."""
+
 
 def timed(*request: str) -> dict[str, float]:
     """Do one thing in a process of its own; seconds and peak MiB."""
@@ -49,8 +64,9 @@ def do(what: str, *names: str) -> None:
     else:
         rows = query_runs([paths[0]], QUESTION).rows[0][0]
     seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"s": seconds, "peak": peak, "rows": rows}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    print(json.dumps({"s": seconds, "cpu": cpu, "peak": peak, "rows": rows}))
 
 
 def simulate(folder: Path, shape: Shape, steps: int) -> int:
@@ -77,12 +93,21 @@ def measure(root: Path, shape: Shape, steps: int) -> str:
     million = spans / 1e6
     stored = sum(path.stat().st_size for path in parquet.rglob("*.parquet")) / 2**20
     size = database.stat().st_size / 2**20
-    share_s, share_peak = sum(each["s"] for each in wrote), max(each["peak"] for each in wrote)
-    return (
-        f"| {shape.ranks:,} | {spans:,} | {shares} | {share_s / million:.2f} | {share_peak:,.0f} "
-        f"| {built['s'] / million:.2f} | {built['peak']:,.0f} | {asked['s']:.2f} "
-        f"| {stored / million:.1f} | {size / million:.1f} |"
+    share_cpu, share_peak = sum(each["cpu"] for each in wrote), max(each["peak"] for each in wrote)
+    cells = (
+        f"{shape.ranks:,}",
+        f"{spans:,}",
+        f"{shares}",
+        f"{share_cpu / million:.2f}",
+        f"{share_peak:,.0f}",
+        f"{built['cpu'] / million:.2f}",
+        f"{built['s'] / million:.2f}",
+        f"{built['peak']:,.0f}",
+        f"{asked['s']:.2f}",
+        f"{stored / million:.1f}",
+        f"{size / million:.1f}",
     )
+    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
@@ -97,11 +122,8 @@ def main() -> None:
     if given.do:
         do(*given.do)
         return
-    print(
-        "| ranks | spans | shares | share s/M | share peak MiB | build s/M | build peak MiB "
-        "| question s | Parquet MiB/M | database MiB/M |"
-    )
-    print("|---:" * 10 + "|")
+    print("| " + " | ".join(HEADS) + " |")
+    print("|---:" * len(HEADS) + "|")
     for text in given.ranks.split(","):
         with tempfile.TemporaryDirectory(dir=given.folder) as name:
             shape = Shape(int(text), min(8, int(text)), given.spans)

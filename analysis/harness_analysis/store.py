@@ -55,9 +55,7 @@ class Writer:
             con.execute(f"SET threads = {min(os.cpu_count() or 1, 4)}")
             con.execute("SET preserve_insertion_order = false")
             con.execute(f"SET temp_directory = {_quote(self._spill)}")
-            con.execute(
-                f"ATTACH {_quote(self._temporary)} AS run (STORAGE_VERSION '{STORAGE_VERSION}')"
-            )
+            _attach_new(con, self._temporary)
         except duckdb.Error as error:
             con.close()
             self._remove()
@@ -179,6 +177,17 @@ class Writer:
             with contextlib.suppress(OSError):
                 self._temporary.with_name(name).unlink()
         shutil.rmtree(self._spill, ignore_errors=True)
+
+
+def _attach_new(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Attach a new file as `run`. It counts only once it is whole, so it needs no log."""
+    import duckdb
+
+    options = f"STORAGE_VERSION '{STORAGE_VERSION}'"
+    try:
+        con.execute(f"ATTACH {_quote(path)} AS run ({options}, RECOVERY_MODE no_wal_writes)")
+    except (duckdb.BinderException, duckdb.ParserException):  # before DuckDB 1.5
+        con.execute(f"ATTACH {_quote(path)} AS run ({options})")
 
 
 def _cast(table: Table, data: pyarrow.Table) -> pyarrow.Table:

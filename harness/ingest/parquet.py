@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.ingest.parts import Task, read_task
 from harness.ingest.progress import Watch
+from harness_analysis.masking import masked
 from harness_schemas.errors import HarnessError, UsageError
 from harness_schemas.parquet import FORMAT, PARTITIONED, Manifest
 from harness_schemas.rundir import write_json
@@ -138,7 +139,7 @@ class _Files:
         self.rows[batch.table] = self.rows.get(batch.table, 0) + batch.data.num_rows
         for partition, data in _partitions(batch):
             if data.num_rows:
-                data = _whole(batch.table, data)
+                data = masked(_whole(batch.table, data))
                 self._file(batch.table, partition, data.schema).write_table(data)
 
     def _file(
