@@ -19,7 +19,7 @@ Rule = Callable[[ClaimTable], list[Flag]]
 def agree(left: float, right: float, *values: Value) -> bool:
     """Whether two results of arithmetic are the same within the rounding of their inputs."""
     allowed = SLACK + sum(value.precision() for value in values)
-    return abs(left - right) <= allowed * max(abs(left), abs(right))
+    return left == right or abs(left - right) <= allowed * max(abs(left), abs(right))
 
 
 def _others(table: ClaimTable, *fields: str) -> Iterator[tuple[Claim, Claim]]:

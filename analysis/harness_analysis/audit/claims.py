@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ class Value:
     half: float = 0.0
 
     def precision(self) -> float:
-        """Relative error that its rounding leaves."""
-        return abs(self.half / self.number) if self.number else 0.0
+        """Relative error that its rounding leaves; of a rounded zero nothing is known."""
+        if not self.number:
+            return math.inf if self.half else 0.0
+        return abs(self.half / self.number)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from harness_analysis.compare.samples import BY_NAME, Sample, sample_of, statist
 from harness_schemas.units import format_share
 
 FEWEST_REPEATS = 3
+DISTURBING = 0.01
+"""Observing that costs less is no matter."""
 Cells = Mapping[str, Sequence[Facts]]
 Rule = Callable[[Cells], list[Flag]]
 
@@ -106,7 +108,7 @@ def disturbance_over_difference(cells: Cells) -> list[Flag]:
     for faster, slower in pairwise(names):
         difference = steps[slower] / steps[faster] - 1
         cost = max(costs[faster], costs[slower])
-        if difference < cost and abs(costs[faster] - costs[slower]) < cost:
+        if max(difference, DISTURBING) < cost:
             found.append(
                 Flag("perturbed", PROBLEM, f"{faster} and {slower}",
                      f"their steps differ by {format_share(difference)}, observing cost "

@@ -1,0 +1,329 @@
+"""Every rule of the audit flags what it is for, and lets what is possible pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness_analysis.audit import audit_claims, read_claims
+from harness_analysis.audit.claim_rules import agree
+from harness_analysis.audit.claims import Value, claim_table, field_of, parse_value
+from harness_analysis.audit.digit_rules import binomial_tail
+from harness_analysis.audit.facts import Cost, Facts, Jump
+from harness_analysis.audit.run_rules import RUN_RULES
+from harness_analysis.audit.sweep_rules import SWEEP_RULES, group_cells, measured_table
+from harness_analysis.compare.load import PhaseUnits, Requests, RunData
+from harness_schemas.errors import EvidenceError
+from harness_schemas.vocabulary import PARTS
+
+SEED_TABLES = Path(__file__).parents[2] / "fixtures" / "audit" / "seed_tables.md"
+
+
+def table(title, head, *rows):
+    found = claim_table(title, [h.strip() for h in head.split("|")],
+                        [[cell.strip() for cell in row.split("|")] for row in rows])  # fmt: skip
+    assert found is not None
+    return found
+
+
+def rules(*tables, but=("too-few-samples",)):
+    return {flag.rule for flag in audit_claims(tables)} - set(but)
+
+
+# -- claims: a table that is possible, and one change that is not --------------------------------
+
+STRONG = "GPUs | TP | PP | batch | wall clock (s) | speed-up | tokens/s | efficiency | tokens"
+GOOD = (
+    "1 | 1 | 1 | 4 | 1203.1 | 1.00 | 14.94 | 100 % | 17974",
+    "2 | 2 | 1 | 4 | 688.7 | 1.75 | 26.10 | 87.3 % | 17974",
+    "4 | 4 | 1 | 4 | 411.2 | 2.93 | 43.71 | 73.1 % | 17974",
+)
+
+
+def test_a_table_that_may_have_been_measured_passes():
+    assert rules(table("Strong scaling", STRONG, *GOOD)) == set()
+
+
+@pytest.mark.parametrize(
+    ("row", "rule"),
+    [
+        ("4 | 4 | 1 | 4 | 411.2 | 3.40 | 43.71 | 85.0 % | 17974", "speedup-time"),
+        ("4 | 4 | 1 | 4 | 411.2 | 2.93 | 51.32 | 73.1 % | 17974", "speedup-throughput"),
+        ("4 | 4 | 1 | 4 | 411.2 | 2.93 | 43.71 | 91.3 % | 17974", "efficiency-speedup"),
+        ("4 | 4 | 1 | 4 | 411.2 | 2.93 | 43.71 | 73.1 % | 23974", "tokens-time"),
+        ("4 | 4 | 1 | 4 | 257.3 | 4.68 | 69.86 | 116.9 % | 17974", "efficiency-over-one"),
+    ],
+)
+def test_one_number_that_contradicts_the_others_is_flagged(row, rule):
+    assert rule in rules(table("Strong scaling", STRONG, *GOOD[:2], row))
+
+
+def test_throughput_and_time_of_fixed_work_must_agree_without_a_column_of_tokens():
+    head = "GPUs | wall clock (s) | throughput (tokens/s)"
+    good = ("1 | 1203.1 | 14.94", "2 | 688.7 | 26.10")
+    assert rules(table("Strong scaling", head, *good)) == set()
+    assert "tokens-time" in rules(table("Strong scaling", head, good[0], "2 | 688.7 | 31.40"))
+
+
+def test_the_two_forms_of_weak_efficiency_must_agree():
+    head = "GPUs | wall clock (s) | tokens/s | efficiency"
+    base = "1 | 1203.1 | 14.94 | 100 %"
+    assert rules(table("Weak scaling", head, base, "4 | 1311.7 | 54.81 | 91.7 %")) == set()
+    wrong = table("Weak scaling", head, base, "4 | 1311.7 | 59.02 | 98.8 %")
+    assert rules(wrong) == {"efficiency-speedup"}
+
+
+@pytest.mark.parametrize(
+    ("share", "flagged"), [("97 %", False), ("100.4 %", True), ("113 %", True)]
+)
+def test_a_share_over_one_is_flagged(share, flagged):
+    found = rules(
+        table("Batch", "batch | tokens/s | MBU", "1 | 14.94 | 31 %", f"8 | 91.37 | {share}")
+    )
+    assert ("share-over-one" in found) is flagged
+
+
+@pytest.mark.parametrize(
+    ("batch", "rate", "flagged"), [(1, 27.91, True), (1, 15.12, False), (4, 27.91, False)]
+)
+def test_a_pipeline_with_one_request_gains_nothing(batch, rate, flagged):
+    head = "config | batch | tokens/s"
+    rows = (f"TP=1 PP=1 | {batch} | 14.94", f"TP=1 PP=2 | {batch} | {rate}")
+    assert ("single-request-pipeline" in rules(table("x", head, *rows))) is flagged
+
+
+@pytest.mark.parametrize(("rate", "flagged"), [("15.31", True), ("27.44", False)])
+def test_a_batch_without_gain_never_was_one(rate, flagged):
+    found = rules(table("Batch size", "batch | tokens/s", "1 | 14.94", f"2 | {rate}"))
+    assert ("never-batched" in found) is flagged
+
+
+@pytest.mark.parametrize(("comm", "flagged"), [("301.3", False), ("702.6", True)])
+def test_parts_lie_within_the_whole(comm, flagged):
+    head = "GPUs | wall clock (s) | communication (s) | I/O (s)"
+    rows = ("1 | 1203.1 | 0.31 | 21.7", f"2 | 688.7 | {comm} | 22.9")
+    assert ("parts-over-whole" in rules(table("Strong", head, *rows))) is flagged
+
+
+@pytest.mark.parametrize(("time", "flagged"), [("688.7", True), ("688.9", False)])
+def test_the_same_measurement_twice_is_a_copy(time, flagged):
+    rows = ("1 | 1203.1", "2 | 688.7", f"4 | {time}")
+    assert ("identical-numbers" in rules(table("x", "GPUs | wall (s)", *rows))) is flagged
+
+
+@pytest.mark.parametrize(("digit", "flagged"), [("0", True), ("3", False)])
+def test_round_numbers_look_chosen(digit, flagged):
+    rows = [f"{k} | {131 + 7 * k}{digit} | {20 + 3 * k}{digit}" for k in (1, 2, 5, 8, 13)]
+    found = rules(table("x", "GPUs | wall (s) | tokens/s", *rows))
+    assert ("round-numbers" in found) is flagged
+
+
+@pytest.mark.parametrize(("last", "flagged"), [("85 %", True), ("83 %", False)])
+def test_equal_steps_from_row_to_row_look_like_a_law(last, flagged):
+    rows = ("1 | 100 %", "2 | 95 %", "4 | 90 %", f"8 | {last}")
+    assert ("even-steps" in rules(table("x", "GPUs | efficiency", *rows))) is flagged
+
+
+@pytest.mark.parametrize(("repeats", "flagged"), [(1, True), (5, False)])
+def test_results_without_repeats_are_noticed(repeats, flagged):
+    rows = (f"1 | 1203.1 | {repeats}", f"2 | 688.7 | {repeats}")
+    found = rules(table("Strong", "GPUs | wall (s) | repeats", *rows), but=())
+    assert ("too-few-samples" in found) is flagged
+    assert "too-few-samples" in rules(
+        table("Strong", "GPUs | wall (s)", "1 | 12.3", "2 | 7.1"), but=()
+    )
+
+
+def test_the_hypothetical_tables_of_the_seed_are_flagged():
+    flags = audit_claims(read_claims(SEED_TABLES))
+    by_table = {}
+    for flag in flags:
+        by_table.setdefault(flag.subject.split(":")[0].split(",")[0], set()).add(flag.rule)
+    assert {"speedup-time", "efficiency-speedup", "single-request-pipeline", "round-numbers",
+            "even-steps"} <= by_table["Strong scaling"]  # fmt: skip
+    assert {"efficiency-over-one", "efficiency-speedup"} <= by_table["Weak scaling"]
+    assert {"never-batched", "share-over-one", "identical-numbers"} <= by_table["Batch size"]
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def test_the_same_table_in_three_formats_is_the_same(tmp_path):
+    head = ["GPUs", "wall clock (ms)", "tokens/s", "parallel efficiency"]
+    rows = [["1", "1,203.1", "14.94", "100 %"], ["2", "688.7", "26.10", "87.3 %"]]
+    (tmp_path / "t.csv").write_text(
+        "\n".join(",".join(f'"{c}"' for c in row) for row in [head, *rows])
+    )
+    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * 4, *rows]]
+    (tmp_path / "t.md").write_text("# t\n\nText.\n\n" + "\n".join(lines) + "\n\nMore.\n")
+    (tmp_path / "t.json").write_text(
+        json.dumps([dict(zip(head, row, strict=True)) for row in rows])
+    )
+    found = [read_claims(tmp_path / f"t.{ending}") for ending in ("csv", "md", "json")]
+    assert found[0] == found[1] == found[2]
+    assert found[0][0].rows[0].get("time") == pytest.approx(1.2031)
+
+
+@pytest.mark.parametrize("text", ["", "no table here", "| a | b |\n|---|---|\n| x | y |\n"])
+def test_a_file_without_results_is_refused(tmp_path, text):
+    path = tmp_path / "empty.md"
+    path.write_text(text)
+    with pytest.raises(EvidenceError, match="no table of results"):
+        read_claims(path)
+
+
+@pytest.mark.parametrize(
+    ("heading", "field"),
+    [
+        ("Speed-up", "speedup"), ("Wall clock (s)", "time"), ("tok/s", "throughput"),
+        ("Parallel efficiency [%]", "efficiency"), ("Communication time", "comm"),
+        ("I/O time (s)", "io"), ("Preprocessing cost (s)", "preprocess"), ("#GPUs", "gpus"),
+        ("Resource use", "resource_use"), ("comment", "comm"), ("Model", None),
+    ],
+)  # fmt: skip
+def test_headings_are_understood(heading, field):
+    assert field_of(heading) == field
+
+
+@given(st.floats(0.01, 1e6), st.integers(0, 4))
+def test_a_printed_number_is_read_with_its_precision(number, digits):
+    text = f"{number:,.{digits}f}"
+    value = parse_value(text, "wall clock (s)", "time")
+    assert value is not None
+    assert abs(value.number - number) <= value.half * 1.001
+    assert agree(value.number, number, value)
+
+
+def test_chance_of_round_digits():
+    assert binomial_tail(10, 10, 0.2) == pytest.approx(0.2**10)
+    assert binomial_tail(10, 0, 0.2) == pytest.approx(1.0)
+    assert not agree(1.0, 1.1, Value(1.0))
+
+
+# -- runs: one that is sound, and one change that is not -------------------------------------------
+
+SPEC = {"parallel": {"tp": 1, "pp": 1}, "generation": {"warmup": 1, "batch_size": 2}}
+PROVENANCE = {"packages": {"torch": "2.13.0"}, "host": {"cpus": 2}}
+RANDOM = np.random.default_rng(1)
+STEPS = 5e6 + RANDOM.normal(0, 5e4, 60)
+
+
+def run_data(name="r", spec=SPEC, provenance=PROVENANCE, rate=100.0, **row):
+    empty = {metric: np.array([]) for metric in ("ttft", "tpot", "e2e")}
+    seconds = np.array([[1.0]])
+    units = PhaseUnits(((0, 0, 1, 0),), (0,), np.zeros((1, 1)), seconds * 1e9,
+                       np.zeros((1, 1, len(PARTS))), "host timeline, app_timers")  # fmt: skip
+    known = {"status": "finished", "device": "cuda", "batch_size": 2, "tp": 1, "pp": 1,
+             "world_size": 1}  # fmt: skip
+    requests = Requests(((0, 0),), empty, np.array([rate]))
+    return RunData(name, Path(name), {**known, **row}, spec, provenance, (), {"decode": units},
+                   requests, ((), np.array([])), {}, {}, {})  # fmt: skip
+
+
+SOUND = Facts(
+    data=run_data(), decode_ns=STEPS, prefill_ns=np.full(12, 3e7), batched=2,
+    request_wall_s=1.01, unit_wall_s=1.0, jumps=(), throttled={"power": 0.01, "thermal": 0.0},
+    costs=(Cost("recorder", "decode", 5_000_000, 20_000, True),), weights_bytes=6 * 10**9,
+)  # fmt: skip
+COLD = np.concatenate(([2e7, 1.9e7, 1.8e7], STEPS))
+SHIFTED = [3.1e7, *np.full(11, 3e7)]
+
+
+def run_flags(facts):
+    return {(flag.rule, flag.severity) for rule in RUN_RULES for flag in rule(facts)}
+
+
+def test_a_sound_run_passes():
+    assert run_flags(SOUND) == set()
+    usual = dataclasses.replace(SOUND, prefill_ns=np.array(SHIFTED), decode_ns=STEPS[::-1])
+    assert run_flags(usual) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"data": run_data(status="failed", verdict="oom_host")}, ("failed-run", "problem")),
+        ({"data": run_data(correctness='{"verdict": "fail"}')}, ("wrong-tokens", "problem")),
+        ({"jumps": (Jump("app_timers", "n0", 7_000_000, 10.0),)}, ("clock-jump", "problem")),
+        ({"decode_ns": COLD}, ("warm-up-measured", "problem")),
+        ({"data": run_data(spec={"generation": {"warmup": 0}})}, ("no-warm-up", "notice")),
+        ({"decode_ns": STEPS[:12]}, ("too-few-samples", "notice")),
+        ({"throttled": {"thermal": 0.2}}, ("throttled", "problem")),
+        ({"throttled": {"power": 0.9}}, ("throttled", "notice")),
+        ({"request_wall_s": 1.6}, ("tokens-time", "problem")),
+        ({"batched": 1}, ("never-batched", "problem")),
+        ({"decode_ns": STEPS / 20}, ("share-over-one", "problem")),
+        ({"costs": (Cost("recorder", "decode", 5_000_000, 900_000, True),)},
+         ("perturbed", "notice")),
+    ],
+)  # fmt: skip
+def test_one_thing_that_spoils_a_run_is_flagged(change, flag):
+    assert run_flags(dataclasses.replace(SOUND, **change)) == {flag}
+
+
+def cells_of(*datas, **changes):
+    facts = [dataclasses.replace(SOUND, data=data, **changes) for data in datas]
+    return group_cells(facts)
+
+
+def sweep_flags(cells):
+    return {flag.rule for rule in SWEEP_RULES for flag in rule(cells)}
+
+
+def repeats(cell, *, spec=SPEC, provenance=PROVENANCE, runs=3, **row):
+    return [run_data(f"{cell}-{k}", spec, provenance, cell=cell, repeat=k, sweep_id="s", **row)
+            for k in range(runs)]  # fmt: skip
+
+
+TP2 = {**SPEC, "parallel": {"tp": 2, "pp": 1}}
+
+
+def test_a_sweep_that_changes_only_its_own_key_passes():
+    assert sweep_flags(cells_of(*repeats("tp=1"), *repeats("tp=2", spec=TP2))) == set()
+
+
+def test_a_repeat_of_another_configuration_is_drift():
+    assert sweep_flags(cells_of(*repeats("tp=1"), run_data("x", TP2, cell="tp=1"))) == {
+        "configuration-drift"
+    }
+
+
+def test_a_new_version_in_the_middle_of_a_sweep_is_drift():
+    newer = {**PROVENANCE, "packages": {"torch": "2.14.0"}}
+    cells = cells_of(*repeats("tp=1"), *repeats("tp=2", spec=TP2, provenance=newer))
+    assert sweep_flags(cells) == {"configuration-drift"}
+
+
+def test_two_repeats_are_too_few():
+    cells = cells_of(*repeats("tp=1", runs=2), *repeats("tp=2", spec=TP2))
+    assert sweep_flags(cells) == {"too-few-samples"}
+
+
+def test_a_difference_smaller_than_what_observing_cost_is_none():
+    cost = {"costs": (Cost("recorder", "decode", 5_000_000, 1_000_000, True),)}
+    one = cells_of(*repeats("tp=1"), **cost)
+    slower = cells_of(*repeats("tp=2", spec=TP2), decode_ns=STEPS * 1.03)
+    much = cells_of(*repeats("tp=2", spec=TP2), decode_ns=STEPS * 1.5)
+    assert sweep_flags({**one, **slower}) == {"perturbed"}
+    assert sweep_flags({**one, **much}) == set()
+
+
+def test_measured_cells_are_judged_like_claims():
+    even = [*repeats("tp=1", rate=100.0, batch_size=1, world_size=1)]
+    fast = repeats("pp=2", rate=190.0, batch_size=1, world_size=2, pp=2)
+    slow = repeats("pp=2", rate=99.0, batch_size=1, world_size=2, pp=2)
+    from harness_analysis.audit import OF_MEASURED
+
+    def judged(cells):
+        return {flag.rule for rule in OF_MEASURED for flag in rule(measured_table(cells))}
+
+    assert judged(cells_of(*even, *fast)) == {"single-request-pipeline"}
+    assert judged(cells_of(*even, *slow)) == set()
+    super_linear = repeats("tp=2", rate=250.0, batch_size=1, world_size=2, tp=2)
+    assert judged(cells_of(*even, *super_linear)) == {"efficiency-over-one"}
