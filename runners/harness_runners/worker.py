@@ -61,6 +61,8 @@ def run_rank(plan: RunPlan, env: RankEnv, units: Units) -> None:
     """Start up, tokenise, load, warm up, generate every batch, end."""
     with units.phase("startup"):
         rank = start_up(plan, env, units)
+        if plan.generation.peaks:  # before the weights: its buffers need their room
+            peaks.measure(rank.device, plan.dtype)
     with units.phase("preprocess"):
         requests, tokenizer = tokenise(plan, rank.place)
         jobs = list(make_jobs(plan, requests))
@@ -68,8 +70,6 @@ def run_rank(plan: RunPlan, env: RankEnv, units: Units) -> None:
     with units.phase("load"):
         rank.engine.load()
     with units.phase("warmup"):
-        if plan.generation.peaks:
-            peaks.measure(rank.device, plan.dtype)
         rank.engine.reserve(jobs)
     for job in jobs:
         writer.begin(job)

@@ -121,7 +121,7 @@ class GenerationSpec(_Section):
     peaks: bool = Field(
         False,
         description="Measure what memory and arithmetic of each device reach, under a second "
-        "before the warm-up: MBU and MFU (view `utilisation`) then rest on them.",
+        "at start-up: MBU and MFU (view `utilisation`) then rest on them.",
     )
 
 
