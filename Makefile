@@ -15,7 +15,7 @@ export HARNESS_REQUIRE_INTEGRATION
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check venv bench clean
+.PHONY: help demo examples test check venv bench clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ help: ## say what there is
 demo: venv ## run a small TP=2 x PP=2 model on the CPU and print where its time went
 	@$(BIN)/harness run examples/quickstart.toml
 	@echo "the command is $(BIN)/harness; on PATH after: . $(BIN)/activate" >&2
+
+examples: venv ## run the scaling studies of docs/examples (about 8 minutes) and write their pages
+	@for study in strong weak batch; do \
+		$(BIN)/harness sweep examples/$$study.toml --quiet > /dev/null && \
+		$(BIN)/harness report latest -o docs/examples/$$study.md || exit; \
+	done
 
 test: check ## check the source, then run the tests (PYTEST_ARGS="-k name" for some of them)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

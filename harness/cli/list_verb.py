@@ -10,7 +10,10 @@ import click
 
 from harness.cli.output import emit_rows, format_options
 
-COLUMNS = ("run", "started", "status", "verdict", "tp", "pp", "device", "database")
+COLUMNS = (
+    *("run", "started", "status", "verdict", "tp", "pp", "device"),
+    *("sweep", "cell", "repeat", "database"),
+)
 
 
 @click.command("list", epilog="Example: `harness list runs/ --json`")
@@ -44,6 +47,9 @@ def command(root: Path | None, collectors: bool, style: str) -> int:
                 parallel.get("tp"),
                 parallel.get("pp"),
                 data.get("device"),
+                data.get("sweep_id"),
+                data.get("cell"),
+                data.get("repeat"),
                 run.database.is_file(),
             )
         )

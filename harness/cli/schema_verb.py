@@ -15,15 +15,17 @@ from harness.cli.output import emit, emit_rows, format_options
 @click.argument("name", required=False)
 @format_options
 def command(name: str | None, style: str) -> int:
-    """Show the tables and views, the columns of one (NAME), or a specification's schema (`run`).
+    """Show the tables and views, the columns of one (NAME), or a specification's schema.
+
+    NAME may be `run` or `sweep`: the JSON Schema of a specification, or of its table [sweep].
 
     Without NAME, --markdown writes the whole documentation, column by column.
     """
     from harness_analysis.documentation import describe, markdown
     from harness_schemas.errors import UsageError
 
-    if name == "run":
-        emit(run_schema())
+    if name in ("run", "sweep"):
+        emit(run_schema() if name == "run" else sweep_schema())
         return 0
     relations = describe()
     if name is None and style == "markdown":
@@ -48,3 +50,12 @@ def run_schema() -> str:
     from harness_schemas.spec import RunSpec
 
     return json.dumps(RunSpec.model_json_schema(), indent=2)
+
+
+def sweep_schema() -> str:
+    """JSON Schema of a specification's table [sweep]."""
+    import json
+
+    from harness_schemas.sweep_spec import SweepSpec
+
+    return json.dumps(SweepSpec.model_json_schema(), indent=2)
