@@ -50,12 +50,12 @@ def bounded(sizes: Sequence[tuple[K, int]], most: int) -> list[list[K]]:
     return lists
 
 
-def group_chunks(con: duckdb.DuckDBPyConnection, most: int = CHUNK_ROWS) -> Iterator[None]:
+def group_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iterator[None]:
     """Makes the temporary relation `parts_here` out of `collective_parts`, chunk by chunk."""
     sizes = con.execute(
         f"SELECT {_KEY} AS key, count(*) FROM collective_parts GROUP BY key ORDER BY key"
     ).fetchall()
-    chunks = bounded([(str(key), size) for key, size in sizes], most)
+    chunks = bounded([(str(key), size) for key, size in sizes], most or CHUNK_ROWS)
     for keys in chunks or [[""]]:
         kind, where = "VIEW", "true"
         if len(chunks) > 1:
@@ -67,7 +67,7 @@ def group_chunks(con: duckdb.DuckDBPyConnection, most: int = CHUNK_ROWS) -> Iter
         yield
 
 
-def rank_chunks(con: duckdb.DuckDBPyConnection, most: int = CHUNK_ROWS) -> Iterator[None]:
+def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iterator[None]:
     """Makes the temporary tables `spans_here` and `collectives_here` out of the run's, some ranks
     at a time; spans without a rank are in none."""
     sizes = con.execute(
@@ -77,7 +77,7 @@ def rank_chunks(con: duckdb.DuckDBPyConnection, most: int = CHUNK_ROWS) -> Itera
     totals: dict[int, int] = {}
     for rank, size in sizes:
         totals[rank] = max(size, totals.get(rank, 0))
-    for ranks in bounded(sorted(totals.items()), most):
+    for ranks in bounded(sorted(totals.items()), most or CHUNK_ROWS):
         where = f"rank BETWEEN {ranks[0]} AND {ranks[-1]}"
         for name, columns in (("spans", _SPANS), ("collectives", _COLLECTIVES)):
             con.execute(
