@@ -6,7 +6,7 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +34,18 @@ class Card:
     flops: float
     peer_bandwidth: float
     source: str = "datasheet"
+    driver: str = ""
 
     def measured(self, bandwidth: float | None, flops: float | None) -> Card:
         """With what a run measured in place of the datasheet."""
         if bandwidth is None and flops is None:
             return self
         found = "measured" if bandwidth and flops else f"measured and {self.source}"
-        return Card(
-            self.key,
-            self.name,
-            self.memory_bytes,
-            bandwidth or self.bandwidth,
-            flops or self.flops,
-            self.peer_bandwidth,
-            found,
+        return replace(
+            self,
+            bandwidth=bandwidth or self.bandwidth,
+            flops=flops or self.flops,
+            source=found,
         )
 
 
@@ -63,6 +61,7 @@ def cards() -> dict[str, Card]:
                 row["bandwidth_gb_s"] * 1e9,
                 row["tflops"] * 1e12,
                 row["peer_gb_s"] * 1e9,
+                driver=row["driver"],
             )
     return found
 
@@ -82,13 +81,7 @@ def find_card(name: str) -> Card:
 
 def card_of_device(device_name: str) -> Card | None:
     """The card that a driver's name (`NVIDIA H200`) means; None: not known."""
-    words = set(device_name.upper().replace("-", " ").split())
-    found = [
-        card
-        for card in cards().values()
-        if set(card.name.upper().replace("-", " ").split()) <= words | {"SXM2", "SXM4", "SXM5"}
-    ]
-    return max(found, key=lambda card: len(card.name), default=None)
+    return next((card for card in cards().values() if card.driver == device_name.strip()), None)
 
 
 @dataclass(frozen=True)

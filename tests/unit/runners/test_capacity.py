@@ -252,11 +252,17 @@ def test_the_suggestion_takes_the_fewest_gpus_and_stays_in_the_node():
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("NVIDIA H200", "h200"), ("NVIDIA H100 80GB HBM3", "h100-80g"), ("Tesla T4", "t4")],
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA H100 80GB HBM3", "h100-80g"),
+        ("Tesla T4", "t4"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+    ],
 )
 def test_a_card_is_known_by_its_driver_s_name(name, key):
     found = card_of_device(name)
     assert found is not None and found.key == key
+    assert card_of_device("NVIDIA H100 NVL") is None
 
 
 def test_what_cannot_be_planned_is_said(tmp_path):
