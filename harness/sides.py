@@ -5,35 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.runs import find_databases, list_runs
+from harness.runs import find_databases
 from harness_analysis.compare import RunData, load_run
-from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir
 
 Say = Callable[[str], None]
 
 
 def named_databases(name: str) -> list[Path]:
-    """Databases that a name stands for.
+    """Databases that a name stands for, each once.
 
     Raises:
         UsageError: none, or the run has no database yet.
     """
-    if is_folder_of_runs(Path(name)):
-        found = [run.database for run, _ in list_runs(Path(name)) if run.database.is_file()]
-        if not found:
-            raise UsageError(f"no run in {name} has a database yet", "`harness ingest` makes them")
-        return found
+    found = databases_in(Path(name)) or find_databases([name])
     # A glob may find a run twice, by its folder and by the link `latest`.
-    return list({path.resolve(): path for path in find_databases([name])}.values())
+    return list({path.resolve(): path for path in found}.values())
 
 
-def is_folder_of_runs(path: Path) -> bool:
-    """Whether a folder holds runs instead of being one."""
-    if not path.is_dir():
-        return False
-    run = RunDir(path)
-    return not (run.run_json.is_file() or run.database.is_file()) and any(list_runs(path))
+def databases_in(folder: Path) -> list[Path]:
+    """Databases of a folder that holds runs, or databases, and is no run itself."""
+    run = RunDir(folder)
+    if not folder.is_dir() or run.run_json.is_file() or run.database.is_file():
+        return []
+    return sorted([*folder.glob("*/run.duckdb"), *folder.glob("*.duckdb")])
 
 
 def load_named(names: Sequence[str], say: Say) -> list[tuple[str, list[RunData]]]:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.cli.rows import render_rows
+from harness.cli.rows import printable, render_rows
 from harness_analysis.compare import Comparison
 from harness_analysis.compare.effects import CANNOT, NO_DIFFERENCE, Effect
 from harness_analysis.compare.parts import WINDOW
@@ -32,6 +32,7 @@ def render_comparisons(found: Sequence[Comparison], style: str, all_ranks: bool 
         rows = [row for comparison in found for row in metric_rows(comparison)]
         return render_rows(COLUMNS, rows, "csv").rstrip("\n")
     texts = ["\n".join(_lines(comparison, style, all_ranks)) for comparison in found]
+    texts = [printable(text) for text in texts]
     return "\n\n".join(text.rstrip("\n") for text in texts)
 
 
@@ -84,19 +85,19 @@ def _lines(comparison: Comparison, style: str, all_ranks: bool) -> Iterator[str]
     heading = "## {}" if style == "markdown" else "{}"
     bullet = "- " if style == "markdown" else "  "
     a, b = comparison.a, comparison.b
-    title = f"{b.label} against {a.label}"
+    title = _text(f"{b.label} against {a.label}", style)
     yield f"# {title}" if style == "markdown" else title
     yield f"{bullet}A: {_runs(a.label, [run.name for run in a.runs])}"
     yield f"{bullet}B: {_runs(b.label, [run.name for run in b.runs])}"
     yield ""
     yield heading.format("What changed")
-    yield f"{bullet}{comparison.changes.verdict()}"
+    yield f"{bullet}{_text(comparison.changes.verdict(), style)}"
     rows = [_change_row(change) for change in comparison.changes.changes]
     if rows:
         yield ""
         yield render_rows(("kind", "what", "A", "B", "note"), rows, style)
     for note in comparison.notes:
-        yield f"{bullet}note: {note}"
+        yield f"{bullet}note: {_text(note, style)}"
     yield ""
     yield heading.format("Metrics")
     if style == "markdown":
@@ -116,6 +117,11 @@ def _lines(comparison: Comparison, style: str, all_ranks: bool) -> Iterator[str]
         yield heading.format("Gates")
         for result in comparison.gates:
             yield f"{bullet}{result.state}: {result.gate}  ({result.reason})"
+
+
+def _text(text: str, style: str) -> str:
+    """Text from evidence; Markdown is shown by what obeys HTML."""
+    return text.replace("<", "&lt;") if style == "markdown" else text
 
 
 def _runs(label: str, names: Sequence[str]) -> str:
