@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_analysis.breakdown import breakdown_tables
+from harness_analysis.can_answer import can_answer_rows
 from harness_analysis.chunks import group_chunks, rank_chunks
 from harness_analysis.findings import find
 from harness_analysis.lateness import add_device_gaps
@@ -80,6 +81,7 @@ def build_database(
         _judge(writer, ended or VerdictEvidence(exit_code=run_row.get("exit_code")), run_row)
         _join_evidence(writer)
         writer.add_rows("findings", find(writer.con))
+        writer.add_rows("can_answer", can_answer_rows(writer.con))
         writer.finish()
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness_analysis.can_answer import not_answered
 from harness_analysis.store import open_database
 from harness_schemas.errors import UsageError
 
 if TYPE_CHECKING:
     import duckdb
 
-MOST_ATTACHED = 48
+MOST_ATTACHED = 16
 """Files that are open at once. Of more, what a query names is copied from one after the other."""
 
 
@@ -27,6 +28,8 @@ class Result:
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
+    unanswered: tuple[str, ...] = ()
+    """A line for each group of columns that the query names and nothing was recorded of."""
 
 
 def query_runs(paths: Sequence[Path], sql: str) -> Result:
@@ -38,11 +41,13 @@ def query_runs(paths: Sequence[Path], sql: str) -> Result:
     """
     import duckdb
 
-    with open_runs(paths, sql) as con:
+    # The table of what can be answered is asked too, whatever the query names.
+    with open_runs(paths, f"{sql} -- can_answer") as con:
         try:
             con.execute(sql)
             columns = tuple(column[0] for column in con.description or ())
-            return Result(columns, con.fetchall())
+            rows = con.fetchall()
+            return Result(columns, rows, tuple(not_answered(con, sql)))
         except duckdb.Error as error:
             raise UsageError(
                 f"the query failed: {_tidy(error)}", "`harness schema` lists tables and columns"
@@ -53,9 +58,9 @@ def query_runs(paths: Sequence[Path], sql: str) -> Result:
 def open_runs(paths: Sequence[Path], sql: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """One connection over all databases: with several, names mean the union of their rows.
 
-    `sql`: what will be asked. With more than `MOST_ATTACHED` databases, only tables and views
-    whose names occur in it are there, copied to the connection's own memory (which spills to
-    TMPDIR); without `sql` all are copied.
+    `sql`: what will be asked; only tables and views whose names occur in it are there, without
+    it all. With more than `MOST_ATTACHED` databases their rows are copied to the connection's own
+    memory, which spills to TMPDIR.
     """
     if len(paths) == 1:
         with open_database(paths[0]) as con:
@@ -70,37 +75,38 @@ def open_runs(paths: Sequence[Path], sql: str | None = None) -> Iterator[duckdb.
         con.execute("SET autoinstall_known_extensions = false")
         con.execute("SET autoload_known_extensions = false")
         con.execute(f"SET temp_directory = {_quote(folder)}")
-        if len(paths) <= MOST_ATTACHED:
-            _unite(con, paths, Path(folder))
-        else:
-            _copy(con, paths, Path(folder), sql)
+        words = None if sql is None else frozenset(re.findall(r"\w+", sql.lower()))
+        gather = _unite if len(paths) <= MOST_ATTACHED else _copy
+        gather(con, paths, Path(folder), words)
         yield con
 
 
-def _unite(con: duckdb.DuckDBPyConnection, paths: Sequence[Path], folder: Path) -> None:
+Words = frozenset[str] | None
+
+
+def _unite(
+    con: duckdb.DuckDBPyConnection, paths: Sequence[Path], folder: Path, words: Words
+) -> None:
     """All files attached, and a view over all of them for every name."""
     holders: dict[str, list[str]] = {}
     for index, path in enumerate(paths):
         alias = f"r{index}"
         _attach(con, path, alias, folder)
-        for name in _relations(con, alias):
+        for name in _relations(con, alias, words):
             holders.setdefault(name, []).append(f"FROM {alias}.main.{name}")
     for name, selects in holders.items():
         con.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
 
 
 def _copy(
-    con: duckdb.DuckDBPyConnection, paths: Sequence[Path], folder: Path, sql: str | None
+    con: duckdb.DuckDBPyConnection, paths: Sequence[Path], folder: Path, words: Words
 ) -> None:
-    """One file open at a time; the rows of what `sql` names are gathered in tables."""
-    words = None if sql is None else set(re.findall(r"\w+", sql.lower()))
+    """One file open at a time; the rows of every name are gathered in a table."""
     here: dict[str, dict[str, str]] = {}
     for index, path in enumerate(paths):
         alias = f"r{index}"
         copied = _attach(con, path, alias, folder)
-        for name in _relations(con, alias):
-            if words is not None and name.lower() not in words:
-                continue
+        for name in _relations(con, alias, words):
             columns = _columns(con, alias, name)
             if name not in here:
                 con.execute(f"CREATE TABLE {name} AS FROM {alias}.main.{name} LIMIT 0")
@@ -132,7 +138,8 @@ def _attach(con: duckdb.DuckDBPyConnection, path: Path, alias: str, folder: Path
     return None
 
 
-def _relations(con: duckdb.DuckDBPyConnection, alias: str) -> list[str]:
+def _relations(con: duckdb.DuckDBPyConnection, alias: str, words: Words) -> list[str]:
+    """Tables and views of a database; with `words` those that they name."""
     rows = con.execute(
         """
         SELECT table_name FROM information_schema.tables
@@ -140,7 +147,7 @@ def _relations(con: duckdb.DuckDBPyConnection, alias: str) -> list[str]:
         """,
         [alias],
     ).fetchall()
-    return [str(row[0]) for row in rows]
+    return [str(row[0]) for row in rows if words is None or str(row[0]).lower() in words]
 
 
 def _columns(con: duckdb.DuckDBPyConnection, alias: str, name: str) -> dict[str, str]:

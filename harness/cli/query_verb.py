@@ -20,7 +20,8 @@ def command(runs: tuple[str, ...], example: str | None, list_examples: bool, sty
     """Run SQL over one run, or over several at once (`'runs/sweep-7/*'`).
 
     Over several runs every table and view holds the rows of all of them, told apart by run_id.
-    `harness schema` lists tables, views and columns. The database is read-only.
+    `harness schema` lists tables, views and columns. The database is read-only. Where a query
+    names what nothing was recorded of, stderr says so and why (table `can_answer`).
     """
     from harness.runs import find_databases
     from harness_analysis.cookbook import find_question, load_questions
@@ -37,5 +38,7 @@ def command(runs: tuple[str, ...], example: str | None, list_examples: bool, sty
     else:
         raise click.UsageError("name a run and a query, or --example")
     result = query_runs(find_databases(names or ["latest"]), sql)
+    for line in result.unanswered:
+        click.echo(line, err=True)
     emit_rows(result.columns, result.rows, style)
     return 0

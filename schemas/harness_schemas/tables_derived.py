@@ -96,6 +96,20 @@ DERIVED_TABLES: tuple[Table, ...] = (
         ),
     ),
     Table(
+        "can_answer",
+        "What the evidence at hand can answer: a row a relation, or a group of its columns, that needs it.",
+        RUN
+        + columns(
+            """
+            relation VARCHAR table or view
+            of_columns VARCHAR columns that are answered or not, comma-separated; NULL: its rows
+            needs VARCHAR collectors that can give them, comma-separated
+            answerable BOOLEAN false: nothing was seen of them, and NULL does not mean zero
+            reason VARCHAR why not, as in: nsys skipped on node2 (not found); NULL: answerable
+            """
+        ),
+    ),
+    Table(
         "unit_breakdown",
         "A unit's window on one rank divided into nine parts, by one evidence (view step_breakdown_all).",
         RUN

@@ -1,6 +1,45 @@
 -- Every row of every evidence: `collectives`, which holds each call of a rank once, and
 -- `collectives_aside`. For comparing evidence; sums over it count calls several times.
--- @columns of collectives
+-- @column run_id: run that the row belongs to
+-- @column rank: global rank; NULL: not known
+-- @column batch: index of the batch handed to the engine
+-- @column microbatch: index of the micro-batch within the batch
+-- @column repeat: index of the repetition of the whole workload
+-- @column phase: startup, load, preprocess, warmup, prefill, decode, mixed or postprocess
+-- @column step: decode step k >= 1 emits token k; step 0 is prefill; strangers' numbers kept
+-- @column warmup: the unit belongs to the warm-up and is left out of headline numbers
+-- @column perturbed_by: collector known to slow the unit; NULL: none
+-- @column span_id: span of the same source and rank
+-- @column source: evidence
+-- @column timeline: host or device
+-- @column comm_group: ordered global ranks and creation ordinal, as in [0,1]#0
+-- @column seq: ordinal in the group; point-to-point: in the ordered pair
+-- @column op: all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, reduce, barrier, send, recv
+-- @column src_rank: point-to-point: sender
+-- @column dst_rank: point-to-point: receiver
+-- @column bytes: message size by the convention of nccl-tests
+-- @column dtype: data type
+-- @column group_size: ranks in the group
+-- @column enqueue_ns: when the host issued it
+-- @column start_ns: aligned start of the interval
+-- @column end_ns: aligned end; NULL: it never ended
+-- @column duration_ns: end - start
+-- @column return_ns: aligned return of the host's call; what lies before it may be launch
+-- @column low_ns: lower bound of the duration where the interval encloses the launch
+-- @column transfer_ns: part that moved data (upper bound); NULL: cannot be told
+-- @column wait_ns: part spent waiting for a later rank; NULL: cannot be told
+-- @column wait_method: end_anchored, start_anchored, floor, bounded; NULL: unsplit
+-- @column wait_error_ns: error of the split
+-- @column floor_ns: measured floor of this operation, size and group; NULL: none
+-- @column unsplit_reason: why wait and transfer cannot be told apart
+-- @column kernel: device kernel that did the work
+-- @column algo: algorithm NCCL chose
+-- @column proto: protocol NCCL chose
+-- @column channels: channels NCCL used
+-- @column transport: P2P, SHM, NET/IB, NET/Socket, ...
+-- @column nccl_seq: ordinal of the call in its NCCL communicator, from NCCL's log; NULL: not known
+-- @column joined: other evidence of the call that completed the row, as in app_timers+nccl_log; after ~: what all calls of this group, operation and size agree on
+-- @column call: number of the call: rows of collectives_aside with the same number show it too; NULL: no second evidence of the rank
 -- @column aside: why the row is not in `collectives`; NULL: it is
 CREATE VIEW collectives_all AS
 SELECT *, NULL::VARCHAR AS aside FROM collectives

@@ -1,0 +1,151 @@
+"""What the evidence at hand can answer, relation by relation, and why not (table can_answer).
+
+Every source of evidence is optional, so a NULL may mean that nobody looked. `NEEDS` says which
+columns rest on which collectors; a group of columns can be answered where at least one row has
+one of them. The reason is that of the collectors themselves (table collection).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+
+KERNELS = ("torch_profiler", "kineto", "nsys")
+TIMERS = ("app_timers",)
+NCCL = ("nccl_log", "nccl_inspector")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Columns of a relation (none: its rows) and the collectors that can give them."""
+
+    relation: str
+    columns: tuple[str, ...]
+    collectors: tuple[str, ...]
+
+
+PARTS_OF_KERNELS = ("compute_ns", "idle_ns", "fused_ns")
+SPLIT = ("comm_transfer_ns", "comm_wait_ns")
+ANY_TIMES = (*TIMERS, *KERNELS)
+ANY_CALLS = (*ANY_TIMES, *NCCL, "flight_recorder")
+
+NEEDS = (
+    *(
+        need
+        for name in ("step_breakdown", "step_breakdown_all", "rank_breakdown")
+        for need in (
+            Need(name, (), ANY_TIMES),
+            Need(name, PARTS_OF_KERNELS, ANY_TIMES),
+            Need(name, SPLIT, ANY_TIMES),
+        )
+    ),
+    Need("coverage", (), ANY_TIMES),
+    Need("collectives", (), ANY_CALLS),
+    Need("collectives", ("transfer_ns", "wait_ns", "wait_method"), ANY_TIMES),
+    Need("collectives", ("algo", "proto", "transport"), NCCL),
+    Need("collectives", ("nccl_seq",), ("nccl_log",)),
+    Need("collectives", ("floor_ns",), ("floors",)),
+    Need("collective_waits", (), ANY_CALLS),
+    Need("collective_waits", ("transfer_ns", "sum_wait_ns", "max_wait_ns"), ANY_TIMES),
+    Need("collective_waits", ("floor_ns", "excess_ns"), ("floors",)),
+    Need("waits", ("wait_ns", "waited_for"), ANY_TIMES),
+    Need("stragglers", (), ANY_TIMES),
+    Need("stragglers", ("late_ns", "main_cause", "late_compute_ns", "late_gap_ns"), ANY_TIMES),
+    Need("what_if", (), ANY_TIMES),
+    Need("latency", (), TIMERS),
+    Need("requests", (), TIMERS),
+    Need("steps", (), TIMERS),
+    Need("step_tokens", (), TIMERS),
+    Need("run_summary", ("tok_per_s", "output_tokens"), TIMERS),
+    Need("run_summary", ("step_ms", "cadence_ms", "wall_s"), ANY_TIMES),
+    Need("pipeline_bubbles", (), ANY_TIMES),
+    Need("overhead", (), TIMERS),
+    Need("samples", (), ("nvml", "psutil")),
+    Need("nccl_comms", (), NCCL),
+    Need("nccl_tuning", (), ("nccl_log",)),
+    Need("perf_counters", (), ("perf",)),
+    Need("slurm_steps", (), ("sacct",)),
+    Need("floors", (), ("floors",)),
+)
+
+
+def can_answer_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Rows for the table `can_answer`. Reads tables and views; a look at each need's columns."""
+    states = con.execute(
+        "SELECT collector, state, host, reason FROM collection ORDER BY ALL"
+    ).fetchall()
+    rows = []
+    for need in NEEDS:
+        shown = " OR ".join(f"{column} IS NOT NULL" for column in need.columns) or "true"
+        found = con.execute(f"SELECT 1 FROM {need.relation} WHERE {shown} LIMIT 1").fetchone()
+        rows.append(
+            {
+                "relation": need.relation,
+                "of_columns": ", ".join(need.columns) or None,
+                "needs": ", ".join(need.collectors),
+                "answerable": found is not None,
+                "reason": None if found else _reason(need, states),
+            }
+        )
+    return rows
+
+
+def _reason(need: Need, states: Iterable[tuple[str, str, str | None, str | None]]) -> str:
+    """`nsys skipped on node2 (not found); torch_profiler not recorded`."""
+    said: dict[str, list[str]] = {}
+    for collector, state, host, reason in states:
+        where = f" on {host}" if host else ""
+        why = f" ({_short(reason)})" if reason else ""
+        said.setdefault(collector, [])
+        text = f"{collector} {state}{where}{why}"
+        if state == "ok":
+            text = f"{collector} recorded{where}, and does not tell"
+        if text not in said[collector]:
+            said[collector].append(text)
+    known = [text for name in need.collectors for text in said.get(name, ())[:3]]
+    absent = [name for name in need.collectors if name not in said]
+    if absent:
+        known.append(f"{' and '.join(absent)} not recorded")
+    return "; ".join(known)
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= 160 else reason[:157] + "..."
+
+
+def not_answered(con: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    """A line for each group of columns that a query names and that nothing was seen of.
+
+    `con` as by harness_analysis.query.open_runs: with several runs, a group counts where no run
+    answers it, with the runs' reasons. A database without the table `can_answer` says nothing.
+    """
+    import duckdb
+
+    try:
+        rows = con.execute(
+            """
+            SELECT relation, of_columns, bool_or(answerable), string_agg(DISTINCT reason, ' | ')
+            FROM can_answer GROUP BY ALL ORDER BY ALL
+            """
+        ).fetchall()
+    except duckdb.Error:
+        return []
+    words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", sql.lower())))
+    everything = "*" in sql or (words >= {"from"} and "select" not in words)
+    lines = []
+    silent = {
+        relation for relation, columns, answered, _ in rows if columns is None and not answered
+    }
+    for relation, columns, answered, reason in rows:
+        if answered or relation not in words or (columns and relation in silent):
+            continue
+        named = [name for name in (columns or "").split(", ") if name in words]
+        if columns is None or named or everything:
+            what = relation if columns is None else f"{relation} ({', '.join(named) or columns})"
+            lines.append(f"cannot answer: {what}: {reason}")
+    return lines

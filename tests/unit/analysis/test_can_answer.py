@@ -1,0 +1,68 @@
+"""A NULL that nobody looked for is said to be one, with the reason."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+from truth.simulate_devices import DeviceRun, Devices, make_batch
+
+from harness.cli.main import cli
+from harness_analysis.build import build_database
+from harness_analysis.can_answer import NEEDS
+from harness_analysis.documentation import describe
+
+SKIPPED = [
+    {"collector": "nvml", "state": "skipped", "host": "node2", "reason": "not found"},
+    {"collector": "nccl_log", "state": "failed", "reason": "it is empty"},
+]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    path = tmp_path_factory.mktemp("can") / "d.duckdb"
+    batches = [
+        *DeviceRun(Devices(pp=1, steps=3)).run().batches(),
+        make_batch("collection", SKIPPED),
+    ]
+    build_database(path, "r", {"tp": 2}, batches)
+    return path
+
+
+def ask(database, sql):
+    found = CliRunner().invoke(cli, ["query", str(database), sql, "--csv"])
+    assert found.exit_code == 0
+    return found.stdout, found.stderr
+
+
+def test_every_need_names_relations_and_columns_that_exist():
+    known = {relation.name: {c.name for c in relation.columns} for relation in describe()}
+    for need in NEEDS:
+        assert set(need.columns) <= known[need.relation]
+
+
+SAMPLED = "nvml skipped on node2 (not found); psutil not recorded"
+CHOSEN = "nccl_log failed (it is empty); nccl_inspector not recorded"
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("FROM samples", f"cannot answer: samples: {SAMPLED}"),
+        ("SELECT op, algo FROM collectives", f"cannot answer: collectives (algo): {CHOSEN}"),
+        (
+            "SELECT max(tok_per_s) FROM run_summary",
+            "cannot answer: run_summary (tok_per_s): app_timers not recorded",
+        ),
+        ("SELECT op, wait_ns FROM collectives", ""),
+        ("SELECT 'samples' AS word", ""),
+    ],
+)
+def test_a_query_says_on_stderr_what_its_nulls_mean(database, sql, said):
+    rows, narration = ask(database, sql)
+    assert rows and narration.strip() == said
+
+
+def test_what_can_be_answered_is_a_table(database):
+    where = "relation = 'step_breakdown' AND of_columns IS NULL"
+    rows, _ = ask(database, f"SELECT answerable FROM can_answer WHERE {where}")
+    assert rows.split() == ["answerable", "true"]
