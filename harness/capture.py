@@ -79,11 +79,13 @@ def wanted_collectors(spec: RunSpec, device: str) -> dict[str, dict[str, Any]]:
     return wanted
 
 
-def plan_capture(spec: RunSpec, device: str, run_dir: Path, strict: bool = False) -> Capture:
+def plan_capture(
+    spec: RunSpec, device: str, run_dir: Path, strict: bool = False, refuse: bool = True
+) -> Capture:
     """Ask every wanted collector whether it can run, and what it needs.
 
     A collector that cannot is recorded as skipped with its reason; with `strict` that is an
-    error. Collectors that exclude each other are refused.
+    error. Collectors that exclude each other are refused, unless `refuse` is false.
 
     Raises:
         SpecError: options that a collector refuses.
@@ -115,7 +117,8 @@ def plan_capture(spec: RunSpec, device: str, run_dir: Path, strict: bool = False
             f"collector {first['collector']} cannot run here: {first['reason']}",
             "leave it out, or run without --strict",
         )
-    _refuse_exclusive(plans)
+    if refuse:
+        _refuse_exclusive(plans)
     return Capture(plans, options, tuple(skipped))
 
 
@@ -147,6 +150,6 @@ def _refuse_exclusive(plans: Mapping[str, CapturePlan]) -> None:
                 raise UsageError(
                     f"collectors {holders[resource]} and {name} cannot run together: "
                     f"both need {resource} for themselves",
-                    "switch one of them off, or make two runs",
+                    "switch one of them off, or `harness run SPEC --split` makes a run with each",
                 )
             holders[resource] = name

@@ -19,6 +19,10 @@ SWEEP_JSON = "sweep.json"
 """What makes a folder of runs a sweep."""
 
 
+SPLIT_JSON = "split.json"
+"""What makes a folder of runs the parts of one specification (harness/split.py)."""
+
+
 def runs_root() -> Path:
     """Where runs are looked for: HARNESS_OUTPUT, else ./runs."""
     return Path(os.environ.get("HARNESS_OUTPUT", DEFAULT_ROOT))
@@ -72,7 +76,7 @@ def _databases(path: Path) -> list[Path]:
     """Of a file itself, of a run its own, of a sweep those of its runs."""
     if path.is_file():
         return [path]
-    if (path / SWEEP_JSON).is_file():
+    if (path / SWEEP_JSON).is_file() or (path / SPLIT_JSON).is_file():
         return [run.database for run, _ in list_runs(path, deep=False) if run.database.is_file()]
     record = JobRecord.read(RunDir(path))
     if record is not None and record.tasks:
@@ -93,6 +97,18 @@ def find_sweep(name: str) -> Path | None:
     return path if (path / SWEEP_JSON).is_file() else None
 
 
+def find_split(name: str) -> Path | None:
+    """The folder of the split specification that a name means; None where it means something
+    else."""
+    if _wild(name):
+        return None
+    try:
+        path = find_run(name)
+    except UsageError:
+        return None
+    return path if (path / SPLIT_JSON).is_file() else None
+
+
 def find_run(name: str, root: Path | None = None) -> Path:
     """A run's or a sweep's folder, or a database file; `root`: where ids are looked for.
 
@@ -111,7 +127,8 @@ def find_run(name: str, root: Path | None = None) -> Path:
     if len(jobs) == 1:
         return jobs[0].path
     matches = jobs or [run for run, _ in listed if run.run_id.endswith(name)]
-    matches += [RunDir(path.parent) for path in root.glob(f"*{name}/{SWEEP_JSON}")]
+    for group in (SWEEP_JSON, SPLIT_JSON):
+        matches += [RunDir(path.parent) for path in root.glob(f"*{name}/{group}")]
     if len(matches) == 1:
         return matches[0].path
     if matches:

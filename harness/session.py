@@ -28,11 +28,12 @@ from harness.progress import Narrator, follow
 from harness.provenance import provenance
 from harness_runners.plan import RunPlan, make_plan, resolve_device
 from harness_runners.preflight import preflight
-from harness_schemas.errors import ExitCode, HarnessError, SpecError
+from harness_schemas.errors import ExitCode, HarnessError, LaunchError, SpecError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spi import LaunchPlan, LaunchResult
 from harness_schemas.units import parse_duration_ns
 from harness_slurm.local import LocalLauncher
+from harness_slurm.processes import check_port
 from harness_slurm.step.launcher import SrunLauncher, beside_environment
 from harness_slurm.step.placement import Allocation
 
@@ -109,6 +110,8 @@ def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
         raise SpecError(spec.name, problems)
     device = resolve_device(spec.device)
     launcher = choose_launcher(spec)
+    if isinstance(launcher, LocalLauncher) and spec.launcher.port is not None:
+        _check_port(spec, spec.launcher.port)
     capture = plan_capture(spec, device, run.path.absolute(), strict)
     ranks = make_plan(spec, run, capture.hooks, strict)
     timeout = spec.launcher.timeout
@@ -128,6 +131,14 @@ def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
         timeout_s=parse_duration_ns(timeout) / 1e9 if timeout else None,
     )
     return SessionPlan(spec, run, device, ranks, launch, capture, launcher)
+
+
+def _check_port(spec: RunSpec, port: int) -> None:
+    """Before a model is made: the launcher, which looks again, comes minutes later."""
+    try:
+        check_port(port)
+    except LaunchError as error:
+        raise SpecError(spec.name, [("launcher.port", f"{error.message}; {error.hint}")]) from None
 
 
 def choose_launcher(spec: RunSpec) -> LocalLauncher | SrunLauncher:

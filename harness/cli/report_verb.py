@@ -47,15 +47,22 @@ def command(
     """Print the answer of RUN; with --html write it as a page and print the page's path.
 
     RUN may be a sweep: its scaling tables are printed, or written as a page; with -o FILE.md as
-    a Markdown page with pictures beside it.
+    a Markdown page with pictures beside it. Of a specification run with --split, one table: what
+    each run's evidence says.
     """
-    from harness.runs import find_databases, find_sweep
+    from harness.runs import find_databases, find_split, find_sweep
 
     sweep = find_sweep(run)
     if sweep is not None:
         from harness.cli.sweep_report import report_sweep
 
         report_sweep(sweep, style, html, output)
+        return 0
+    split = find_split(run)
+    if split is not None and not html and output is None and picture is None:
+        from harness.cli.split_report import report_split
+
+        report_split(split, style)
         return 0
     from harness.page import write_run_page
     from harness_analysis.store import open_database

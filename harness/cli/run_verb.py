@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 @click.option("--detach", is_flag=True, help="Submit to Slurm and do not wait.")
 @click.option("--attach", metavar="JOB", help="Wait for a job submitted earlier, and answer.")
 @click.option("--in-job", type=click.Path(path_type=Path), hidden=True)
+@click.option(
+    "--split",
+    is_flag=True,
+    help="Where collectors exclude each other, make a run of the configuration with each.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No narration on stderr.")
 def command(
@@ -58,6 +63,7 @@ def command(
     detach: bool,
     attach: str | None,
     in_job: Path | None,
+    split: bool,
     dry_run: bool,
     quiet: bool,
 ) -> int:
@@ -96,6 +102,8 @@ def command(
     extra = [*overrides, *_options_as_overrides(name, output, inject, override)]
     extra += [f'launcher.kind="{launcher}"'] if launcher else []
     loaded = load_spec(spec, extra)
+    if split:
+        return _run_split(loaded, narrator, strict, dry_run)
     if loaded.launcher.kind == "slurm" and not os.environ.get("SLURM_JOB_ID"):
         return _submit(loaded, narrator, strict, dry_run, detach)
     if detach:
@@ -184,6 +192,31 @@ def _run_spec(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool) ->
         emit(plan_run(spec, name_run(Path(spec.output.dir), spec.name), strict).describe())
         return 0
     return _conclude(run_spec(spec, narrator, strict), narrator)
+
+
+def _run_split(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool) -> int:
+    """A run with each of the collectors that exclude each other; the first bad exit code."""
+    from harness.cli.split_report import report_split
+    from harness.split import group_folder, run_split, split_spec
+    from harness_runners.plan import resolve_device
+
+    if spec.launcher.kind == "slurm" and not os.environ.get("SLURM_JOB_ID"):
+        raise click.UsageError("--split runs here: give it inside the job, or submit each part")
+    parts = split_spec(spec, resolve_device(spec.device))
+    if len(parts) == 1:
+        narrator.say("nothing to split: no collector that can run here excludes another")
+        return _run_spec(spec, narrator, strict, dry_run)
+    if dry_run:
+        for part in parts:
+            emit(f"# with {part.label}")
+            _run_spec(part.spec, narrator, strict, dry_run)
+        return 0
+    folder = group_folder(spec)
+    results = run_split(parts, folder, narrator, strict)
+    report_split(folder, "text")
+    narrator.say(f"next:\n  harness report {folder}")
+    codes = [result.exit_code for result in results]
+    return next((code for code in codes if code), 0 if len(codes) == len(parts) else 125)
 
 
 def _conclude(result: RunResult, narrator: Narrator) -> int:
