@@ -53,8 +53,8 @@ def make_run(folder: Path, steps: int, shape: ingest.Shape) -> Path:
     return database
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of a command that must succeed."""
+def measured(command: list[str]) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and peak MiB of a command that must succeed."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -62,7 +62,7 @@ def measured(command: list[str]) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -80,13 +80,13 @@ def main() -> None:
             for seed, name in enumerate(("before", "after"))
         ]
         page = folder / "compare.html"
-        print("| ranks | steps | spans in all | answer | s | peak MiB |")
-        print("|---:|---:|---:|---|---:|---:|")
+        print("| ranks | steps | spans in all | answer | s | CPU s | peak MiB |")
+        print("|---:|---:|---:|---|---:|---:|---:|")
         spans = 2 * options.ranks * options.steps * (each + 1)
         for what, more in (("text", []), ("text and page", ["--html", str(page)])):
-            seconds, peak = measured([*HARNESS, *runs, *more])
+            seconds, cpu, peak = measured([*HARNESS, *runs, *more])
             row = f"| {options.ranks} | {options.steps:,} | {spans:,} | {what} "
-            print(f"{row}| {seconds:.2f} | {peak:,.0f} |", flush=True)
+            print(f"{row}| {seconds:.2f} | {cpu:.2f} | {peak:,.0f} |", flush=True)
         print(f"\n(page: {page.stat().st_size / 2**20:.1f} MiB)")
 
 

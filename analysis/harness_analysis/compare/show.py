@@ -24,7 +24,7 @@ def show_change(effect: Effect) -> str:
     if effect.a is None or effect.b is None:
         return "-"
     change = effect.b - effect.a
-    share = f" ({100 * change / abs(effect.a):+.1f} %)" if effect.a else ""
+    share = f" ({percent(change / abs(effect.a))} %)" if effect.a else ""
     return signed(change, effect.unit) + share
 
 
@@ -35,9 +35,15 @@ def show_interval(effect: Effect) -> str:
         return "-"
     if found.share_low is None or found.share_high is None:
         return f"{signed(found.low, effect.unit)} to {signed(found.high, effect.unit)}"
-    return f"{100 * found.share_low:+.1f} to {100 * found.share_high:+.1f} %"
+    return f"{percent(found.share_low)} to {percent(found.share_high)} %"
 
 
 def signed(value: float, unit: str) -> str:
     """A difference with its sign."""
     return ("-" if value < 0 else "+") + show_value(abs(value), unit)
+
+
+def percent(share: float) -> str:
+    """A share in percent with its sign: a decimal, more for what would look like nothing."""
+    value = 100 * share
+    return f"{value:+.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:+.1g}"
