@@ -153,6 +153,45 @@ def test_colours_follow_the_readers_scheme(browser, made):
     browser.wait_for(trace("parts-decode", "wait", "marker.color") + f" === {fills[0][0]!r}")
 
 
+def test_the_timeline_holds_the_step_and_zooms_by_keyboard(browser, made):
+    browser.look_as(1200, 900)
+    browser.open(made[1])
+    plot = "document.querySelector('[data-figure=timeline] .plot')"
+    label = browser.evaluate(
+        "document.querySelector('[data-figure=timeline] select').selectedOptions[0].text"
+    )
+    step = int(label.rpartition("step ")[2].split()[0])
+    x = browser.evaluate(trace("timeline", PART_LABELS["comm_wait_ns"], "x"))
+    drawn = sum(round((b - a) * 1e6) for a, b in zip(x[::3], x[1::3], strict=True))
+    with open_database(made[0]) as con:
+        (wanted,) = con.execute(
+            "SELECT sum(wait_ns) FROM collectives WHERE phase = 'decode' AND step = ?", [step]
+        ).fetchone()
+    assert drawn == wanted
+    least, most = browser.evaluate(f"{plot}.layout.xaxis.range")
+    slider = "document.querySelector('[data-figure=timeline] .zoom')"
+    browser.evaluate(f"({slider}.focus(), 1)")
+    for kind in ("keyDown", "keyUp"):  # END: as far as it goes
+        action = {"type": kind, "value": "\ue010"}
+        keys = {"actions": [{"type": "key", "id": "keys", "actions": [action]}]}
+        browser.call("POST", "/actions", keys)
+    first, last = browser.evaluate(f"{plot}.layout.xaxis.range")
+    assert last - first == pytest.approx((most - least) / 256)
+    assert browser.complaints() == []
+
+
+def test_the_late_rank_is_marked_beside_what_it_causes(browser, made):
+    browser.look_as(1200, 900)
+    browser.open(made[1])
+    marked = browser.evaluate(
+        "[...document.querySelectorAll('#truth .marked')].map(row => [row.querySelector('th')"
+        ".textContent, ...[...row.querySelectorAll('.pieces')].map(p =>"
+        " [...p.children].reduce((sum, s) => sum + s.getBoundingClientRect().width, 0))])"
+    )
+    ((name, shown, caused),) = marked
+    assert name == "rank 3" and 0 < shown < 0.2 * caused
+
+
 def test_everything_that_acts_is_reached_by_keyboard(browser, made):
     browser.look_as(1200, 900)
     browser.open(made[1])
