@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness_analysis.scaling.cells import Cell
-from harness_analysis.scaling.facts import UNRESOLVED_AT_MOST
+from harness_analysis.scaling.facts import UNRESOLVED_AT_MOST, RunFacts
 
 if TYPE_CHECKING:
     from harness_analysis.scaling.study import Point
@@ -25,7 +25,7 @@ def watermarks(kind: str, cells: Sequence[Cell], points: Sequence[Point]) -> tup
         _different_work(kind, cells),
         _forms(points),
         _failed(points),
-        _unresolved(cells),
+        _unresolved(cells, points),
         _single(points),
     ]
     return tuple(text for text in found if text)
@@ -99,20 +99,26 @@ def _failed(points: Sequence[Point]) -> str:
     return f"runs left out because they failed: {'; '.join(failed)}" if failed else ""
 
 
-def _unresolved(cells: Sequence[Cell]) -> str:
-    shares = [
-        share
-        for cell in cells
-        for run in cell.good
-        if (share := run.unresolved_share) is not None and share > UNRESOLVED_AT_MOST
-    ]
-    if not shares:
+def _unresolved(cells: Sequence[Cell], points: Sequence[Point]) -> str:
+    """Time that is neither computing nor communicating; in the base it flatters the others."""
+    shares = {id(cell): [s for run in cell.good if (s := _disturbed(run))] for cell in cells}
+    everyone = [share for found in shares.values() for share in found]
+    if not everyone:
         return ""
-    return (
-        f"computing is not resolved in {len(shares)} runs (up to {100 * max(shares):.0f} % of "
+    text = (
+        f"computing is not resolved in {len(everyone)} runs (up to {100 * max(everyone):.0f} % of "
         "their time is unclassified, as when other processes take the cores): no POP efficiencies "
         "from those"
     )
+    base = [cell for cell, point in zip(cells, points, strict=True) if point.base]
+    if any(shares[id(cell)] for cell in base) and len(cells) > 1:
+        text += "; the base is among them, so speed-up and efficiency of the others look too good"
+    return text
+
+
+def _disturbed(run: RunFacts) -> float | None:
+    share = run.unresolved_share
+    return share if share is not None and share > UNRESOLVED_AT_MOST else None
 
 
 def _single(points: Sequence[Point]) -> str:

@@ -182,6 +182,16 @@ def test_more_ranks_than_cores_is_said():
     assert marks[0].startswith("4 ranks shared 2 cores")
 
 
+def test_a_disturbed_base_flatters_the_others_and_is_said():
+    quiet = [{"compute": 98, "unresolved": 2}]
+    busy = [{"compute": 50, "unresolved": 50}]
+    base = make_studies([facts(1, 100, parts=busy), facts(2, 100, parts=quiet * 2)])[0]
+    other = make_studies([facts(1, 100, parts=quiet), facts(2, 100, parts=busy * 2)])[0]
+    assert any("look too good" in mark for mark in base.marks)
+    assert any("not resolved in 1 runs (up to 50 %" in mark for mark in other.marks)
+    assert not any("look too good" in mark for mark in other.marks)
+
+
 def test_unknown_stays_unknown_in_rows():
     study = make_studies([facts(1, S), facts(2, S)])[0]
     names, rows = flat_rows([study])
