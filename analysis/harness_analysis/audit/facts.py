@@ -70,6 +70,8 @@ class Facts:
     costs: tuple[Cost, ...]
     weights_bytes: int | None
     """Of the rank that holds most."""
+    used: Mapping[str, float]
+    """mbu and mfu by phase, as `decode mbu`: median of a rank's steps, of the highest rank."""
 
     @property
     def name(self) -> str:
@@ -96,6 +98,7 @@ def load_facts(path: Path) -> Facts:
             throttled=_throttled(con),
             costs=_costs(con),
             weights_bytes=_one(con, "SELECT max(weights_bytes) FROM ranks"),
+            used=_used(con),
         )
 
 
@@ -126,6 +129,23 @@ def _request_wall(con: duckdb.DuckDBPyConnection) -> float | None:
         """
     ).fetchone() or (None,)
     return None if ns is None else float(ns) / 1e9
+
+
+def _used(con: duckdb.DuckDBPyConnection) -> dict[str, float]:
+    rows = con.execute(
+        f"""
+        SELECT phase, max(mbu), max(mfu) FROM (
+          SELECT rank, phase, median(mbu) AS mbu, median(mfu) AS mfu FROM utilisation
+          WHERE {HEADLINE} GROUP BY rank, phase)
+        GROUP BY phase ORDER BY phase
+        """
+    ).fetchall()
+    found = {}
+    for phase, *shares in rows:
+        for name, share in zip(("mbu", "mfu"), shares, strict=True):
+            if share is not None:
+                found[f"{phase} {name}"] = float(share)
+    return found
 
 
 def _jumps(con: duckdb.DuckDBPyConnection) -> list[Jump]:

@@ -127,8 +127,21 @@ def never_batched(run: Facts) -> list[Flag]:
                  "give at least as many prompts as the batch holds")]  # fmt: skip
 
 
+def share_over_one(run: Facts) -> list[Flag]:
+    """A step that used more than the whole bandwidth or arithmetic of its device."""
+    return [
+        Flag("share-over-one", PROBLEM, run.name, f"{name} is {share:.3g}",
+             "the steps do not span the work, the peak is too low (generation.peaks measures it), "
+             "or a small model is read from a cache")
+        for name, share in run.used.items()
+        if share > 1
+    ]  # fmt: skip
+
+
 def impossible_bandwidth(run: Facts) -> list[Flag]:
     """A decode step reads its rank's weights once: MBU would be over 1 on any device."""
+    if run.used:
+        return []  # the device's own peak is known
     device = str(run.data.row.get("device") or "")
     fastest = FASTEST_BYTES_PER_S.get(device.split(":")[0])
     if not run.weights_bytes or not fastest or not len(run.decode_ns):
@@ -168,6 +181,7 @@ RUN_RULES: Sequence[Rule] = (
     throttled,
     wall_against_tokens,
     never_batched,
+    share_over_one,
     impossible_bandwidth,
     dear_observation,
 )

@@ -229,7 +229,7 @@ def run_data(name="r", spec=SPEC, provenance=PROVENANCE, rate=100.0, **row):
 SOUND = Facts(
     data=run_data(), decode_ns=STEPS, prefill_ns=np.full(12, 3e7), batched=2,
     request_wall_s=1.01, unit_wall_s=1.0, jumps=(), throttled={"power": 0.01, "thermal": 0.0},
-    costs=(Cost("recorder", "decode", 5_000_000, 20_000, True),), weights_bytes=6 * 10**9,
+    costs=(Cost("recorder", "decode", 5_000_000, 20_000, True),), weights_bytes=6 * 10**9, used={},
 )  # fmt: skip
 COLD = np.concatenate(([2e7, 1.9e7, 1.8e7], STEPS))
 SHIFTED = [3.1e7, *np.full(11, 3e7)]
@@ -259,6 +259,7 @@ def test_a_sound_run_passes():
         ({"request_wall_s": 1.6}, ("tokens-time", "problem")),
         ({"batched": 1}, ("never-batched", "problem")),
         ({"decode_ns": STEPS / 20}, ("share-over-one", "problem")),
+        ({"used": {"decode mbu": 1.2, "prefill mfu": 0.9}}, ("share-over-one", "problem")),
         ({"costs": (Cost("recorder", "decode", 5_000_000, 900_000, True),)},
          ("perturbed", "notice")),
     ],
