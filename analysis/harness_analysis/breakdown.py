@@ -285,15 +285,16 @@ def _marked_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
 
 
 def _activity(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> list[Windows]:
-    row = con.execute(
+    # All of the result: one that is not finished bars other work on the connection.
+    (row,) = con.execute(
         """
         SELECT min(start_ns), max(end_ns) FROM spans_here
         WHERE rank = ? AND source = ? AND timeline = 'device'
           AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset', 'graph')
         """,
         [evidence.rank, evidence.source],
-    ).fetchone()
-    if row is None or row[0] is None:
+    ).fetchall()
+    if row[0] is None:
         return []
     edges = np.array(row, dtype=np.int64)
     return [Windows({"phase": pa.array([ALL])}, edges, np.array([True]))]
