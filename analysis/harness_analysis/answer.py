@@ -224,6 +224,8 @@ class Answer:
     collectors: tuple[CollectorState, ...]
     overhead: tuple[Overhead, ...]
     clocks: tuple[Clock, ...]
+    unclassified_share: float | None = None
+    """Share of the kernels' time that no rule knows (counted as computing); None: no kernels."""
 
     def phases(self) -> list[str]:
         """Measured phases that have a breakdown, in order; `all` where there is none."""
@@ -303,6 +305,7 @@ def _load(con: duckdb.DuckDBPyConnection) -> Answer:
         collectors=_read(con, CollectorState, _COLLECTORS),
         overhead=_read(con, Overhead, f"overhead {_by_phase('phase')}, collector"),
         clocks=_read(con, Clock, _CLOCKS),
+        unclassified_share=_unclassified(con),
     )
 
 
@@ -319,6 +322,19 @@ _CLOCKS = """(
     max(abs(drift_ppb)) AS largest_drift_ppb, sum(samples)::BIGINT AS samples
   FROM clock_offsets GROUP BY source, method
 ) ORDER BY source, method"""
+
+
+def _unclassified(con: duckdb.DuckDBPyConnection) -> float | None:
+    """Rule `unknown-kernel`: the last of the table, for names that nobody has seen."""
+    row = con.execute(
+        """
+        SELECT sum(end_ns - start_ns) FILTER (rule = 'unknown-kernel') AS unknown,
+          sum(end_ns - start_ns) AS kernels
+        FROM spans WHERE timeline = 'device' AND category IN ('compute', 'comm', 'comm_fused')
+          AND rule IS NOT NULL
+        """
+    ).fetchone()
+    return float((row[0] or 0) / row[1]) if row and row[1] else None
 
 
 def _read(con: duckdb.DuckDBPyConnection, kind: type[T], source: str) -> tuple[T, ...]:

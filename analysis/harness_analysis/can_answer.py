@@ -34,7 +34,7 @@ SPLIT = ("comm_transfer_ns", "comm_wait_ns")
 ANY_TIMES = (*TIMERS, *KERNELS)
 ANY_CALLS = (*ANY_TIMES, *NCCL, "flight_recorder")
 
-NEEDS = (
+NEEDS: tuple[Need, ...] = (
     *(
         need
         for name in ("step_breakdown", "step_breakdown_all", "rank_breakdown")

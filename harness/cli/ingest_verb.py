@@ -37,6 +37,11 @@ from harness.cli.output import emit
     default="1/1",
     help="With --parquet: the part of the evidence to write, as in 3/8; `slurm`: this task's.",
 )
+@click.option(
+    "--rules",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Rules of your own for what a kernel is (TOML, docs/classification.md), asked first.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
 def command(
     paths: tuple[Path, ...],
@@ -44,6 +49,7 @@ def command(
     jobs: int | None,
     folder: Path | None,
     share: str,
+    rules: Path | None,
     force: bool,
 ) -> int:
     """Read the evidence under PATHS and write one DuckDB file; prints its path.
@@ -51,13 +57,22 @@ def command(
     Evidence is recognised by content: run folders, traces, reports, logs. Repeatable: a run's
     own database is always built anew.
     """
-    from harness.ingest import Share, ingest_paths, ingest_run, ingest_stored, store_share
+    from harness.ingest import (
+        Share,
+        ingest_paths,
+        ingest_run,
+        ingest_stored,
+        store_share,
+        use_rules,
+    )
     from harness.ingest.progress import watch_on
     from harness.runs import find_run
     from harness_schemas.errors import UsageError
     from harness_schemas.parquet import is_parquet_set
     from harness_schemas.rundir import RunDir
 
+    if rules is not None:
+        use_rules(rules)
     found = [path if path.exists() else find_run(str(path)) for path in paths]
     if folder is not None:
         emit(str(store_share(found, folder, Share.parse(share), watch_on())))

@@ -246,6 +246,9 @@ def _evidence(answer: Answer) -> str:
     for row in answer.coverage:
         if row.phase in answer.phases():
             lines.append("  " + _coverage_line(row))
+    if answer.unclassified_share is not None:
+        share = format_share(answer.unclassified_share)
+        lines.append(f"  kernels: {share} of their time known to no rule, counted as computing")
     lines.append("  " + _clock_line(answer))
     lines += [f"  {line}" for line in overhead_lines(answer)]
     for state in answer.collectors_not_ok():

@@ -30,6 +30,7 @@ __all__ = [
     "read_head",
     "run_row",
     "store_share",
+    "use_rules",
 ]
 
 WORTH_PROCESSES = 8 << 20
@@ -62,6 +63,18 @@ def ingest_paths(
     run_id = _run_id(context, output.stem)
     _build(output, run_id, tasks, context, jobs, watch or Watch())
     return output
+
+
+def use_rules(path: Path) -> None:
+    """Classify by the rules of a file before the built-in ones, in this process and its workers.
+
+    Raises:
+        UsageError: the file cannot be read, or a rule is not well-formed.
+    """
+    from harness_collectors.classify import RULES_ENV, load_rules
+
+    load_rules(path)
+    os.environ[RULES_ENV] = str(path.resolve())
 
 
 def ingest_stored(folder: Path, output: Path, watch: Watch | None = None) -> Path:
