@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -32,6 +33,13 @@ PAGE = Path(__file__).parents[1] / "docs" / "cookbook.md"
 ROWS, PROMPTS = 4, 20 + 21 + 22 + 23
 STEP_NS = 2_000_000
 KV_BYTES, WEIGHTS, FLOPS = 2048, 6_299_648, 3_145_728
+
+PLANNED = {
+    "weights": 10_493_952,
+    "KV cache": 2_048_000,
+    "activations": 1_000_000,
+    "process": 461_373_440,
+}
 
 HEAD = """# Cookbook
 
@@ -65,6 +73,9 @@ def _facts(world: int) -> Batch:
     rows = [
         {
             "rank": rank,
+            "device": "cpu",
+            "weights_bytes": 10_493_952,
+            "memory_plan": json.dumps(PLANNED),
             "step_weight_bytes": WEIGHTS,
             "kv_bytes_per_token": KV_BYTES,
             "flops_per_token": FLOPS,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import harness_probe as probe
 from harness_runners import peaks, prompts, rank_process
+from harness_runners.capacity.of_run import memory_plan
 from harness_runners.clock_exchange import ClockExchange
 from harness_runners.engines import BatchJob, Engine
 from harness_runners.groups import Groups, Place, layers_of, make_groups
@@ -66,6 +67,8 @@ def run_rank(plan: RunPlan, env: RankEnv, units: Units) -> None:
     with units.phase("preprocess"):
         requests, tokenizer = tokenise(plan, rank.place)
         jobs = list(make_jobs(plan, requests))
+        lengths = (len(request.tokens) for request in requests)
+        probe.fact(memory_plan=memory_plan(plan, rank.place, lengths))
         writer = Writer(plan, rank.place, units, tokenizer)
     with units.phase("load"):
         rank.engine.load()

@@ -63,6 +63,7 @@ RUN_TABLES: tuple[Table, ...] = (
             kv_bytes_per_token BIGINT bytes of keys and values a token held, over this rank's layers
             flops_per_token BIGINT 2 x matrix elements that a token is multiplied with on this rank
             attention_flops_per_kv_token BIGINT FLOPs of attention for one query and one token held
+            memory_plan VARCHAR bytes that its plan foretold for the rank, by part (JSON; docs/plan.md)
             peak_memory_bytes BIGINT most that torch's allocator held on the GPU
             peak_bytes_per_s DOUBLE memory bandwidth of the device: bytes read and written by a copy
             peak_flops_per_s DOUBLE FLOP/s of a matrix product in the run's data type

@@ -116,7 +116,7 @@ RATES = ("peak_bytes_per_s", "peak_flops_per_s")
 def _rank_row(meta: RankMeta, last_ns: int) -> pa.Table:
     facts = meta.facts
     small = ("tp_rank", "stage", "first_layer", "last_layer", "numa")
-    texts = ("device", "gpu_uuid", "gpu_name", "pci", "cpus", "peak_source")
+    texts = ("device", "gpu_uuid", "gpu_name", "pci", "cpus", "peak_source", "memory_plan")
     row = {
         "rank": meta.rank,
         "local_rank": meta.start.get("local_rank"),

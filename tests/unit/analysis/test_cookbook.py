@@ -7,7 +7,7 @@ import shutil
 import duckdb
 import pytest
 from click.testing import CliRunner
-from cookbook_run import PAGE, ROWS, cookbook_database, page
+from cookbook_run import PAGE, PLANNED, ROWS, cookbook_database, page
 from example_run import LATE
 from truth.simulate import Simulation
 
@@ -106,6 +106,14 @@ def test_utilisation_is_bytes_over_time_and_peak(database):
     assert rows["decode", 0]["mbu"] == pytest.approx(read / step_s / 20e9, rel=0.01)
     assert rows["decode", 0]["mbu_busy"] > 4 * rows["decode", 0]["mbu"]
     assert all(0 < row["mfu"] < 1 for row in rows.values())
+
+
+def test_memory_is_held_against_its_plan(database):
+    for row in answer(database, "memory-against-plan"):
+        measured = (400 + 60 * 4 + 10 * row["rank"]) * 2**20  # tests/example_run.py: host_samples
+        assert row["weights_bytes"] == row["planned_weights_bytes"] == PLANNED["weights"]
+        assert row["ratio"] == round(measured / sum(PLANNED.values()), 2)
+        assert row["measured_by"] == "rss"
 
 
 def test_nothing_is_utilised_where_the_peak_is_unknown(database, tmp_path):
