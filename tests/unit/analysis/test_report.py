@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import duckdb
@@ -15,18 +16,28 @@ import pytest
 from example_run import LATE, batch, example_database
 from truth.simulate import EPOCH_NS, Scenario
 
-from harness_analysis.answer import Parts
-from harness_analysis.report import write_report
+from harness_analysis.answer import Parts, load_answer
+from harness_analysis.report import write_picture, write_report
+from harness_analysis.report.numbers.blame import load_blame
 from harness_analysis.report.numbers.samples import MOST_LINES
 from harness_analysis.report.numbers.steps import CELLS as STEP_CELLS
 from harness_analysis.report.numbers.steps import StepSeries, load_steps
+from harness_analysis.report.numbers.timeline import (
+    MOST_SEGMENTS,
+    StepTimeline,
+    Timelines,
+    load_timelines,
+    merged,
+)
 from harness_analysis.report.numbers.units import FEWEST_BINS, Bins
 from harness_analysis.report.numbers.waiting import CELLS as LATENESS_CELLS
 from harness_analysis.report.numbers.waiting import Pair, Waiting, load_waiting
 from harness_analysis.report.page import gather, render_page
-from harness_analysis.report.sections.waits import matrix_figure, short_group
+from harness_analysis.report.sections.blame import lead
+from harness_analysis.report.sections.waits import lateness_figure, matrix_figure, short_group
 from harness_analysis.store import open_database
 from harness_schemas.errors import EvidenceError, HarnessError
+from harness_schemas.units import format_ns
 from harness_schemas.vocabulary import PART_LABELS, PARTS
 
 HOSTILE = "</script><script>stolen=1</script><img src=x onerror=stolen=1>\"'`&<!--"
@@ -425,13 +436,28 @@ def large_run(small, ranks):
         small,
         answer=dataclasses.replace(small.answer, breakdown=breakdown),
         steps=StepSeries(bins, ids, tuple(k // 8 for k in ids), values),
-        waiting=Waiting("app_timers", True, ids, hosts, pairs, wide, caused, 0, ()),
+        waiting=Waiting("app_timers", True, ids, hosts, pairs, wide, caused, caused, 0, ()),
+        timelines=long_timelines(ids),
         bubbles=[
             dataclasses.replace(small.bubbles[0], rank=rank, phase=phase)
             for phase in ("prefill", "decode")
             for rank in ids
         ],
     )
+
+
+def long_timelines(ids):
+    """Three steps with as many intervals as a page takes."""
+    each = MOST_SEGMENTS // len(ids)
+    found = {"comm_wait_ns": [], "comm_transfer_ns": []}
+    for rank in ids:
+        for k in range(each):
+            part = "comm_wait_ns" if k % 2 else "comm_transfer_ns"
+            name = f"all_reduce, {k % 7} KiB"
+            found[part].append((rank, 59_123 * k, 59_123 * k + 41_007, name))
+    windows = tuple((rank, 0, 10**7, "the step") for rank in ids)
+    step = StepTimeline("a step", 10**7, windows, {k: tuple(v) for k, v in found.items()}, 0)
+    return Timelines("nsys", "device", False, ids, tuple(None for _ in ids), (step,) * 3)
 
 
 def random_parts(random):
@@ -457,7 +483,7 @@ def test_the_matrix_of_many_ranks_gathers_neighbours(database):
         waiting = load_waiting(con)
     pairs = tuple(Pair(k, (k + 1) % 300, "collective", 1, 1_000_000) for k in range(300))
     large = Waiting(
-        "app_timers", True, tuple(range(300)), (None,) * 300, pairs, waiting.bins, {}, 0, ()
+        "app_timers", True, tuple(range(300)), (None,) * 300, pairs, waiting.bins, {}, {}, 0, ()
     )
     (trace,) = matrix_figure(large).traces
     assert len(trace["y"]) == 100 and trace["y"][0] == "0-2"
@@ -519,3 +545,115 @@ def test_part_labels_of_the_glossary(page):
     assert [re.sub(r"\s+", " ", e["text"]).strip() for e in page.inside("dt", glossary)] == [
         PART_LABELS[part] for part in PARTS
     ]
+
+
+# -- communication time against the truth ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """TP=4, rank 2 late in every layer."""
+    scenario = dataclasses.replace(LATE, tp=4, pp=1, steps=20, late_rank=2)
+    return example_database(tmp_path_factory.mktemp("wide"), scenario, name="<late> & co")
+
+
+def test_the_loud_ranks_are_not_the_late_one(wide):
+    with open_database(wide) as con:
+        blame = load_blame(con)
+    assert blame.culprit == 2
+    rows = {row.rank: row for row in blame.ranks}
+    assert min(rows, key=lambda rank: rows[rank].comm_ns) == 2
+    assert max(rows, key=lambda rank: rows[rank].caused_ns) == 2
+    # What the others wait, summed, is what the late one causes: nothing is lost or counted twice.
+    waited = sum(row.wait_ns for row in blame.ranks)
+    assert sum(row.caused_ns for row in blame.ranks) == pytest.approx(waited)
+    for row in blame.ranks:
+        assert row.comm_ns == pytest.approx(row.wait_ns + row.transfer_ns)
+    ((shown,),) = query(wide, "SELECT sum(duration_ns) FROM collectives WHERE phase = 'decode'")
+    assert sum(row.comm_ns for row in blame.ranks) * blame.steps == pytest.approx(float(shown))
+    assert blame.step.predicted_ns < 0.5 * blame.step.measured_ns
+
+
+def test_nobody_is_blamed_without_a_delay(tmp_path):
+    even = example_database(tmp_path, dataclasses.replace(LATE, late_rank=None, steps=20))
+    with open_database(even) as con:
+        blame = load_blame(con)
+    assert blame.culprit is None and blame.step is None
+    assert "nobody is to blame" in lead(blame)
+
+
+def test_the_picture_says_it_without_the_page(wide, database, tmp_path):
+    with open_database(wide) as con, open_database(database) as baseline:
+        blame, run = load_blame(con, baseline), load_answer(con).run
+        write_picture(blame, run, tmp_path / "late.svg")
+    tree = ElementTree.parse(tmp_path / "late.svg")
+    texts = [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert "Rank 2 is the slow one. Its communication time does not show it." in texts
+    assert "<late> & co, TP 4 x PP 1, cpu, float32" in texts
+    for row in blame.ranks:
+        assert format_ns(row.comm_ns) in texts and format_ns(row.caused_ns) in texts
+    assert "measured without it (example)" in texts
+    assert format_ns(blame.step.predicted_ns) in texts
+    sides = [float(e.get("x")) + float(e.get("width")) for e in tree.iter() if e.get("width")
+             and e.get("x")]  # fmt: skip
+    assert max(sides) < 920
+    with pytest.raises(EvidenceError):
+        write_picture(None, run, tmp_path / "none.svg")
+    with pytest.raises(HarnessError):
+        write_picture(blame, run, tmp_path / "no" / "late.svg")
+
+
+# -- timeline --------------------------------------------------------------------------------------
+
+
+def test_a_timeline_holds_the_calls_of_its_step(database):
+    with open_database(database) as con:
+        found = load_timelines(con)
+    assert [step.title.partition(":")[0] for step in found.steps] == [
+        "slowest",
+        "median",
+        "fastest",
+    ]
+    lengths = [step.length_ns for step in found.steps]
+    assert lengths == sorted(lengths, reverse=True)
+    for step in found.steps:
+        number = int(step.title.rpartition("step ")[2].split()[0])
+        for part, column in (("comm_wait_ns", "wait_ns"), ("comm_transfer_ns", "transfer_ns")):
+            drawn = sum(end - start for _, start, end, _ in step.pieces[part])
+            ((wanted,),) = query(
+                database,
+                f"SELECT sum({column})::BIGINT FROM collectives "
+                f"WHERE phase = 'decode' AND step = {number}",
+            )
+            assert drawn == wanted
+        assert {rank for rank, *_ in step.windows} == {0, 1, 2, 3}
+
+
+def test_neighbours_become_one_and_cover_what_they_did():
+    rows = [(0, 0, 10, "a"), (0, 12, 20, "a"), (0, 40, 50, "b"), (1, 51, 60, "b"), (1, 55, 57, "c")]
+    assert list(merged(rows, 2)) == [
+        (0, 0, 20, "a"),
+        (0, 40, 50, "b"),
+        (1, 51, 60, "2 intervals"),
+    ]
+    assert list(merged([], 2)) == []
+
+
+def test_lateness_of_gathered_steps_keeps_the_worst(tmp_path):
+    scenario = dataclasses.replace(LATE, steps=30)
+    path = example_database(tmp_path, scenario, bare=True)
+    with open_database(path) as con, pytest.MonkeyPatch.context() as patch:
+        whole = load_waiting(con)
+        patch.setattr("harness_analysis.report.numbers.units.MOST_BINS", 7)
+        patch.setattr("harness_analysis.report.numbers.units.FEWEST_BINS", 7)
+        few = load_waiting(con)
+    assert np.array_equal(whole.worst["collective"], whole.caused["collective"])
+    place = np.arange(30) * 7 // 30
+    for row in range(4):
+        values = whole.caused["collective"][row]
+        worst = [values[place == k].max() for k in range(7)]
+        assert few.worst["collective"][row].tolist() == worst
+        mean = [values[place == k].mean() for k in range(7)]
+        assert few.caused["collective"][row] == pytest.approx(mean)
+    titles = [choice.label for choice in lateness_figure(few).choices]
+    assert "in collectives, worst unit" in titles and "in collectives, mean of the units" in titles

@@ -21,7 +21,7 @@ from harness_schemas.vocabulary import PARTS
 if TYPE_CHECKING:
     import duckdb
 
-CELLS = 24_000
+CELLS = 16_000
 """Bins times ranks: nine numbers each, in the page."""
 
 

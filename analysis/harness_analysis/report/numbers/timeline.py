@@ -13,7 +13,7 @@ from harness_schemas.vocabulary import EVIDENCE_RANK
 if TYPE_CHECKING:
     import duckdb
 
-MOST_SEGMENTS = 9_000
+MOST_SEGMENTS = 6_000
 """Intervals of one step in the page; of more, neighbours of one class are drawn as one."""
 KEYS = ("phase", "repeat", "batch", "microbatch", "step")
 LAYER = "layer"

@@ -21,7 +21,7 @@ from harness_schemas.vocabulary import EVIDENCE_RANK
 if TYPE_CHECKING:
     import duckdb
 
-CELLS = 80_000
+CELLS = 56_000
 """Bins times ranks of the map of lateness."""
 KINDS = ("collective", "p2p")
 
@@ -60,7 +60,8 @@ class Straggler:
 class Waiting:
     """Waiting in the steps of decoding, by one evidence.
 
-    `caused[kind][rank, bin]`: nanoseconds a unit that the others together waited for this rank.
+    `caused[kind][rank, bin]`: nanoseconds a unit that the others together waited for this rank;
+    `worst`: in the unit of the bin that was worst.
     """
 
     source: str
@@ -71,6 +72,7 @@ class Waiting:
     pairs: tuple[Pair, ...]
     bins: Bins
     caused: dict[str, NDArray[np.float64]]
+    worst: dict[str, NDArray[np.float64]]
     unsplit: int
     """Calls whose waiting could not be told."""
     stragglers: tuple[Straggler, ...]
@@ -89,6 +91,7 @@ def load_waiting(con: duckdb.DuckDBPyConnection) -> Waiting | None:
         return None
     found = _sums(con, source, kept, bins)
     ranks = tuple(rank for rank, _ in places)
+    caused = _by_bin(found, "wait_ns", ranks, bins)
     return Waiting(
         source=source,
         headline=headline,
@@ -96,7 +99,8 @@ def load_waiting(con: duckdb.DuckDBPyConnection) -> Waiting | None:
         hosts=tuple(host for _, host in places),
         pairs=_pairs(found),
         bins=bins,
-        caused=_caused(found, ranks, bins),
+        caused={kind: total / np.array(bins.sizes) for kind, total in caused.items()},
+        worst=_by_bin(found, "most_ns", ranks, bins),
         unsplit=int(found["unsplit"].sum()),
         stragglers=_stragglers(con, source),
     )
@@ -124,14 +128,27 @@ def _sums(
     """Sums by rank, waited_for (-1: nobody), kind (index of KINDS) and bin, as columns."""
     found = con.execute(
         f"""
-        WITH {placed_units(kept)}
-        SELECT w.rank, coalesce(w.waited_for, -1) AS waited_for,
-          CASE w.kind WHEN 'p2p' THEN 1 ELSE 0 END AS kind,
-          p.ordinal * {bins.bins} // p.units AS bin,
-          count(w.wait_ns) AS calls, coalesce(sum(w.wait_ns), 0)::BIGINT AS wait_ns,
-          count(*) - count(w.wait_ns) AS unsplit
-        FROM waits w JOIN placed p ON {same_unit("w", "p")}
-        WHERE w.source = ? AND {kept} GROUP BY ALL
+        WITH {placed_units(kept)},
+        by_unit AS (
+          SELECT w.rank, coalesce(w.waited_for, -1) AS waited_for,
+            CASE w.kind WHEN 'p2p' THEN 1 ELSE 0 END AS kind, p.ordinal, p.units,
+            count(w.wait_ns) AS calls, coalesce(sum(w.wait_ns), 0)::BIGINT AS wait_ns,
+            count(*) - count(w.wait_ns) AS unsplit
+          FROM waits w JOIN placed p ON {same_unit("w", "p")}
+          WHERE w.source = ? AND {kept} GROUP BY ALL
+        ), worst AS (
+          SELECT waited_for, kind, bin, max(together_ns)::BIGINT AS most_ns FROM (
+            SELECT waited_for, kind, ordinal * {bins.bins} // units AS bin,
+              sum(wait_ns) AS together_ns
+            FROM by_unit GROUP BY waited_for, kind, ordinal, units
+          ) GROUP BY ALL
+        ), binned AS (
+          SELECT rank, waited_for, kind, ordinal * {bins.bins} // units AS bin,
+            sum(calls)::BIGINT AS calls, sum(wait_ns)::BIGINT AS wait_ns,
+            sum(unsplit)::BIGINT AS unsplit
+          FROM by_unit GROUP BY ALL
+        )
+        FROM binned JOIN worst USING (waited_for, kind, bin)
         """,
         [source],
     ).fetchnumpy()
@@ -154,21 +171,28 @@ def _pairs(found: dict[str, NDArray[np.int64]]) -> tuple[Pair, ...]:
     return tuple(sorted(pairs, key=lambda pair: (-pair.wait_ns, pair.rank, pair.kind)))
 
 
-def _caused(
-    found: dict[str, NDArray[np.int64]], ranks: tuple[int, ...], bins: Bins
+def _by_bin(
+    found: dict[str, NDArray[np.int64]], column: str, ranks: tuple[int, ...], bins: Bins
 ) -> dict[str, NDArray[np.float64]]:
+    """A column by kind, summed into [rank waited for, bin]; kinds without waiting are left out.
+
+    Of `most_ns`, which is the same in all rows of a rank that is waited for, the largest.
+    """
     order = np.argsort(ranks)
     place = np.searchsorted(np.array(ranks)[order], found["waited_for"]).clip(max=len(ranks) - 1)
     row = order[place]
     known = np.array(ranks)[row] == found["waited_for"]
-    caused = {}
+    sums = {}
     for index, kind in enumerate(KINDS):
         own = known & (found["kind"] == index) & (found["wait_ns"] > 0)
         total = np.zeros((len(ranks), bins.bins))
-        np.add.at(total, (row[own], found["bin"][own]), found["wait_ns"][own])
+        if column == "most_ns":
+            np.maximum.at(total, (row[own], found["bin"][own]), found[column][own])
+        else:
+            np.add.at(total, (row[own], found["bin"][own]), found[column][own])
         if own.any():
-            caused[kind] = total / np.array(bins.sizes)
-    return caused
+            sums[kind] = total
+    return sums
 
 
 def _stragglers(con: duckdb.DuckDBPyConnection, source: str) -> tuple[Straggler, ...]:

@@ -35,7 +35,7 @@ from harness_schemas.vocabulary import PARTS
 PHASE_TITLES = {"all": "the whole run", "mixed": "mixed steps"}
 MOST_BARS = 512
 """Ranks with a bar; of more, half of them those that wait least and half those that wait most."""
-MOST_CHOICES = 512
+MOST_CHOICES = 256
 """Ranks that can be chosen one by one; of more, those that wait least, which are the late ones."""
 
 

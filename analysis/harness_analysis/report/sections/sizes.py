@@ -12,7 +12,7 @@ from harness_analysis.report.sections.drawing import DASHES, TimeScale, digits, 
 from harness_schemas.units import format_bytes, format_count, format_ns
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
-TICKS = ("1 B", "1 KiB", "1 MiB", "1 GiB", "1 TiB")
+MOST_TICKS = 6
 
 
 def sizes_section(sizes: Sizes | None) -> Section | None:
@@ -34,23 +34,12 @@ def sizes_figure(sizes: Sizes) -> Figure:
     traces = [_points(sizes, op, place, moved, scale)
               for moved in (False, True) for place, op in enumerate(ops)]  # fmt: skip
     traces += [_floor(floor, place, scale) for place, floor in enumerate(sizes.floors)]
-    exponents = [10 * k for k in range(len(TICKS))]
     layout: dict[str, Any] = {
-        "xaxis": {
-            "type": "log",
-            "title": {"text": "message"},
-            "tickvals": [2**k for k in exponents],
-            "ticktext": list(TICKS),
-        },
-        "yaxis": {"type": "log", "title": {"text": scale.unit}, "nticks": 8},
+        "xaxis": {"type": "log", "title": {"text": "message"}, **_ticks(sizes)},
+        "yaxis": {"type": "log", "title": {"text": scale.unit}, "dtick": "D2"},
         "showlegend": True,
         "hovermode": "closest",
     }
-    if len({point.num_bytes for point in sizes.points}) < 3:
-        shown = sorted({row.num_bytes for row in sizes.rows})
-        layout["xaxis"] |= {"tickvals": shown, "ticktext": [format_bytes(n) for n in shown]}
-        if not sizes.floors:
-            layout["xaxis"]["range"] = [math.log10(shown[0] / 2), math.log10(shown[-1] * 2)]
     return Figure(
         id="sizes",
         title="Size and time of collectives",
@@ -61,6 +50,21 @@ def sizes_figure(sizes: Sizes) -> Figure:
         table=_table(sizes),
         note=_note(sizes),
     )
+
+
+def _ticks(sizes: Sizes) -> dict[str, Any]:
+    """Sizes that are named on the axis: those that occur, or powers of two if there are many."""
+    shown = sorted({row.num_bytes for row in sizes.rows})
+    drawn = shown + [num_bytes for floor in sizes.floors for num_bytes in floor.sizes]
+    low, high = min(drawn), max(drawn)
+    if len(shown) > MOST_TICKS or sizes.floors:
+        first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
+        shown = [2**k for k in range(first, last + 1, max(1, -(-(last - first) // MOST_TICKS)))]
+    return {
+        "tickvals": shown,
+        "ticktext": [format_bytes(num_bytes) for num_bytes in shown],
+        "range": [math.log10(low / 2), math.log10(high * 2)],
+    }
 
 
 def _points(sizes: Sizes, op: str, place: int, moved: bool, scale: TimeScale) -> dict[str, Any]:

@@ -29,6 +29,9 @@ MOST_WRITTEN = 9
 COLOR_STEPS = 1000
 """A cell of the map of lateness below this part of the largest is drawn as nothing."""
 MOST_ROWS = 50
+MOST_HOST_LINES = 130
+MOST_WORST = 1024
+"""Ranks up to which the page has room for a second map."""
 KIND_TITLES = {"collective": "in collectives", "p2p": "in point-to-point calls"}
 
 
@@ -185,9 +188,16 @@ def _pair_table(waiting: Waiting) -> Table:
 def lateness_figure(waiting: Waiting) -> Figure:
     """Heat map, rank by step: how long the others waited for this rank."""
     labels = [_row_label(waiting, k) for k in range(len(waiting.ranks))]
-    scale = time_scale([float(values.max()) for values in waiting.caused.values()])
-    least = max(float(values.max()) for values in waiting.caused.values()) / COLOR_STEPS
-    maps = {kind: _cells(values, least, scale) for kind, values in waiting.caused.items()}
+    whole = waiting.bins.whole
+    drawn = {KIND_TITLES[kind]: values for kind, values in waiting.caused.items()}
+    if not whole:
+        drawn = {f"{title}, mean of the units": values for title, values in drawn.items()}
+        shown = len(waiting.ranks) <= MOST_WORST
+        worst = waiting.worst.get("collective") if shown else None
+        drawn |= {} if worst is None else {f"{KIND_TITLES['collective']}, worst unit": worst}
+    most = max(float(values.max()) for values in drawn.values())
+    scale, least = time_scale([most]), most / COLOR_STEPS
+    maps = {title: _cells(values, least, scale) for title, values in drawn.items()}
     first = next(iter(maps))
     trace = {
         **_heat_map(waiting.bins.centers, labels, scale),
@@ -200,7 +210,12 @@ def lateness_figure(waiting: Waiting) -> Figure:
         "xaxis": {"title": {"text": STEP_AXIS}, "showgrid": False, "zeroline": False},
         "yaxis": rank_axis(labels),
         "hovermode": "closest",
+        "shapes": _host_lines(waiting),
     }
+    note = f"Less than 1/{COLOR_STEPS} of the largest is drawn as nothing."
+    if not whole:
+        units, bins = waiting.bins.units, waiting.bins.bins
+        note = f"{format_count(units)} units in {bins} columns. {note}"
     return Figure(
         id="lateness",
         title="Lateness by rank and step",
@@ -209,10 +224,21 @@ def lateness_figure(waiting: Waiting) -> Figure:
         layout=layout,
         height=rows_height(len(labels), 24 if len(labels) <= 16 else 10, 200, 760),
         table=_lateness_table(waiting),
-        note=f"Less than 1/{COLOR_STEPS} of the largest is drawn as nothing.",
-        choices=[Choice(KIND_TITLES[kind], [{"z": cells}]) for kind, cells in maps.items()],
+        note=note + (" Lines part the hosts." if layout["shapes"] else ""),
+        choices=[Choice(title, [{"z": cells}]) for title, cells in maps.items()],
         choice_title="Waiting",
     )
+
+
+def _host_lines(waiting: Waiting) -> list[dict[str, Any]]:
+    """A line between the last rank of a host and the first of the next."""
+    hosts = waiting.hosts
+    places = [row for row in range(1, len(hosts)) if hosts[row] != hosts[row - 1]]
+    if len(places) > MOST_HOST_LINES:
+        return []
+    line = {"color": "var(--muted)", "width": 1}
+    across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y"}
+    return [{**across, "y0": row - 0.5, "y1": row - 0.5, "line": line} for row in places]
 
 
 def _row_label(waiting: Waiting, row: int) -> str:
