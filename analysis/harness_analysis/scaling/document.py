@@ -14,7 +14,7 @@ from harness_analysis.scaling.study import Study
 from harness_schemas.errors import HarnessError
 
 HOW_TO_READ = (
-    "Every value is a mean over the runs that succeeded, with its 95 % interval below "
+    "Every value is a mean over the runs that succeeded, with its 95 % interval in brackets "
     "(Student's t over repeats). Wall clock: the measured batches, warm-up left out. Resource "
     "use: share of it that a rank computes. I/O time: the whole run's file reads and writes. "
     "Communication time: exposed communication of a rank, and how much of it was waiting for a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,8 @@ def _curve(study: Study, known: Sequence[Point], name: str, what: str, ideal: bo
         "line": {"color": "var(--muted)", "width": 2, "dash": "dash"},
         "hoverinfo": "skip",
     }
-    rising = {"type": "log"} if ideal else {"rangemode": "tozero"}
+    reach = [part for v in values if v for part in (v.value, v.low or v.value)]
+    rising = {"type": "log", "tickvals": _powers([*reach, *best])} if ideal else _FROM_ZERO
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": study.axis}, "type": "log", "tickvals": sizes},
         "yaxis": {"title": {"text": what}, **rising},
@@ -91,6 +93,16 @@ def _curve(study: Study, known: Sequence[Point], name: str, what: str, ideal: bo
         table=Table(what, columns, rows, "from, to: 95 % interval over repeats"),
         common={"x": sizes},
     )
+
+
+_FROM_ZERO = {"rangemode": "tozero"}
+
+
+def _powers(values: Sequence[float]) -> list[float]:
+    """Powers of two around the values: what a speed-up is counted in."""
+    first, last = math.floor(math.log2(min(values))), math.ceil(math.log2(max(values)))
+    step = max(1, (last - first) // 8)
+    return [2.0**power for power in range(first, last + 1, step)]
 
 
 def _whiskers(values: Sequence[Estimate | None]) -> dict[str, Any]:
