@@ -64,8 +64,10 @@ class Writer:
                 "choose another place with --output",
             ) from None
         con.execute("USE run")
+        con.execute("BEGIN")  # one transaction: half of the time of one a statement
         for table in TABLES:
             con.execute(ddl(table))
+        con.execute("COMMIT")
         for table_name, temporary in STAGED.items():
             con.execute(f"CREATE TEMP TABLE {temporary} AS FROM run.{table_name} LIMIT 0")
         self._set_clocks(con)
