@@ -106,5 +106,5 @@ def suggest(fits: Sequence[Fit], links: Links) -> tuple[Fit, str] | None:
     if tp > 1 and ranks <= links.ranks_per_node:
         why += f"; all {2 * layers} all-reduces of a step stay within the node"
     elif pp > 1:
-        why += f"; {2 * layers} all-reduces stay within nodes, {pp - 1} hops a step cross them"
+        why += f"; {2 * layers} all-reduces a step stay within nodes, only hops cross them"
     return best, why
