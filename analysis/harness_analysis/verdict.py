@@ -249,7 +249,8 @@ def _exit_text(end: RankExit) -> str:
             how = f"was killed by {signal.Signals(-end.exit_code).name}"
         except ValueError:
             how = f"was killed by signal {-end.exit_code}"
-    return f"rank {end.rank} {how}" + (f": {end.message}" if end.message else "")
+    said = end.message.removeprefix(how.removeprefix("was ")).removeprefix(": ")
+    return f"rank {end.rank} {how}" + (f": {said}" if said else "")
 
 
 def _hits(rules: Sequence[Rule], evidence: VerdictEvidence) -> dict[Rule, list[TextLine]]:

@@ -36,15 +36,19 @@ WIDTH = 100
 def command(run: str | None, log: Path | None, style: str) -> int:
     """Check this machine: what can be recorded here, what is missing, and how to mend it.
 
-    With RUN or --log, say instead why that failed, on which line that rests, and what to do.
+    With RUN or --log, say instead why that failed, on which line that rests, and what to do; of
+    a RUN also how its ranks lay on processors and network.
     Changes nothing. Returns 0 whatever it finds: a missing collector is no failure.
     """
     if run is not None or log is not None:
         found = _explain(run, log)
-        if style == "table":
-            emit("\n".join(explain(found)))
-        else:
+        if style != "table":
             emit_rows(VERDICT_COLUMNS, [_row(found)], style)
+            return 0
+        emit("\n".join(explain(found)))
+        checks = _surroundings(run) if run is not None else []
+        if checks:
+            emit("\n" + "\n".join(line for check in checks for line in describe(check)))
         return 0
     from harness.doctor import diagnose
 
@@ -71,6 +75,21 @@ def _explain(run: str | None, log: Path | None) -> Verdict:
     if str(log) == "-":
         return explain_text(sys.stdin.read())
     return explain_log(log)
+
+
+def _surroundings(run: str) -> list[Check]:
+    """How the run lay on its hosts; nothing where it has no database."""
+    from harness.doctor.run_checks import read_run_facts, run_checks
+    from harness.runs import find_run
+    from harness_schemas.rundir import RunDir
+
+    path = find_run(run)
+    database = path if path.is_file() else RunDir(path).database
+    if not database.is_file():
+        return []
+    record = RunDir(path)
+    wrapped = record.run_json.is_file() and "command" in record.read()
+    return list(run_checks(read_run_facts(database, wrapped)))
 
 
 def _row(found: Verdict) -> tuple[str | None, ...]:

@@ -40,6 +40,8 @@ def explain_run(path: Path) -> Verdict:
     database = path if path.is_file() else run.database
     kept = _of_database(database) if database.is_file() else None
     if not run.run_json.is_file():
+        if kept is None and database.is_file():
+            return Verdict("unknown", remedy="the evidence in it says nothing about an end")
         if kept is None:
             raise UsageError(f"{path} is neither a run folder nor a database")
         return kept

@@ -76,7 +76,7 @@ def _gpus(root: Path) -> tuple[Gpu, ...]:
         if _read(device / "vendor") != _NVIDIA or not kind.startswith(_DISPLAY_CLASS):
             continue
         numa = _read(device / "numa_node")
-        cpus = _cpu_list(_read(device / "local_cpulist") or "")
+        cpus = cpu_list(_read(device / "local_cpulist") or "")
         known = numa is not None and numa.lstrip("-").isdigit()
         found.append(Gpu(device.name, int(numa) if known and numa else None, cpus))
     return tuple(found)
@@ -267,7 +267,7 @@ def _image_sets(root: Path) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _cpu_list(text: str) -> frozenset[int]:
+def cpu_list(text: str) -> frozenset[int]:
     """Numbers of `0-3,8` (the kernel's format of CPU lists)."""
     numbers: set[int] = set()
     for part in text.strip().split(","):

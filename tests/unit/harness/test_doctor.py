@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import pytest
 from failure_lines import SEED
@@ -15,6 +16,7 @@ from harness.cli.main import invoke
 from harness.doctor import Facts, check_machine
 from harness.doctor.facts import Gpu, HcaPort, Interface
 from harness.doctor.gather import _ASKED, features, gather, missing_libraries
+from harness.doctor.run_checks import RankPlace, RunFacts, run_checks
 
 NODE = Facts(
     python="3.11.7",
@@ -233,6 +235,44 @@ def test_a_run_is_explained_by_its_folder(tmp_path, capsys):
     assert shown.startswith("verdict oom_gpu\n")
     assert "rank 2" in shown
     assert all(len(text) <= 100 for text in shown.splitlines())
+
+
+PLACES = tuple(RankPlace(rank, "n1", frozenset({2 * rank, 2 * rank + 1})) for rank in range(4))
+WRONG_RUNS = [
+    (RunFacts(tuple(RankPlace(r, "n1", frozenset({0, 1})) for r in range(4))), "4 ranks share 2"),
+    (
+        RunFacts((*PLACES[:2], *(RankPlace(r, "n1", frozenset({9})) for r in (2, 3)))),
+        "ranks 2, 3 are bound to the same CPU",
+    ),
+    (RunFacts(PLACES, frozenset({"P2P/CUMEM", "NET/Socket/0"})), "NET/Socket"),
+    (RunFacts(planned_ranks=4), "--export=ALL"),
+    (RunFacts(wrapped=True), "--cleanenv"),
+]
+
+
+@pytest.mark.parametrize(("facts", "word"), WRONG_RUNS)
+def test_how_a_run_lay_on_its_hosts(facts, word):
+    [found] = [check for check in run_checks(facts) if check.state != "ok"]
+    assert word in " ".join((found.found, found.cost, found.mend))
+    assert found.cost and found.mend
+
+
+@pytest.mark.parametrize("facts", [
+    RunFacts(PLACES, frozenset({"NET/IB/0/GDRDMA"}), 4),
+    RunFacts(tuple(RankPlace(rank, None) for rank in range(2))),
+    RunFacts(),
+])  # fmt: skip
+def test_a_run_that_lay_well_is_not_complained_about(facts):
+    assert {check.state for check in run_checks(facts)} == {"ok"}
+
+
+def test_a_run_with_a_database_is_shown_with_its_surroundings(tmp_path, capsys):
+    database = tmp_path / "x.duckdb"
+    nccl = Path(__file__).parents[2] / "fixtures" / "nccl_log"
+    assert invoke(["ingest", str(nccl), "-o", str(database)]) == 0
+    capsys.readouterr()
+    assert invoke(["doctor", str(database)]) == 0
+    assert "nccl transports" in capsys.readouterr().out
 
 
 def test_what_cannot_be_explained_is_refused(tmp_path, capsys):
