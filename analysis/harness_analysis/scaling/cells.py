@@ -53,10 +53,11 @@ class Cell:
         return self.runs[0].batch_size
 
     @property
-    def tokens(self) -> int | None:
-        """Tokens that a good run generated; None where they are unknown or differ."""
-        found = {run.output_tokens for run in self.good}
-        return found.pop() if len(found) == 1 else None
+    def tokens(self) -> Fraction | None:
+        """Tokens that a good run generated, the mean; None where one's are unknown."""
+        found = [run.output_tokens for run in self.good]
+        known = [tokens for tokens in found if tokens]
+        return Fraction(sum(known), len(known)) if known and len(known) == len(found) else None
 
     @property
     def walls(self) -> list[int]:

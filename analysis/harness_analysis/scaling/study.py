@@ -164,7 +164,7 @@ def _work(cell: Cell, base: Cell) -> Fraction | None:
     """Tokens of a cell over those of the base; None where they are unknown."""
     if not cell.tokens or not base.tokens:
         return None
-    return Fraction(cell.tokens, base.tokens)
+    return cell.tokens / base.tokens
 
 
 def _limit(cell: Cell, kind: str, base: Cell | None) -> Limit | None:

@@ -71,6 +71,16 @@ def test_the_base_is_the_smallest_that_ran():
     assert any("oom_host" in mark for mark in study.marks)
 
 
+def test_different_work_is_compared_by_time_per_token():
+    """100 tokens in 10 s, and 60 or 40 in 5 s: as fast a token, on twice the ranks."""
+    runs = [facts(1, 10 * S, 100), facts(2, 5 * S, 60), facts(2, 5 * S, 40, repeat=1)]
+    (study,) = make_studies(runs)
+    assert study.points[1].speedup.value == 1.0 and study.points[1].efficiency.value == 0.5
+    assert any("time per token" in mark for mark in study.marks)
+    unknown = make_studies([facts(1, 10 * S, None), facts(2, 5 * S)])[0]
+    assert unknown.points[1].speedup is None and unknown.points[1].wall_s.value == 5
+
+
 def test_weak_scaling_has_two_forms_that_agree_where_work_was_proportional():
     (study,) = make_studies([facts(1, 4 * S), facts(2, 5 * S, tokens=192, limit=8)])
     point = study.points[1]
