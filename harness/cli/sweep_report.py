@@ -46,19 +46,16 @@ def report_sweep(folder: Path, style: str, html: bool = False, output: Path | No
 
 
 def load_sweep(folder: Path) -> tuple[SweepFacts, list[Study]]:
-    """The facts of a sweep's folder and its studies.
-
-    Raises:
-        UsageError: no run of it has a database.
-    """
-    from harness.runs import find_databases
+    """The facts of a sweep's folder and its studies; none where no run has a database."""
+    from harness.runs import list_runs
     from harness.sweep.folder import read_sweep
     from harness_analysis.scaling.document import sweep_facts
     from harness_analysis.scaling.load import load_runs
     from harness_analysis.scaling.study import make_studies
 
     data = read_sweep(folder)
-    runs = load_runs(find_databases([str(folder)]))
+    databases = [run.database for run, _ in list_runs(folder, deep=False)]
+    runs = load_runs(path for path in databases if path.is_file())
     missing = [
         f"{cell['label']}: {run['verdict']}"
         for cell in data.get("cells", [])

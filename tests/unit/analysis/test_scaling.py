@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness_analysis.scaling.document import sweep_facts, write_document
 from harness_analysis.scaling.facts import RankTime, RunFacts
 from harness_analysis.scaling.intervals import Estimate, mean, ratio
 from harness_analysis.scaling.knee import find_knee
@@ -218,6 +219,27 @@ def test_the_picture_holds_the_ideal_line_and_the_intervals():
     assert drawn.count('class="ideal"') == 2
     assert drawn.count('class="whisker"') == 4  # two points and two plots; the base has none
     assert draw_study(make_studies([facts(1, S)])[0]) is None
+
+
+def test_the_page_has_the_columns_the_warnings_and_the_picture(tmp_path):
+    runs = [facts(tp, S, cpus=2, io_s=0.5, versions={"torch": "2"}) for tp in (1, 2, 4)]
+    about = sweep_facts("a study", "ab12cd", "study.toml", runs, ["tp=8: refused"] * 2)
+    written = write_document(about, make_studies(runs), tmp_path / "page.md")
+    assert [path.name for path in written] == ["page.svg", "page.md"]
+    text = (tmp_path / "page.md").read_text()
+    for part in (
+        "Made by `harness sweep study.toml`: 5 runs, 2 of them failed.",
+        "1 host with 2 cores, cpu; torch 2",
+        "`generation.batch_size = 4`",
+        "Not in the tables: tp=8: refused (2 x)",
+        "> **4 ranks shared 2 cores",
+        "](page.svg)",
+        "| ranks | TP x PP | runs | wall clock | speed-up | parallel efficiency | throughput "
+        "(tokens/s) | resource use | I/O time | communication time | of it waiting | "
+        "preprocessing cost |",
+        "| 4 | 4 x 1 | 1 | 1 s | 1 | 25 % | 96 | - | 500 ms | - | - | - |",
+    ):
+        assert part in text, part
 
 
 sizes = st.lists(st.integers(1, 64), min_size=2, max_size=5, unique=True)

@@ -175,6 +175,17 @@ def test_a_failed_cell_is_recorded_and_the_rest_continued(tmp_path):
     assert written["cells"][1]["runs"][0]["detail"] == "no port is free"
 
 
+def test_a_sweep_that_could_not_start_anything_says_so(tmp_path):
+    from harness.cli.sweep_report import load_sweep, sweep_text
+
+    found = plan(grid={"parallel.tp": [1, 2]}, repeats=2)
+    bad = {1: HarnessError("no"), 2: HarnessError("no")}
+    run_sweep(found, tmp_path, Bench(tmp_path, bad), QUIET)
+    text = sweep_text(*load_sweep(tmp_path))
+    assert "4 runs, 4 failed" in text
+    assert "not in the tables: tp=1: refused (2 x); tp=2: refused (2 x)" in text
+
+
 def test_a_defect_of_ours_costs_one_cell(tmp_path):
     found = plan(grid={"parallel.tp": [1, 2]})
     result = run_sweep(found, tmp_path, Bench(tmp_path, {1: ZeroDivisionError("x")}), QUIET)
