@@ -117,7 +117,7 @@ def _unit_notes(con: duckdb.DuckDBPyConnection, units: list[dict[str, Any]]) -> 
     if not counts:
         return [f"cannot answer: {_why_no_units(con)}"]
     notes = [
-        f"{row['phase']} has {row['units']} units: too few for a median ({FEWEST_UNITS} at least)"
+        f"{row['phase']}: too few units for a median ({row['units']}, at least {FEWEST_UNITS})"
         for row in counts
         if row["units"] < FEWEST_UNITS
     ]

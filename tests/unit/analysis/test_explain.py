@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import duckdb
 import example_run
 import pytest
 from click.testing import CliRunner
@@ -52,7 +53,7 @@ def test_the_slow_unit_comes_first_with_its_rank_and_part(found):
     assert first["excess_ns"] == pytest.approx(SLOW_NS, rel=0.02)
     assert "rank 2 computed 2 ms longer; rank " in first["why"]
     assert second["excess_ns"] < SLOW_NS / 20
-    assert "prefill has 1 units: too few for a median (5 at least)" in found.unit_notes
+    assert "prefill: too few units for a median (1, at least 5)" in found.unit_notes
 
 
 def test_the_rank_that_is_always_late_is_named_with_what_it_costs(found):
@@ -78,9 +79,33 @@ def test_what_has_no_evidence_is_not_answered(tmp_path):
         ]
 
 
-def test_a_database_of_an_older_version_is_told_so(tmp_path):
-    import duckdb
+def test_a_part_without_evidence_is_no_explanation(tmp_path):
+    path = tmp_path / "run.duckdb"
+    build_database(path, "run", {"name": "run"}, [])
+    with duckdb.connect(str(path)) as con:
+        # Eight perturbed units of two ranks; in the seventh rank 1 is idle for 5 us longer.
+        con.execute(
+            """
+            INSERT INTO unit_breakdown BY NAME
+            SELECT 'run' AS run_id, rank, 'decode' AS phase, step, 'nsys' AS perturbed_by,
+              'device' AS timeline, 'nsys' AS evidence, 10000 * step AS start_ns, true AS complete,
+              10000 + late AS window_ns, CASE rank WHEN 1 THEN 4000 + late END AS idle_ns,
+            FROM (SELECT *, CASE step WHEN 7 THEN 5000 ELSE 0 END AS late
+              FROM range(2) r(rank), range(1, 9) s(step))
+            """
+        )
+        (worst,) = explain(con, 10).units
+        assert (worst["step"], worst["rank"], worst["part"]) == (7, 1, "idle")
+        assert worst["why"] == (
+            "rank 1 left its device idle for 5 us longer (launches came late) "
+            "(units slowed by observing them)"
+        )
+        con.execute("UPDATE unit_breakdown SET idle_ns = NULL")
+        (worst,) = explain(con, 10).units
+        assert worst["why"] == "cannot answer: no part of its time is known"
 
+
+def test_a_database_of_an_older_version_is_told_so(tmp_path):
     path = tmp_path / "old.duckdb"
     with duckdb.connect(str(path)) as con:
         con.execute("CREATE TABLE runs (run_id VARCHAR)")
