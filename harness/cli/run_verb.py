@@ -173,14 +173,16 @@ def _conclude_job(answer: JobAnswer, narrator: Narrator) -> int:
     if answer.results:
         from harness.cli.output import emit_rows
 
-        columns = ("task", "status", "verdict", "exit_code", "database")
         rows = []
         for result in answer.results:
-            outcome, database = result.outcome, result.run.database
-            where = str(database) if database.is_file() else None
-            name = result.run.run_id.removeprefix("task-")
-            rows.append((name, outcome.status, outcome.verdict, outcome.exit_code, where))
-        emit_rows(columns, rows, "table")
+            outcome = result.outcome
+            task = result.run.run_id.removeprefix("task-")
+            job = f"{answer.job_id}_{task}"
+            rows.append((job, outcome.status, outcome.verdict, outcome.exit_code))
+        emit_rows(("job", "status", "verdict", "exit_code"), rows, "table")
+        narrator.say("next:")
+        narrator.say(f"  harness report {rows[0][0]}")
+        narrator.say(f'  harness query {answer.job_id} "FROM run_summary"')
     return answer.exit_code
 
 

@@ -51,10 +51,14 @@ def finish(
     fetched = fetch(list(record.runs(run)), _sacct_folder(run), client or _client(record.cluster))
     if fetched.state != "ok":
         narrator.say(f"  {fetched.reason}")
-    return [
+    results = [
         _finish_one(own, job, states.get(job), fetched, record, narrator)
         for job, own in record.runs(run).items()
     ]
+    if record.tasks:
+        worst = next((one.outcome for one in results if one.exit_code), results[0].outcome)
+        _write(run, {**run.read(), "job_id": record.job_id}, worst)
+    return results
 
 
 def _client(cluster: str | None) -> SlurmClient:
