@@ -28,7 +28,7 @@ def databases_in(folder: Path) -> list[Path]:
     run = RunDir(folder)
     if not folder.is_dir() or run.run_json.is_file() or run.database.is_file():
         return []
-    return sorted([*folder.glob("*/run.duckdb"), *folder.glob("*.duckdb")])
+    return sorted(folder.glob("*/run.duckdb")) or sorted(folder.glob("*.duckdb"))
 
 
 def load_named(names: Sequence[str], say: Say) -> list[tuple[str, list[RunData]]]:

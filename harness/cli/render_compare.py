@@ -172,7 +172,7 @@ def effect_row(effect: Effect) -> tuple[str, str, str, str, str, str]:
         effect.metric,
         show_value(effect.a, effect.unit),
         show_value(effect.b, effect.unit),
-        show_change(effect),
+        show_change(effect, brief=True),
         show_interval(effect),
         word,
     )

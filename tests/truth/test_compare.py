@@ -114,7 +114,7 @@ def test_one_run_each_is_said_to_see_no_variation_between_runs(runs):
     found = effect(comparison, "step_p50")
     assert found.word == "worse"
     assert "blocks of" in found.method
-    assert "needs repeats" in effect(comparison, "load").reason
+    assert "one value a run" in effect(comparison, "load").reason
 
 
 def test_sides_are_cells_and_names_of_one_cell_are_repeats(runs):

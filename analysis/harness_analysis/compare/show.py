@@ -19,13 +19,15 @@ def show_value(value: float | None, unit: str) -> str:
     return f"{value:.4g} {unit}"
 
 
-def show_change(effect: Effect) -> str:
-    """What B adds to A, absolute and in percent."""
+def show_change(effect: Effect, brief: bool = False) -> str:
+    """What B adds to A, absolute and in percent; `brief`: in percent where A is not zero."""
     if effect.a is None or effect.b is None:
         return "-"
     change = effect.b - effect.a
-    share = f" ({percent(change / abs(effect.a))} %)" if effect.a else ""
-    return signed(change, effect.unit) + share
+    if not effect.a:
+        return signed(change, effect.unit)
+    share = f"{percent(change / abs(effect.a))} %"
+    return share if brief else f"{signed(change, effect.unit)} ({share})"
 
 
 def show_interval(effect: Effect) -> str:

@@ -70,7 +70,10 @@ def between_runs(a: Floats, b: Floats, paired: bool, seed: int = 0) -> Interval:
     else:
         error, freedom = _error_of_difference(a, b)
     reach = student_quantile((1 + CONFIDENCE) / 2, freedom) * error
-    return _interval(effect, effect - reach, effect + reach, mean_a, freedom)
+    low = effect - reach
+    if min(a.min(), b.min()) >= 0:
+        low = max(low, -mean_a)  # what is never negative cannot fall by more than all of it
+    return _interval(effect, low, effect + reach, mean_a, freedom)
 
 
 def _error_of_mean(values: Floats) -> float:

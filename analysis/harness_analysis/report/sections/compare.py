@@ -33,8 +33,8 @@ from harness_analysis.report.sections.drawing import (
 from harness_schemas.vocabulary import MEASURED_PHASES, PARTS
 
 TILES = ("tok_per_s", "ttft_p50", "tpot_p50", "step_p50", "j_per_token")
-WIDEST = 200.0
-"""Percent to which the chart of effects reaches; the table has the rest."""
+WIDE, WIDEST = 200.0, 400.0
+"""Percent to which the chart of effects reaches: with its intervals, with its effects."""
 MOST_RANKS = 128
 COLORS = {
     BETTER: "var(--series-2)",
@@ -57,7 +57,13 @@ def changes_section(pair: Comparison, position: int) -> Section:
         blocks.append(_changes_table(pair))
     lead = f"A: {_runs(pair.a)}. B: {_runs(pair.b)}."
     title = f"{pair.b.label} against {pair.a.label}: what changed"
-    return Section(f"changed-{position}", title, "What changed", lead, blocks)
+    short = _short("What changed", pair, position)
+    return Section(f"changed-{position}", title, short, lead, blocks)
+
+
+def _short(name: str, pair: Comparison, position: int) -> str:
+    """Name in the navigation; from the second pair on it says of which side."""
+    return f"{name}: {pair.b.label}" if position else name
 
 
 def _runs(side: Any) -> str:
@@ -81,7 +87,9 @@ def _changes_table(pair: Comparison) -> Table:
 def metrics_section(pair: Comparison, position: int) -> Section:
     """Tiles, the chart of effects in percent, and the table of all metrics."""
     shown = [effect for effect in pair.effects if effect.rank is None]
-    blocks: list[Block] = [Tiles([_tile(e) for e in shown if e.metric in TILES])]
+    blocks: list[Block] = [
+        Tiles([_tile(e) for e in shown if e.metric in TILES and e.a is not None])
+    ]
     drawn = [e for e in shown if e.interval is not None and e.interval.share is not None]
     table = effects_table("Every metric", shown)
     if drawn:
@@ -95,7 +103,9 @@ def metrics_section(pair: Comparison, position: int) -> Section:
         "What B adds to A, in percent of A, with its 95 % interval. Where the interval holds zero, "
         "no difference is shown; that is not the same as none."
     )
-    return Section(f"metrics-{position}", "Metrics", "Metrics", lead, blocks)
+    return Section(
+        f"metrics-{position}", "Metrics", _short("Metrics", pair, position), lead, blocks
+    )
 
 
 def _tile(effect: Effect) -> Tile:
@@ -149,7 +159,13 @@ def _effects_figure(effects: Sequence[Effect], table: Table, position: int) -> F
         layout=layout,
         height=rows_height(len(names), 22, 120),
         table=table,
+        note=_beyond(effects),
     )
+
+
+def _beyond(effects: Sequence[Effect]) -> str:
+    far = [e.metric for e in effects if e.interval and abs(e.interval.share or 0) * 100 > WIDEST]
+    return f"Beyond {WIDEST:.0f} %, in the table only: {', '.join(far)}." if far else ""
 
 
 def _range(effects: Sequence[Effect]) -> list[float]:
@@ -159,7 +175,9 @@ def _range(effects: Sequence[Effect]) -> list[float]:
         if effect.interval is not None
         for end in (effect.interval.share_low or 0.0, effect.interval.share_high or 0.0)
     ]
-    low, high = (max(min(end, WIDEST), -WIDEST) for end in (min(ends), max(ends)))
+    points = [100 * (e.interval.share or 0.0) for e in effects if e.interval is not None]
+    limit = max(WIDE, min(1.15 * max(abs(point) for point in points), WIDEST))
+    low, high = (max(min(end, limit), -limit) for end in (min(ends), max(ends)))
     space = 0.06 * max(high - low, 1.0)
     return [round(min(low, 0.0) - space, 2), round(max(high, 0.0) + space, 2)]
 
@@ -205,7 +223,7 @@ def reasons_section(pair: Comparison, position: int) -> Section:
         "Where the time of a unit went. What one rank gains in computing may come back as its own "
         "waiting; what one rank loses shows as waiting of the others."
     )
-    return Section(f"why-{position}", "Why", "Why", lead, blocks)
+    return Section(f"why-{position}", "Why", _short("Why", pair, position), lead, blocks)
 
 
 def _parts_figure(effects: Sequence[Effect], phase: str, position: int) -> Figure | None:
