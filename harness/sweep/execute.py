@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,9 +52,10 @@ def run_sweep(
         done = done_runs(folder)
         left = pending(plan, done, retry_failed)
         write_sweep(folder, plan, done, "running")
-        interrupted = False
+        interrupted, began = False, time.monotonic()
         for position, item in enumerate(left):
-            _announce(narrator, plan, item, position, left)
+            each = (time.monotonic() - began) / position if position else None
+            narrator.say(_place(plan, item, len(left) - position, each))
             found = _guarded(runner, item, folder / "harness.log")
             narrator.say(f"  {_ended(found)}")
             if found.exit_code == ExitCode.INTERRUPTED:
@@ -86,12 +87,15 @@ def _guarded(runner: Runner, item: Item, log: Path) -> CellRun:
         return CellRun(item.repeat, None, "failed", "defect", text, code, wall)
 
 
-def _announce(
-    narrator: Narrator, plan: SweepPlan, item: Item, position: int, left: Sequence[Item]
-) -> None:
+def _place(plan: SweepPlan, item: Item, left: int, each_s: float | None) -> str:
+    """`[4/9] tp=2, repeat 1; about 3 min left`, from what a run took on average so far."""
     total = plan.repeats * len(plan.cells)
-    place = total - len(left) + position + 1
-    narrator.say(f"[{place}/{total}] {item.cell.label}, repeat {item.repeat}")
+    text = f"[{total - left + 1}/{total}] {item.cell.label}, repeat {item.repeat}"
+    if each_s is None:
+        return text
+    seconds = left * each_s
+    about = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{text}; about {about} left"
 
 
 def _ended(run: CellRun) -> str:
