@@ -16,6 +16,7 @@ from typing import Any
 from harness_analysis.breakdown import breakdown_tables
 from harness_analysis.can_answer import can_answer_rows
 from harness_analysis.chunks import group_chunks, rank_chunks
+from harness_analysis.ends import check_clocks
 from harness_analysis.findings import find
 from harness_analysis.lateness import add_device_gaps
 from harness_analysis.overhead import measure_overhead
@@ -51,8 +52,9 @@ def build_database(
     """
     with Writer(path, run_id) as writer:
         writer.add_rows("runs", [{"run_id": run_id, **run_row}])
-        for batch in batches:
-            writer.add(batch.table, batch.data)
+        with writer.transaction():
+            for batch in batches:
+                writer.add(batch.table, batch.data)
         tell("match communication over ranks")
         writer.refresh_clocks()
         writer.add_rows("clock_offsets", writer.axis.rows())
@@ -65,6 +67,7 @@ def build_database(
         writer.script("identify")
         writer.script("floors")
         align_ordinals(writer.con)
+        check_clocks(writer.con)
         for _ in group_chunks(writer.con):
             writer.script("match")
         create_views(writer.con)
