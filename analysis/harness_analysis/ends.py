@@ -1,0 +1,138 @@
+"""Clocks checked by the ends of collectives: kernels of one call end together on all its ranks.
+
+On one host they agree to 0.2 to 0.6 us (H200s, NVLink). So where two ranks' clocks are tied by
+their wall clocks only, the median difference of matched ends is the offset between them, and its
+spread says how finely they may be compared. Small differences are left as they are and reported
+as residual; one that is clearly an offset is taken out (docs/clocks.md). Raw times stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+SAMPLED = 2000
+"""Calls of a stream that are compared, evenly spread."""
+FEWEST = 8
+MATERIAL_NS = 10_000
+"""A difference below is no error worth moving times for: it is reported as residual."""
+CLEARLY = 4
+"""An offset is so many times the spread of the differences."""
+CHECKED = "collective_ends"
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A rank's clock against the lowest rank's: what is to be added, and how surely."""
+
+    source: str
+    rank: int
+    offset_ns: int
+    spread_ns: int
+    """Nine in ten differences lie within it of the median."""
+    calls: int
+
+    @property
+    def moves(self) -> bool:
+        """Whether the difference is an offset that is to be taken out."""
+        return abs(self.offset_ns) > max(MATERIAL_NS, CLEARLY * self.spread_ns)
+
+    @property
+    def residual_ns(self) -> int:
+        """How finely the clocks may be compared afterwards."""
+        return self.spread_ns + (0 if self.moves else abs(self.offset_ns))
+
+
+def check_clocks(con: duckdb.DuckDBPyConnection) -> None:
+    """Give clocks without a residual one by their kernels' ends, and take out clear offsets.
+
+    Changes run.clock_offsets and, where offsets are clear, the times of run.spans and temp table
+    collective_parts. Clocks that several ranks or sources share are only checked; so are all
+    where spans are kept in files.
+    """
+    kept_in_files = con.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'run' AND table_name = 'spans'"
+    ).fetchone() == (0,)
+    own = {
+        (source, rank)
+        for source, rank in con.execute(
+            """
+            SELECT any_value(source), any_value(rank) FROM run.clock_offsets
+            WHERE timeline IS NULL AND method IN ('wall_clock', 'none')
+            GROUP BY clock_domain HAVING count(*) = 1 AND count(rank) = 1
+            """
+        ).fetchall()
+    }
+    for ends in measure_ends(con):
+        shift = ends.moves and not kept_in_files and (ends.source, ends.rank) in own
+        if shift:
+            _shift(con, ends)
+        residual = ends.residual_ns if shift else ends.spread_ns + abs(ends.offset_ns)
+        con.execute(
+            f"""
+            UPDATE run.clock_offsets SET residual_ns = ?, samples = ?,
+              offset_ns = coalesce(offset_ns, 0) + ?,
+              method = CASE WHEN ? THEN '{CHECKED}' ELSE method || '+{CHECKED}' END
+            WHERE source = ? AND rank = ? AND timeline IS DISTINCT FROM 'host'
+              AND residual_ns IS NULL
+            """,
+            [residual, ends.calls, ends.offset_ns if shift else 0, shift, ends.source, ends.rank],
+        )
+
+
+def measure_ends(con: duckdb.DuckDBPyConnection) -> list[Ends]:
+    """Every rank's kernels' ends against those of the lowest rank that it can be tied to."""
+    rows = con.execute(
+        f"""
+        WITH calls AS (
+          SELECT source, rank, end_ns, seq,
+            CASE WHEN op IN ('send', 'recv') THEN src_rank || '>' || dst_rank
+                 WHEN op IN (FROM synchronising) THEN comm_group END AS stream
+          FROM collective_parts
+          WHERE source IN ('torch_profiler', 'nsys') AND timeline = 'device'
+            AND seq IS NOT NULL AND end_ns IS NOT NULL AND rank IS NOT NULL
+        ), firsts AS (
+          SELECT source, stream, min(rank) AS first, 1 + (max(seq) - min(seq)) // {SAMPLED} AS every
+          FROM calls WHERE stream IS NOT NULL GROUP BY ALL
+        ), apart AS (
+          SELECT source, a.rank AS first, b.rank, (a.end_ns - b.end_ns) AS ns
+          FROM firsts f
+          JOIN calls a USING (source, stream) JOIN calls b USING (source, stream)
+          WHERE a.rank = f.first AND b.rank > f.first AND a.seq = b.seq AND a.seq % f.every = 0
+        ), middles AS (
+          SELECT source, first, rank, median(ns) AS middle FROM apart GROUP BY ALL
+        )
+        SELECT source, first, rank, round(middle)::BIGINT, count(*),
+          ceil(quantile_cont(abs(ns - middle), 0.9))::BIGINT
+        FROM apart JOIN middles USING (source, first, rank)
+        GROUP BY ALL HAVING count(*) >= {FEWEST} ORDER BY source, first, rank
+        """
+    ).fetchall()
+    found: dict[tuple[str, int], Ends] = {}
+    for source, first, rank, middle, count, spread in rows:
+        if not any(source == known for known, _ in found):
+            found[source, first] = Ends(source, first, 0, 0, 0)
+        base = found.get((source, first))
+        if base is None:
+            continue  # nothing ties it to the lowest rank
+        # Ties come in the order of ranks: what `first` itself is off by is known by now.
+        candidate = Ends(source, rank, base.offset_ns + middle, base.spread_ns + spread, int(count))
+        best = found.get((source, rank))
+        if best is None or (candidate.spread_ns, first) < (best.spread_ns, first):
+            found[source, rank] = candidate
+    return [ends for ends in found.values() if ends.calls]
+
+
+def _shift(con: duckdb.DuckDBPyConnection, ends: Ends) -> None:
+    times = {
+        "run.spans": ("start_ns", "end_ns", "launch_ns"),
+        "collective_parts": ("enqueue_ns", "start_ns", "end_ns", "return_ns"),
+    }
+    for table, columns in times.items():
+        moved = ", ".join(f"{name} = {name} + {ends.offset_ns}" for name in columns)
+        con.execute(
+            f"UPDATE {table} SET {moved} WHERE source = ? AND rank = ?", [ends.source, ends.rank]
+        )

@@ -1,0 +1,86 @@
+"""Kernels that end together tie clocks that nothing else ties, and say how finely."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from truth.simulate_devices import EPOCH_NS, DeviceRun, Devices, make_batch
+
+from harness_analysis.build import build_database
+from harness_analysis.store import open_database
+
+APART = Devices(shared_clock=False, steps=6)
+ERROR_NS = 3_000_000
+"""How far the wall clocks of odd ranks are off in the simulation."""
+
+
+def query(database, sql):
+    with open_database(database) as con:
+        return con.execute(sql).fetchall()
+
+
+def test_offsets_between_wall_clocks_are_found_and_taken_out(tmp_path):
+    run = DeviceRun(APART).run()
+    database = run.build(tmp_path / "d.duckdb")
+    clocks = query(database, "SELECT rank, residual_ns, method FROM clock_offsets ORDER BY rank")
+    assert clocks[0] == (0, 100, "reference")
+    # Rank 2's clock was right: it is checked, and left.
+    methods = ["collective_ends", "wall_clock+collective_ends", "collective_ends"]
+    assert clocks[1:] == [(rank, 0, method) for rank, method in enumerate(methods, 1)]
+    ends = query(
+        database,
+        """
+        SELECT DISTINCT max(end_ns) - min(end_ns) FROM collectives
+        GROUP BY comm_group, seq, src_rank, dst_rank
+        """,
+    )
+    assert ends == [(0,)]
+    spans = query(database, "SELECT rank, min(start_ns), min(raw_start_ns) FROM spans GROUP BY 1")
+    first = {device.rank: min(row["start_ns"] for row in device.spans) for device in run.devices}
+    assert {rank: start - EPOCH_NS for rank, start, _ in spans} == first
+
+
+def test_ranks_that_nothing_ties_stay_apart(tmp_path):
+    """Two data-parallel replicas: no collective and no message between them."""
+    run = DeviceRun(replace(APART, pp=1)).run()
+    other = DeviceRun(replace(APART, pp=1, seed=4)).run()
+    for device in other.devices:
+        device.rank += 2
+        for row in device.collectives:
+            row["comm_group"] = "[2,3]#0"
+    run.devices += other.devices
+    build_database(tmp_path / "d.duckdb", "r", {"tp": 2}, run.batches())
+    rows = query(
+        tmp_path / "d.duckdb", "SELECT residual_ns, method FROM clock_offsets ORDER BY rank"
+    )
+    assert [row[0] for row in rows] == [100, 0, None, None]
+
+
+@pytest.mark.parametrize("noise_ns", [2_000, 400_000])
+def test_a_difference_that_is_not_clear_is_reported_and_not_taken_out(tmp_path, noise_ns):
+    calls = [
+        {
+            **{"rank": rank, "source": "torch_profiler", "timeline": "device", "seq": seq},
+            **{"op": "all_reduce", "comm_group": "[0,1]#0", "group_size": 2, "bytes": 64},
+            "start_ns": EPOCH_NS + seq * 10**6,
+            "end_ns": EPOCH_NS + seq * 10**6 + 50_000 + rank * (6_000 + seq % 2 * noise_ns),
+        }
+        for rank in (0, 1)
+        for seq in range(20)
+    ]
+    anchors = [
+        {
+            **{"source": "torch_profiler", "rank": rank, "clock_domain": f"w{rank}"},
+            **{"raw_ns": EPOCH_NS, "wall_ns": EPOCH_NS},
+        }
+        for rank in (0, 1)
+    ]
+    batches = [make_batch("clock_anchors", anchors), make_batch("collectives", calls)]
+    build_database(tmp_path / "d.duckdb", "r", {"tp": 2}, batches)
+    ((offset, residual, method),) = query(
+        tmp_path / "d.duckdb",
+        "SELECT offset_ns, residual_ns, method FROM clock_offsets WHERE rank = 1",
+    )
+    assert offset == 0 and method == "wall_clock+collective_ends"
+    assert residual == 6_000 + noise_ns
