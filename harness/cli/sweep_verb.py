@@ -136,4 +136,5 @@ def _conclude(folder: Path, interrupted: bool, narrator: Any, style: str) -> Non
     report_sweep(folder, style)
     narrator.say("next:")
     narrator.say(f"  harness report {folder} --html")
-    narrator.say(f'  harness query {folder} "SELECT cell, repeat, tok_per_s FROM run_summary"')
+    sql = "SELECT cell, repeat, tok_per_s FROM run_summary JOIN runs USING (run_id)"
+    narrator.say(f'  harness query {folder} "{sql}"')
