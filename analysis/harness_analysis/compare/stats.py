@@ -226,12 +226,11 @@ def student_quantile(probability: float, freedom: float) -> float:
 
 def chance(interval: Interval) -> float:
     """How often so large an effect shows where there is none (two-sided, by Student's t)."""
-    width = interval.high - interval.low
+    width = max(interval.high - interval.effect, interval.effect - interval.low)
     if width <= 0:
         return 0.0 if interval.effect else 1.0
     freedom = min(max(round(interval.freedom, 2), 1.0), 1000.0)
-    reach = student_quantile((1 + CONFIDENCE) / 2, freedom)
-    size = abs(interval.effect) / (width / 2 / reach)
+    size = abs(interval.effect) / width * student_quantile((1 + CONFIDENCE) / 2, freedom)
     angle, reached = _student_table(freedom)
     return float(2 * (1 - np.interp(math.atan(size / math.sqrt(freedom)), angle, reached)))
 
