@@ -47,20 +47,22 @@ def report_sweep(folder: Path, style: str, html: bool = False, output: Path | No
 
 def load_sweep(folder: Path) -> tuple[SweepFacts, list[Study]]:
     """The facts of a sweep's folder and its studies; none where no run has a database."""
-    from harness.runs import list_runs
-    from harness.sweep.folder import read_sweep
+    from harness.sweep.folder import done_runs, read_sweep
     from harness_analysis.scaling.document import sweep_facts
     from harness_analysis.scaling.load import load_runs
     from harness_analysis.scaling.study import make_studies
+    from harness_schemas.rundir import RunDir
 
     data = read_sweep(folder)
-    databases = [run.database for run, _ in list_runs(folder, deep=False)]
-    runs = load_runs(path for path in databases if path.is_file())
+    # Of a run that was repeated because it had failed, the last one counts.
+    kept = sorted(run.run_id for run in done_runs(folder).values() if run.run_id is not None)
+    databases = {name: path for name in kept if (path := RunDir(folder / name).database).is_file()}
+    runs = load_runs(databases.values())
     missing = [
         f"{cell['label']}: {run['verdict']}"
         for cell in data.get("cells", [])
         for run in cell["runs"]
-        if run["run_id"] is None
+        if run["run_id"] not in databases
     ]
     names = (str(data.get("name")), str(data.get("sweep_id")), str(data.get("source") or ""))
     facts = sweep_facts(*names, runs, missing)
