@@ -183,8 +183,9 @@ def read_into_tables(path: Path) -> None:
         tempfile.TemporaryDirectory() as folder,
         Writer(Path(folder) / "rows.duckdb", "rows") as writer,
     ):
-        for batch in COLLECTOR.ingest([path], IngestContext(path.parent)):
-            writer.add(batch.table, batch.data)
+        with writer.transaction():
+            for batch in COLLECTOR.ingest([path], IngestContext(path.parent)):
+                writer.add(batch.table, batch.data)
         writer.finish()
 
 

@@ -11,7 +11,8 @@ from harness.cli.output import emit
 
 @click.command(
     "ingest",
-    epilog="Examples: `harness ingest runs/latest`; `harness ingest traces/ logs/ -o job.duckdb`",
+    epilog="Examples: `harness ingest runs/latest`; `harness ingest traces/ logs/ -o job.duckdb`; "
+    "`srun harness ingest --parquet DIR --share slurm RUN`, then `harness ingest DIR -o FILE`",
 )
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
