@@ -14,6 +14,7 @@ from harness.ingest import ingest_paths
 from harness_analysis.build import build_database
 from harness_analysis.compare import Side, compare_sides, load_run
 from harness_analysis.compare.gates import check_gate, parse_gate
+from harness_analysis.compare.load import joules_between
 from harness_analysis.compare.sides import pair_sides
 from harness_collectors.app_timers import COLLECTOR
 from harness_schemas.errors import UsageError
@@ -221,3 +222,35 @@ def test_two_layouts_of_strangers_are_compared_by_their_steps(tmp_path):
     assert step.word == "cannot answer"
     assert "12 steps" in step.reason
     assert "wait -" in next(line for line in comparison.why if "decode step" in line)
+
+
+def on(run, *gpus):
+    ranks = tuple({"rank": k, "host": "n0", "gpu_uuid": gpu} for k, gpu in enumerate(gpus))
+    return dataclasses.replace(run, ranks=ranks, row={**run.row, "world_size": len(gpus)})
+
+
+def test_another_gpu_is_a_cause_and_more_of_the_same_gpus_follow_from_more_ranks(runs):
+    first = runs["even"][0]
+    moved = compare_sides(Side("a", (on(first, "G0", "G1"),)), Side("b", (on(first, "G0", "G9"),)))
+    assert moved.changes.verdict() == "differs in ONE variable: ranks.gpu_uuid G0, G1 -> G0, G9"
+    wider = {**SPEC, "parallel": {"tp": 4, "pp": 1}}
+    more = dataclasses.replace(on(first, "G0", "G1", "G2", "G3"), spec=wider)
+    grown = compare_sides(Side("a", (on(first, "G0", "G1"),)), Side("b", (more,))).changes
+    assert grown.verdict() == "differs in ONE variable: parallel.tp 2 -> 4"
+    assert [change.path for change in grown.changes if change.follows] == ["ranks.gpu_uuid"]
+
+
+def test_breakdowns_of_different_evidence_are_not_compared(runs):
+    first = runs["even"][0]
+    units = dataclasses.replace(first.phases["decode"], basis="device timeline, nsys")
+    other = dataclasses.replace(first, phases={**first.phases, "decode": units})
+    found = effect(compare_sides(Side("a", (first,)), Side("b", (other,))), "decode.window")
+    assert found.word == "cannot answer"
+    assert "A rests on the host timeline, app_timers, B on the device timeline" in found.reason
+
+
+def test_energy_is_read_off_the_counters_at_the_ends_of_the_units():
+    times = range(-(10**9), 5 * 10**9, 10**8)
+    rows = [("n0", gpu, at, 1000.0 * gpu + 300e-9 * at) for at in times for gpu in (0, 1)]
+    assert joules_between(rows, 4 * 10**9) == pytest.approx(2 * 300 * 4)
+    assert joules_between([row for row in rows if row[2] < 2 * 10**9], 4 * 10**9) is None

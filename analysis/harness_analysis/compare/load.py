@@ -265,7 +265,7 @@ def _joules_per_token(con: duckdb.DuckDBPyConnection) -> float | str:
         return "no energy counter was sampled"
     if end - begin < SHORTEST_ENERGY_S * 1e9:
         return f"the measured units last {(end - begin) / 1e9:.2g} s; energy needs a second"
-    joules = _energy(rows, end - begin)
+    joules = joules_between(rows, end - begin)
     (tokens,) = con.execute(
         """
         SELECT sum(output_tokens) FROM requests
@@ -278,7 +278,7 @@ def _joules_per_token(con: duckdb.DuckDBPyConnection) -> float | str:
     return "the energy counter does not cover the units" if joules is None else joules / tokens
 
 
-def _energy(rows: Sequence[tuple[Any, Any, int, float]], length_ns: int) -> float | None:
+def joules_between(rows: Sequence[tuple[Any, Any, int, float]], length_ns: int) -> float | None:
     """Joules between 0 and `length_ns`, all devices; None where a counter does not reach so far."""
     total = 0.0
     for device in dict.fromkeys((host, device) for host, device, _, _ in rows):
