@@ -17,11 +17,15 @@ _WHO: Final = (
     r"\[(?:PG (?:ID )?(?P<pg>\d+)(?: PG GUID [^\]]{0,200}?)? )?Rank (?P<rank>\d{1,6})\].{0,400}?"
 )
 _TIMED_OUT = re.compile(
-    _WHO + r"Watchdog caught collective operation timeout: WorkNCCL\(SeqNum=(?P<seq>\d+)"
+    _WHO + r"Watchdog caught collective operation timeout: WorkNCCL\(SeqNum=(?P<seq>\d+),"
 )
-_PROGRESS = re.compile(_WHO + r"last enqueued (?:NCCL )?work: (?P<enqueued>-?\d+)")
-_AT_WORK = re.compile(r"at work: (\d+)")
+_PROGRESS = re.compile(_WHO + r"last enqueued (?:NCCL )?work: (?P<enqueued>-?\d+)[,.\s]")
+_AT_WORK = re.compile(r"at work: (\d+)[,.\s]")
+# Numbers end with a mark: of a line that is cut in one, a smaller rank or number would be read.
 _DEFAULT_GROUPS: Final = (None, "0")
+_FARTHEST: Final = 1000
+"""Numbers of unnamed groups that lie further apart are not of one group: collectives of one group
+wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,9 @@ def _suspects_of_group(
     translated = any(r.global_rank not in (None, rank) for rank, r in reports.items())
     timed_out = {rank: max(r.numbers) for rank, r in reports.items() if r.numbers}
     mixed = pg is None and any(len(report.numbers) > 1 for report in reports.values())
-    if not timed_out or mixed:  # numbers of several groups cannot be told apart
-        return Suspects()
+    spread = max(timed_out.values()) - min(timed_out.values()) if timed_out else 0
+    if not timed_out or mixed or (pg is None and spread > _FARTHEST):
+        return Suspects()  # numbers of several groups cannot be told apart
     last = max(timed_out.values())
     behind = {
         rank if report.global_rank is None else report.global_rank
@@ -142,6 +147,8 @@ def _suspects_of_group(
     if translated or (pg not in _DEFAULT_GROUPS and world_size is not None):
         return Suspects()  # ranks of a subgroup: who is missing has no global number
     silent = set(range(world_size or max(reports) + 1)) - set(reports)
+    if len(silent) >= len(reports):  # rather their lines are lost than that most are stuck
+        return Suspects()
     return _named(dict.fromkeys(silent, f"did not report waiting at collective {last}"))
 
 

@@ -9,7 +9,7 @@ import pytest
 from failure_lines import FAILURES, OTHERS, SEED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutations import interleaved_lines
+from mutations import cuts, interleaved_chunks, interleaved_lines
 from support import SAMPLES, needs_samples
 
 from harness.ingest import ingest_paths
@@ -134,3 +134,21 @@ def test_a_mutilated_log_gives_its_verdict_or_unknown_never_another(name, data):
     assert found.name in {name, "unknown"} | generic
     if len(whole) == len(text):
         assert found.name == name
+
+
+@needs_samples
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(number=st.sampled_from(sorted(FAILURES)), data=st.data())
+def test_failures_of_strangers_cut_and_torn_never_mislead(number, data):
+    """Neither another cause nor another suspect than the whole text gives; rather none."""
+    [path] = (LOGS / "failures").glob(f"{number}_*")
+    text = path.read_bytes()
+    whole = judge(VerdictEvidence(lines=lines_of("log", text.decode("utf-8", "replace"))))
+    damage = st.one_of(
+        cuts(text), interleaved_lines(text, CHATTER * 5), interleaved_chunks(text, CHATTER * 5)
+    )
+    torn = data.draw(damage).decode("utf-8", "replace")
+    found = judge(VerdictEvidence(lines=lines_of("log", torn)))
+    assert found.name in {whole.name, "unknown", "rank_failed", "cancelled"}
+    if found.name == whole.name:
+        assert set(found.suspects) <= set(whole.suspects)
