@@ -139,7 +139,7 @@ def _change_row(change: Any) -> tuple[str, str, str, str, str]:
 
 def shown_effects(comparison: Comparison, all_ranks: bool) -> list[Effect]:
     """What the terminal shows: percentiles that rest on enough values, parts that there are, and
-    of single ranks what moved. A phase without any interval is one line."""
+    of single ranks what moved. A prefill without any interval is one line."""
     silent = _silent_phases(comparison)
     found = []
     for effect in comparison.effects:
@@ -147,7 +147,8 @@ def shown_effects(comparison: Comparison, all_ranks: bool) -> list[Effect]:
             keep = not effect.metric.endswith(SELDOM) and not too_few(effect)
         elif effect.rank is None:
             whole = effect.part == WINDOW
-            keep = whole or (effect.phase not in silent and bool(effect.a or effect.b))
+            told = effect.phase != "prefill" or effect.phase not in silent
+            keep = whole or (told and bool(effect.a or effect.b))
         else:
             keep = all_ranks or effect.word not in (NO_DIFFERENCE, CANNOT)
         if keep:
@@ -186,6 +187,7 @@ def _footnotes(comparison: Comparison, bullet: str, all_ranks: bool) -> Iterator
     if few:
         yield f"{bullet}too few values for: {', '.join(few)}"
     by_rank = [effect for effect in comparison.effects if effect.rank is not None]
+    by_rank = [effect for effect in by_rank if effect.interval is not None]
     moved = [effect for effect in by_rank if effect.word not in (NO_DIFFERENCE, CANNOT)]
     if by_rank and not all_ranks:
         yield (

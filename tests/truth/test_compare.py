@@ -199,7 +199,7 @@ def test_a_strangers_run_does_not_differ_from_itself_and_differs_when_shifted(tm
     ingest_paths([SAMPLES / "kineto" / "dlrm_8ranks"], target)
     run = load_run(target)
     same = compare_sides(Side("a", (run,)), Side("b", (run,)))
-    assert "no specification of A and B" in same.changes.verdict()
+    assert "no specification and no provenance of A and B" in same.changes.verdict()
     whole = effect(same, "all.window")
     assert (whole.a, whole.word) == (whole.b, "cannot answer")
     units = run.phases["all"]

@@ -120,16 +120,16 @@ def _follows(group: str, path: str, a: Sequence[str], b: Sequence[str]) -> bool:
 
 
 def _unknown(a: Side, b: Side) -> list[str]:
-    found = []
+    lacking: dict[str, list[str]] = {}
     for what, field in (("specification", "spec"), ("provenance", "provenance")):
-        lacking = [
+        sides = [
             label + ("" if not any(known) else f" ({known.count(False)} of {len(known)} runs)")
             for label, side in (("A", a), ("B", b))
             if not all(known := [getattr(run, field) is not None for run in side.runs])
         ]
-        if lacking:
-            found.append(f"no {what} of {' and '.join(lacking)}")
-    return found
+        if sides:
+            lacking.setdefault(" and ".join(sides), []).append(f"no {what}")
+    return [f"{' and '.join(what)} of {sides}" for sides, what in lacking.items()]
 
 
 def run_facts(run: RunData) -> dict[tuple[str, str], str]:
