@@ -9,4 +9,4 @@ JOIN (SELECT run_id, sum(n_tokens)::BIGINT AS tokens FROM step_tokens
   GROUP BY run_id) t USING (run_id)
 WHERE w.phase = 'decode' AND w.op = 'all_reduce' AND NOT coalesce(w.warmup, false)
   AND w.perturbed_by IS NULL
-GROUP BY w.op, w.bytes ORDER BY total_bytes DESC
+GROUP BY w.op, w.bytes ORDER BY total_bytes DESC, op, message_bytes

@@ -5,4 +5,4 @@ SELECT phase, op, count(*) AS calls, round(sum(duration_ns) / 1e6, 3) AS total_m
   round(sum(wait_ns) / (sum(wait_ns) + sum(transfer_ns)), 3) AS wait_share
 FROM collectives
 WHERE phase IN ('prefill', 'decode') AND NOT coalesce(warmup, false) AND perturbed_by IS NULL
-GROUP BY phase, op ORDER BY phase, total_ms DESC
+GROUP BY phase, op ORDER BY phase, total_ms DESC, op

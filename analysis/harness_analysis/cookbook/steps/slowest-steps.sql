@@ -5,4 +5,4 @@ SELECT phase, batch, step, round(step_ns / 1e6, 3) AS ms, round(excess_ns / 1e3,
   rank, part, round(part_excess_ns / 1e3, 1) AS part_us
 FROM slow_units
 WHERE units >= 5
-ORDER BY excess_ns DESC, step LIMIT 5
+ORDER BY excess_ns DESC, phase, batch, step LIMIT 5

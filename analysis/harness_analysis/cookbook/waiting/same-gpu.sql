@@ -7,4 +7,4 @@ SELECT coalesce(k.gpu_uuid, concat_ws(':', k.host, 'rank ' || k.rank)) AS device
 FROM collective_waits w
 JOIN ranks k ON k.run_id = w.run_id AND k.rank = w.last_arriver
 WHERE NOT coalesce(w.warmup, false)
-GROUP BY ALL ORDER BY times_last DESC
+GROUP BY ALL ORDER BY times_last DESC, device

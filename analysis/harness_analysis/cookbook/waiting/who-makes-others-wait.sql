@@ -5,4 +5,4 @@ SELECT phase, comm_group, rank, times_last, collectives, round(share_last, 3) AS
   round(wait_caused_ns / 1e6, 3) AS wait_caused_ms, main_cause
 FROM stragglers
 WHERE phase = 'decode' AND times_last > 0
-ORDER BY wait_caused_ns DESC
+ORDER BY wait_caused_ns DESC, comm_group, rank

@@ -5,4 +5,4 @@ SELECT comm_group, rank, round(late_ns / 1e6, 3) AS late_ms,
   round(late_gap_ns / 1e6, 3) AS launch_gaps, round(late_inherited_ns / 1e6, 3) AS inherited,
   round(late_io_ns / 1e6, 3) AS files, round(late_preempted_ns / 1e6, 3) AS preempted
 FROM stragglers WHERE phase = 'decode'
-ORDER BY late_ns DESC
+ORDER BY late_ns DESC NULLS LAST, comm_group, rank

@@ -55,9 +55,10 @@ WITH kept AS (
   SELECT run_id, phase, repeat, batch, microbatch, step,
     string_agg(DISTINCT evidence, '+' ORDER BY evidence) AS evidence, count(*) AS ranks,
     bool_or(perturbed) AS perturbed, max(window_ns) AS step_ns,
-    arg_max(rank, own_ns) AS rank, max(own_ns)::BIGINT AS own_excess_ns,
-    arg_max(most, own_ns) AS most,
-    arg_max(rank, wait_excess_ns) AS waiting_rank, max(wait_excess_ns)::BIGINT AS wait_excess_ns
+    arg_max(rank, (own_ns, -rank)) FILTER (own_ns IS NOT NULL) AS rank, max(own_ns)::BIGINT AS own_excess_ns,
+    arg_max(most, (own_ns, -rank)) FILTER (own_ns IS NOT NULL) AS most,
+    arg_max(rank, (wait_excess_ns, -rank)) FILTER (wait_excess_ns IS NOT NULL)
+      AS waiting_rank, max(wait_excess_ns)::BIGINT AS wait_excess_ns
   FROM summed GROUP BY run_id, phase, repeat, batch, microbatch, step
 )
 SELECT run_id, phase, repeat, batch, microbatch, step, evidence, ranks,
