@@ -211,6 +211,16 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Unanswered:
+    """What nothing was recorded of (a row of the table `can_answer`)."""
+
+    relation: str
+    of_columns: str | None
+    needs: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class Answer:
     """Everything that one run's database answers without a question being asked."""
 
@@ -224,6 +234,7 @@ class Answer:
     collectors: tuple[CollectorState, ...]
     overhead: tuple[Overhead, ...]
     clocks: tuple[Clock, ...]
+    unanswered: tuple[Unanswered, ...] = ()
     unclassified_share: float | None = None
     """Share of the kernels' time that no rule knows (counted as computing); None: no kernels."""
 
@@ -305,9 +316,12 @@ def _load(con: duckdb.DuckDBPyConnection) -> Answer:
         collectors=_read(con, CollectorState, _COLLECTORS),
         overhead=_read(con, Overhead, f"overhead {_by_phase('phase')}, collector"),
         clocks=_read(con, Clock, _CLOCKS),
+        unanswered=_read(con, Unanswered, f"can_answer WHERE NOT answerable {_FIRST_ROWS}"),
         unclassified_share=_unclassified(con),
     )
 
+
+_FIRST_ROWS = "ORDER BY reason, relation, of_columns NULLS FIRST"
 
 _COLLECTORS = """(
   SELECT collector, state, reason, count(*) AS places, sum(bytes)::BIGINT AS bytes,

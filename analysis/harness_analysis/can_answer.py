@@ -63,7 +63,6 @@ NEEDS: tuple[Need, ...] = (
     Need("step_tokens", (), TIMERS),
     Need("run_summary", ("tok_per_s", "output_tokens"), TIMERS),
     Need("run_summary", ("step_ms", "cadence_ms", "wall_s"), ANY_TIMES),
-    Need("pipeline_bubbles", (), ANY_TIMES),
     Need("overhead", (), TIMERS),
     Need("samples", (), ("nvml", "psutil")),
     Need("nccl_comms", (), NCCL),
@@ -73,22 +72,32 @@ NEEDS: tuple[Need, ...] = (
     Need("floors", (), ("floors",)),
 )
 
+OF_CALLS = frozenset({"collectives", "collective_waits", "waits", "stragglers", "what_if"})
+"""Empty where nothing was communicated, which is an answer."""
+
 
 def can_answer_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Rows for the table `can_answer`. Reads tables and views; a look at each need's columns."""
     states = con.execute(
         "SELECT collector, state, host, reason FROM collection ORDER BY ALL"
     ).fetchall()
+    silent = con.execute(
+        """
+        SELECT EXISTS (FROM step_breakdown_all WHERE compute_ns IS NOT NULL)
+          AND NOT EXISTS (FROM collectives)
+        """
+    ).fetchone() == (True,)
     rows = []
     for need in NEEDS:
         shown = " OR ".join(f"{column} IS NOT NULL" for column in need.columns) or "true"
-        found = con.execute(f"SELECT 1 FROM {need.relation} WHERE {shown} LIMIT 1").fetchone()
+        sql = f"SELECT EXISTS (FROM {need.relation} WHERE {shown})"
+        found = con.execute(sql).fetchone() == (True,) or (silent and need.relation in OF_CALLS)
         rows.append(
             {
                 "relation": need.relation,
                 "of_columns": ", ".join(need.columns) or None,
                 "needs": ", ".join(need.collectors),
-                "answerable": found is not None,
+                "answerable": found,
                 "reason": None if found else _reason(need, states),
             }
         )

@@ -251,11 +251,25 @@ def _evidence(answer: Answer) -> str:
         lines.append(f"  kernels: {share} of their time known to no rule, counted as computing")
     lines.append("  " + _clock_line(answer))
     lines += [f"  {line}" for line in overhead_lines(answer)]
+    lines += [f"  {line}" for line in _unanswered_lines(answer)]
     for state in answer.collectors_not_ok():
         places = f" ({state.places} places)" if state.places > 1 else ""
         reason = state.reason or "no reason recorded"
         lines.append(f"  {state.collector} {state.state}{places}: {reason}")
     return _wrapped(lines)
+
+
+_ASKED = ("step_breakdown", "collective_waits", "stragglers", "latency")
+
+
+def _unanswered_lines(answer: Answer) -> list[str]:
+    """Views of the answer that nothing was recorded for; the page has the whole list."""
+    whole = [row for row in answer.unanswered if row.of_columns is None and row.relation in _ASKED]
+    reasons = dict.fromkeys(row.reason for row in whole)
+    return [
+        f"cannot answer: {', '.join(r.relation for r in whole if r.reason == reason)}: {reason}"
+        for reason in reasons
+    ]
 
 
 def _coverage_line(row: Coverage) -> str:

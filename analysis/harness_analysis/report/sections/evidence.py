@@ -23,6 +23,8 @@ def evidence_section(answer: Answer) -> Section:
     blocks.append(_overhead(answer) if answer.overhead else Note(NOT_MEASURED))
     if answer.clocks:
         blocks.append(_clocks(answer))
+    if answer.unanswered:
+        blocks.append(_unanswered(answer))
     lead = (
         "What was recorded, what was not and why, what recording cost, and how finely times of "
         "different ranks may be compared."
@@ -75,6 +77,16 @@ def _collectors(answer: Answer) -> Table:
         for row in answer.collectors
     ]
     return Table("Collectors", columns, rows)
+
+
+def _unanswered(answer: Answer) -> Table:
+    """What is empty or NULL because nobody looked."""
+    names = ("cannot answer", "columns", "because")
+    rows = [
+        [row.relation, row.of_columns or "all", row.reason or row.needs]
+        for row in answer.unanswered
+    ]
+    return Table("Not recorded", [Column(name, number=False) for name in names], rows)
 
 
 def _overhead(answer: Answer) -> Table:
