@@ -201,7 +201,7 @@ def _sentence(study: Study, point: Point) -> str:
     )
     if point.limit is not None:
         text += (
-            f"; first limited by {PART_LABELS[point.limit.part]}, "
-            f"{100 * point.limit.share:.0f} % of the time"
+            f"; first limited by {PART_LABELS[point.limit.part]}, which beyond its ideal share "
+            f"takes {100 * point.limit.share:.0f} % of the time"
         )
     return text

@@ -134,7 +134,7 @@ def test_limits_divide_the_time_beyond_ideal():
     study = make_studies([one, two])[0]
     assert study.points[1].limit == Limit("comm_wait_ns", 0.25)
     assert study.points[0].limit == Limit("compute_ns", 1.0)
-    assert "first limited by wait, 25 % of the time" in sentences(study)[0]
+    assert "limited by wait, which beyond its ideal share takes 25 %" in sentences(study)[0]
 
 
 def test_no_limit_is_named_without_a_breakdown_of_every_rank():
