@@ -139,10 +139,10 @@ def _marks(axes: Axes, values: Sequence[tuple[int, Estimate]]) -> list[str]:
     for (x, y), (_, value) in zip(places, values, strict=True):
         if value.low is not None and value.high is not None:
             top, bottom = axes.y(value.high), axes.y(value.low)
-            parts.append(
-                f'<path class="whisker" d="M{x:.1f} {top:.1f}V{bottom:.1f}'
-                f'M{x - 5:.1f} {top:.1f}h10M{x - 5:.1f} {bottom:.1f}h10"/>'
-            )
+            # An end without a cap leaves the plot.
+            ends = [(top, value.high <= axes.high), (bottom, value.low >= axes.low)]
+            caps = "".join(f"M{x - 5:.1f} {end:.1f}h10" for end, inside in ends if inside)
+            parts.append(f'<path class="whisker" d="M{x:.1f} {top:.1f}V{bottom:.1f}{caps}"/>')
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
     return parts
 
