@@ -137,6 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, agent.on_signal)
     # Ctrl-C reaches the whole process group; the parent decides when sampling ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A warning ahead of a job's time limit is for the ranks.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
         agent.start(options.samplers)
         agent.wait(parent, watch_stdin=not options.ignore_stdin)

@@ -63,6 +63,10 @@ def watch_signals() -> None:
     any thread is started: threads inherit the mask.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    # A launcher may have had them ignored until now; some kernels drop ignored signals even
+    # while they are blocked.
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_wait_for_signals, name="harness-signals", daemon=True).start()
 
 

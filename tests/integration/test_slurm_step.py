@@ -56,6 +56,11 @@ if os.environ["RANK"] == "1":
     {how}
 time.sleep({marker})
 """
+WARNED = """
+import signal, time
+signal.signal(signal.SIGUSR2, lambda *_: print("flushed", flush=True))
+time.sleep({marker})
+"""
 MARKER = 517.25
 
 
@@ -64,7 +69,7 @@ def steps(tmp_path_factory, slurm):
     folder = tmp_path_factory.mktemp("steps")
     exits = FAIL.format(how="os._exit(7)", marker=MARKER)
     killed = FAIL.format(how="os.kill(os.getpid(), signal.SIGSEGV)", marker=MARKER)
-    waits = f"import time; print('up', flush=True); time.sleep({MARKER})"
+    waits = WARNED.format(marker=MARKER)
     scenarios = {
         "even": (2, 2, TELL, None),
         "uneven": (1, 3, TELL, None),
@@ -123,7 +128,9 @@ def test_the_failed_rank_is_named_and_its_code_returned(steps):
 
 
 def test_a_step_that_does_not_end_is_ended(steps):
-    _, found = steps
+    folder, found = steps
+    said = [path.read_text() for path in (folder / "endless").glob("logs/rank-*.out")]
+    assert len(said) == 4 and all("flushed" in text for text in said)
     assert found["endless"] == {
         "exit_code": 124,
         "timed_out": True,

@@ -174,7 +174,9 @@ class SrunLauncher:
             return LaunchResult(ExitCode.INTERRUPTED, interrupted=True)
         failures = tuple(failed_ranks(run, world_size))
         if self._stopped_by:
-            return LaunchResult(ENDED_BY_SLURM, failures)
+            ended_with_it = (-signal.SIGTERM, -signal.SIGKILL)
+            own = tuple(one for one in failures if one.exit_code not in ended_with_it)
+            return LaunchResult(ENDED_BY_SLURM, own)
         if failures:
             root = failures[0].exit_code
             return LaunchResult(root if root > 0 else 128 - root, failures)

@@ -8,6 +8,7 @@ library is all it needs, so hundreds of ranks start fast.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from harness_schemas.rundir import RunDir, write_json
 from harness_slurm.step.ranks import TaskFacts
 
 RANK_EXEC = Path(__file__).parents[1] / "rank_exec.py"
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,15 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     except HarnessError as error:
         sys.stderr.write(f"harness: {error.message}\n")
         return error.exit_code
-    for number in PASSED_ON:
-        signal.signal(number, _leave_it_to_the_rank)
-    # Ignored in the rank too, until it waits for it: a warning while it starts must not kill it.
+    # Inherited by the rank until it waits for it: a warning while it starts must not kill it.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     run = RunDir(Path(plan["run_dir"]))
     rank = subprocess.Popen(
         [sys.executable, "-I", "-S", RANK_EXEC, str(os.getpid()), run.logs, *plan["argv"]],
         env={**os.environ, **plan["env"], **facts.environment(plan["port"])},
     )
+    pass_on(rank)
     code = rank.wait()
     mark = {"rank": facts.rank, "exit_code": code, "ended_ns": time.time_ns()}
     write_json(rank_mark(run, facts.rank), mark)
@@ -55,8 +55,20 @@ def rank_mark(run: RunDir, rank: int) -> Path:
     return run.path / "job" / f"rank-{rank:05d}.json"
 
 
-def _leave_it_to_the_rank(number: int, frame: FrameType | None) -> None:
-    """Slurm signals every process of a step: the rank has the signal already."""
+def pass_on(rank: subprocess.Popen[bytes]) -> None:
+    """Hand the signals of Slurm to the rank.
+
+    With proctrack/cgroup slurmstepd signals only its own children (this process), with
+    proctrack/linuxproc and pgid all processes: the rank then has the signal twice, which does no
+    harm.
+    """
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            rank.send_signal(number)
+
+    for number in PASSED_ON:
+        signal.signal(number, hand_on)
 
 
 if __name__ == "__main__":
