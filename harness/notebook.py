@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cli.rows import render_rows
 from harness.runs import find_databases
 
 SHOWN_ROWS = 50
@@ -57,11 +56,27 @@ class Rows:
 
     def __repr__(self) -> str:
         more = len(self) - SHOWN_ROWS
-        text = render_rows(self.columns, list(Rows(self.table.slice(0, SHOWN_ROWS))))
-        return text + (f"... {more:,} more rows\n" if more > 0 else "")
+        shown = Rows(self.table.slice(0, SHOWN_ROWS))
+        text = _aligned([self.columns, *([_cell(value) for value in row] for row in shown)])
+        return text + (f"\n... {more:,} more rows" if more > 0 else "")
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _cell(value: Any) -> str:
+    """A value as people read it; NULL is `-`."""
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 class Run:

@@ -293,3 +293,18 @@ def test_the_verb_says_what_it_made(example, tmp_path, capsys):
     assert invoke(["export", str(example), "--format", "chrome", "-o", "x", "--steps", "a"]) == 2
     nowhere = str(tmp_path / "no" / "t.json")
     assert invoke(["export", str(example), "--format", "otlp", "-o", nowhere]) == 125
+
+
+def test_the_whole_answer_is_printed_as_data(example, capsys):
+    """A table each, all values: the counterpart of the text, for spreadsheets and pull requests."""
+    assert invoke(["report", str(example), "--markdown"]) == 0
+    text = capsys.readouterr().out
+    titles = [line[4:] for line in text.splitlines() if line.startswith("### ")]
+    assert titles[:3] == ["What ran", "What stands out", "Speed"] and "Clocks" in titles
+    assert invoke(["report", str(example), "--csv"]) == 0
+    tables = [list(csv.DictReader(part.splitlines())) for part in
+              capsys.readouterr().out.split("\n\n")]  # fmt: skip
+    (breakdown,) = [rows for rows in tables if rows and "comm_wait_ns" in rows[0]]
+    found = {(int(row["rank"]), row["phase"]): int(row["comm_wait_ns"]) for row in breakdown}
+    wanted = ask(example, "SELECT rank, phase, comm_wait_ns FROM rank_breakdown")
+    assert found == {(rank, phase): waits for rank, phase, waits in wanted}
