@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.cli.rows import printable, render_rows
@@ -98,15 +98,20 @@ def _lines(comparison: Comparison, style: str, all_ranks: bool) -> Iterator[str]
         yield render_rows(("kind", "what", "A", "B", "note"), rows, style)
     for note in comparison.notes:
         yield f"{bullet}note: {_text(note, style)}"
+    shown = shown_effects(comparison, all_ranks)
+    found = dict.fromkeys(effect.reason for effect in shown if effect.reason)
+    reasons = {reason: number for number, reason in enumerate(found, 1)}
     yield ""
     yield heading.format("Metrics")
     if style == "markdown":
         yield ""
     yield render_rows(
         ("metric", "A", "B", "change", "95 % interval", "answer"),
-        [effect_row(effect) for effect in shown_effects(comparison, all_ranks)],
+        [effect_row(effect, reasons) for effect in shown],
         style,
     )
+    for reason, number in reasons.items():
+        yield f"{bullet}({number}) {reason}"
     yield from _footnotes(comparison, bullet, all_ranks)
     yield ""
     yield heading.format("Why")
@@ -166,9 +171,9 @@ def too_few(effect: Effect) -> bool:
     return effect.metric.endswith(HIGH) and effect.interval is None
 
 
-def effect_row(effect: Effect) -> tuple[str, str, str, str, str, str]:
-    """A metric as people read it."""
-    word = f"{effect.word}: {effect.reason}" if effect.reason else effect.word
+def effect_row(effect: Effect, reasons: Mapping[str, int]) -> tuple[str, str, str, str, str, str]:
+    """A metric as people read it; reasons are told once, below the table, by their numbers."""
+    word = f"{effect.word} ({reasons[effect.reason]})" if effect.reason else effect.word
     return (
         effect.metric,
         show_value(effect.a, effect.unit),

@@ -159,7 +159,7 @@ def _why_not(
         if len(missing) == len(side):
             return f"{label}: {missing[0]}"
     if single and sum(not isinstance(s, str) for s in (*a, *b)) < 3:
-        return "one value a run; repeat"
+        return "one value a run: repeat the runs"
     if name in QUANTILES and min(counts) * (1 - QUANTILES[name]) < BEYOND and name != "p50":
         needed = round(BEYOND / (1 - QUANTILES[name]))
         return f"{min(counts)} values; {name} needs {needed}"
@@ -221,7 +221,7 @@ def draw_blocks(
     fewest = min(len(keys_a), len(keys_b))
     if fewest < FEWEST_CLUSTERS:
         noun = {"batch": "batches"}.get(cluster, cluster + "s") if fewest != 1 else cluster
-        return f"{fewest} {noun} a run; repeat, or run {FEWEST_CLUSTERS}"
+        return f"{fewest} {noun} in a single run: repeat the runs, or make it {FEWEST_CLUSTERS}"
     random = np.random.default_rng(SEED)
     if tuple(keys_a) == tuple(keys_b):
         block = max(block_length(b - a), block_length(a), block_length(b))

@@ -66,10 +66,10 @@ def test_runs_without_an_effect_differ_one_time_in_twenty(runs, paired):
     assert 5 <= wrong <= 34
 
 
-@pytest.mark.parametrize(("likeness", "most"), [(0.0, 34), (0.5, 48), (0.8, 60)])
+@pytest.mark.parametrize(("likeness", "most"), [(0.0, 22), (0.8, 36)])
 def test_steps_without_an_effect_differ_seldom_even_where_neighbours_are_alike(likeness, most):
     random = np.random.default_rng(11)
-    pairs = [[alike(random, 200, likeness) for _ in range(2)] for _ in range(TRIALS)]
+    pairs = [[alike(random, 200, likeness) for _ in range(2)] for _ in range(200)]
     wrong = sum(excludes_zero(within(a, b, k)) for k, (a, b) in enumerate(pairs))
     assert wrong <= most
 
