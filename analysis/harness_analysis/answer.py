@@ -316,12 +316,17 @@ def _load(con: duckdb.DuckDBPyConnection) -> Answer:
         collectors=_read(con, CollectorState, _COLLECTORS),
         overhead=_read(con, Overhead, f"overhead {_by_phase('phase')}, collector"),
         clocks=_read(con, Clock, _CLOCKS),
-        unanswered=_read(con, Unanswered, f"can_answer WHERE NOT answerable {_FIRST_ROWS}"),
+        unanswered=_read(con, Unanswered, _UNANSWERED),
         unclassified_share=_unclassified(con),
     )
 
 
-_FIRST_ROWS = "ORDER BY reason, relation, of_columns NULLS FIRST"
+_UNANSWERED = """(
+  SELECT * FROM can_answer WHERE NOT answerable
+  -- Where a relation is empty, its columns need no mention.
+  QUALIFY of_columns IS NULL
+    OR count(*) FILTER (of_columns IS NULL) OVER (PARTITION BY relation) = 0
+) ORDER BY reason, relation, of_columns"""
 
 _COLLECTORS = """(
   SELECT collector, state, reason, count(*) AS places, sum(bytes)::BIGINT AS bytes,

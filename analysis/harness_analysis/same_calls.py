@@ -32,7 +32,7 @@ Flags = NDArray[np.bool_]
 UNKNOWN = np.iinfo(np.int64).min
 TAKEN = (
     *("row_id", "stream", "comm", "sort", "unit", "slot", "size", "seq"),
-    *("enqueue_ns", "start_ns", "end_ns"),
+    *("enqueue_ns", "start_ns", "end_ns", "host"),
 )
 UNTIMED = ("flight_recorder", "nccl_log")
 """Records of calls, not of intervals."""
@@ -182,9 +182,13 @@ def _merged(one: Calls, other: Calls) -> Calls:
 
 
 def _covered(calls: Calls, other: Calls) -> Flags:
-    """Rows of units whose calls better evidence shows too: counted with it, not beside it."""
+    """Rows of units whose calls better evidence shows too: counted with it, not beside it.
+
+    Calls of the host alone, as gloo's, no evidence of the device could have shown.
+    """
     shown: Flags = np.isin(other["unit"], calls["unit"][calls.known("unit")])
-    return other.known("unit") & shown
+    shown &= other.known("unit") & (other["host"] != 1)
+    return shown
 
 
 def _possible(left: Calls, other: Calls) -> Flags:

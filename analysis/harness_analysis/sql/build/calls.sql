@@ -22,6 +22,6 @@ CREATE TEMP TABLE call_rows AS
   SELECT row_id, rank, source, timeline, comm_group, op, plain_op, stream_name,
     number_of(stream_name || plain_op) AS sort, number_of(stream_name) AS stream,
     number_of(comm_group) AS comm,     number_of(unit_name) AS unit, number_of(unit_name || stream_name || plain_op) AS slot,
-    CASE WHEN is_barrier(op, bytes) THEN 0 ELSE bytes END AS size,
+    CASE WHEN is_barrier(op, bytes) THEN 0 ELSE bytes END AS size, (timeline = 'host')::BIGINT AS host,
     kind_of(op, bytes) AS kind, seq, enqueue_ns, start_ns, end_ns
   FROM streams WHERE stream_name IS NOT NULL;
