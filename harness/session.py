@@ -28,7 +28,7 @@ from harness.progress import Narrator, follow
 from harness.provenance import provenance
 from harness_runners.plan import RunPlan, make_plan, resolve_device
 from harness_runners.preflight import preflight
-from harness_schemas.errors import ExitCode, HarnessError, LaunchError, SpecError
+from harness_schemas.errors import ExitCode, HarnessError, LaunchError, SpecError, UsageError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spi import LaunchPlan, LaunchResult
 from harness_schemas.units import parse_duration_ns
@@ -149,7 +149,11 @@ def choose_launcher(spec: RunSpec) -> LocalLauncher | SrunLauncher:
     """
     kind, slurm, parallel = spec.launcher.kind, spec.slurm, spec.parallel
     inside = None if kind == "local" else Allocation.read(os.environ, slurm.cpus_per_task or 1)
-    return SrunLauncher(inside, parallel.tp, parallel.pp, slurm) if inside else LocalLauncher()
+    if inside:
+        return SrunLauncher(inside, parallel.tp, parallel.pp, slurm)
+    if kind == "slurm":
+        raise UsageError("launcher.kind is slurm, and this is no Slurm job", "or use local")
+    return LocalLauncher()
 
 
 def rank_environment(

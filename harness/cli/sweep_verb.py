@@ -10,8 +10,9 @@ import click
 from harness.cli.output import emit_rows, format_options
 
 if TYPE_CHECKING:
+    from harness.progress import Narrator
     from harness.sweep.folder import Done
-    from harness.sweep.plan import SweepPlan
+    from harness.sweep.plan import Item, SweepPlan
     from harness_schemas.sweep_spec import SweepSpec
 
 DRY_COLUMNS = ("cell", "ranks", "runs", "done", "failed", "seconds", "seconds_from", "key")
@@ -36,6 +37,13 @@ DRY_COLUMNS = ("cell", "ranks", "runs", "done", "failed", "seconds", "seconds_fr
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option("--fresh", is_flag=True, help="Begin a new folder; do not go on in an earlier one.")
 @click.option("--strict", is_flag=True, help="A collector that cannot run is an error.")
+@click.option(
+    "--launcher",
+    type=click.Choice(["auto", "local", "slurm"]),
+    help="slurm: one job with a step a run.",
+)
+@click.option("--array", is_flag=True, help="With --launcher slurm: a job array, a task a run.")
+@click.option("--detach", is_flag=True, help="Submit to Slurm and do not wait.")
 @click.option("--dry-run", is_flag=True, help="List the cells and what they cost, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No narration on stderr.")
 @format_options
@@ -64,6 +72,9 @@ def command(spec: Path, style: str, **options: Any) -> int:
     narrator = Narrator(options["quiet"])
     narrator.say(f"sweep {folder}: {len(plan.cells)} cells x {plan.repeats}, {len(left)} to run")
     narrator.say(cost.sentence())
+    if left and _through_slurm(plan, options):
+        check_budget(cost, sweep.budget_gpuh)
+        return _submit(plan, folder, left, narrator, spec, options, style)
     if options["dry_run"]:
         emit_rows(DRY_COLUMNS, _dry_rows(plan, done, walls), style)
         return 0
@@ -72,6 +83,58 @@ def command(spec: Path, style: str, **options: Any) -> int:
     result = run_sweep(plan, folder, runner, narrator, options["retry_failed"])
     _conclude(folder, result.interrupted, narrator, style)
     return result.exit_code
+
+
+def _through_slurm(plan: SweepPlan, options: dict[str, Any]) -> bool:
+    """Whether the sweep is to be submitted: asked for, and this is no job already."""
+    import os
+
+    kind = options["launcher"] or plan.cells[0].spec.launcher.kind
+    if kind != "slurm" and (options["array"] or options["detach"]):
+        raise click.UsageError("--array and --detach go with --launcher slurm")
+    return kind == "slurm" and not os.environ.get("SLURM_JOB_ID")
+
+
+def _submit(
+    plan: SweepPlan,
+    folder: Path,
+    left: list[Item],
+    narrator: Narrator,
+    spec: Path,
+    options: dict[str, Any],
+    style: str,
+) -> int:
+    """Submit what is left; the script is what `--dry-run` prints."""
+    from harness.cli.output import emit
+    from harness.jobs.sweep import plan_sweep_job, see_sweep_through, submit_sweep
+    from harness_slurm.job.controller import Controller
+
+    words = _words(spec.absolute(), folder, options)
+    job = plan_sweep_job(plan, folder, left, words, options["array"])
+    if options["dry_run"]:
+        emit((job.theirs or job.script).rstrip("\n"))
+        return 0
+    controller = Controller()
+    record = submit_sweep(job, narrator, controller)
+    if options["detach"]:
+        emit(record.job_id)
+        return 0
+    code = see_sweep_through(job, record, narrator, controller)
+    if code != 130:
+        _conclude(folder, False, narrator, style)
+    return code
+
+
+def _words(spec: Path, folder: Path, options: dict[str, Any]) -> list[str]:
+    """The same sweep as the job itself runs it: in the folder that was begun."""
+    words = [str(spec), "--output", str(folder.parent.absolute())]
+    for name in ("name", "preset", "ranks", "axis", "batches", "repeats", "budget_gpuh"):
+        if options[name] is not None:
+            words += [f"--{name.replace('_', '-')}", str(options[name])]
+    for flag, values in (("--grid", options["grid"]), ("--set", options["overrides"])):
+        words += [word for value in values for word in (flag, value)]
+    words += ["--strict"] if options["strict"] else []
+    return [*words, "--retry-failed"] if options["retry_failed"] else words
 
 
 def _read(spec: Path, options: dict[str, Any]) -> tuple[dict[str, Any], SweepSpec]:

@@ -55,7 +55,7 @@ def finish(
         _finish_one(own, job, states.get(job), fetched, record, narrator)
         for job, own in record.runs(run).items()
     ]
-    if record.tasks:
+    if record.tasks and run.run_json.is_file():  # a sweep's folder has none
         worst = next((one.outcome for one in results if one.exit_code), results[0].outcome)
         _write(run, {**run.read(), "job_id": record.job_id}, worst)
     return results

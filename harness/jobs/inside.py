@@ -20,6 +20,10 @@ from harness_slurm.step.placement import Allocation
 ENDED_BY_SLURM = 128 + signal.SIGTERM
 
 
+KEPT = ("run_id", "name", "sweep_id", "cell", "cell_key", "repeat")
+"""What run.json says of the run since it was submitted."""
+
+
 class _StoppedBySlurm(BaseException):
     """SIGTERM outside of the launch, where nobody else takes it."""
 
@@ -59,7 +63,8 @@ def _record(run: RunDir, narrator: Narrator) -> int:
         raise
     plan.capture.make_folders(run.artifacts)
     narrator.say(f"run {run.path}")
-    return record_run(plan, narrator, {}).exit_code
+    kept = {name: data[name] for name in KEPT if name in data}
+    return record_run(plan, narrator, kept).exit_code
 
 
 @contextlib.contextmanager

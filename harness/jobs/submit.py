@@ -19,7 +19,7 @@ from harness_schemas.spec import RunSpec
 from harness_schemas.spec_slurm import array_tasks
 from harness_slurm.job.controller import Controller
 from harness_slurm.job.marks import PARTS, JobRecord, folder, task_run
-from harness_slurm.job.script import describe_slurm, render_script
+from harness_slurm.job.script import describe_slurm, job_shape, render_script
 
 HERE_ONLY = frozenset({"device", "generation.mode", "inject.where", "inject.every", "runner"})
 """Keys whose mistakes only a compute node can tell: a login node has no GPU."""
@@ -46,16 +46,26 @@ def plan_submission(spec: RunSpec, strict: bool = False) -> Submission:
     Raises:
         SpecError: all mistakes, with their paths.
     """
+    check_for_slurm(spec)
+    run = name_run(Path(spec.output.dir).absolute(), spec.name)
+    inside = (sys.executable, "-P", "-m", "harness", "run", "--in-job", str(run.path))
+    env = {"HARNESS_CACHE_DIR": str(cache_dir())}
+    return Submission(spec, run, render_script(spec, run.path, inside, env), strict)
+
+
+def check_for_slurm(spec: RunSpec) -> None:
+    """Find the mistakes that can be seen from a login node.
+
+    Raises:
+        SpecError: all of them, with their paths.
+    """
     here = spec.model_copy(update={"device": "cpu"})
     problems = [problem for problem in preflight(here) if problem[0] not in HERE_ONLY]
     if spec.slurm.container and not Path(spec.slurm.container).expanduser().exists():
         problems.append(("slurm.container", f"there is no {spec.slurm.container}"))
     if problems:
         raise SpecError(spec.name, problems)
-    run = name_run(Path(spec.output.dir).absolute(), spec.name)
-    inside = (sys.executable, "-P", "-m", "harness", "run", "--in-job", str(run.path))
-    env = {"HARNESS_CACHE_DIR": str(cache_dir())}
-    return Submission(spec, run, render_script(spec, run.path, inside, env), strict)
+    job_shape(spec)
 
 
 def submit(submission: Submission, narrator: Narrator, controller: Controller) -> JobRecord:
@@ -100,11 +110,15 @@ def make_tasks(run: RunDir, tasks: Sequence[int], data: dict[str, Any]) -> None:
     """Write run.json, and a run folder for every task of an array."""
     run.write(data)
     for task in tasks:
-        own = task_run(run, task)
-        for part in PARTS:
-            (own.path / part).mkdir(parents=True, exist_ok=True)
-        name = {"run_id": f"{run.run_id}-{own.run_id}", "name": f"{data['name']} {own.run_id}"}
-        own.write({**data, **name})
+        make_task(run, task, {**data, "name": f"{data['name']} task-{task}"})
+
+
+def make_task(run: RunDir, task: int, data: dict[str, Any]) -> None:
+    """Make the run folder of a task of an array."""
+    own = task_run(run, task)
+    for part in PARTS:
+        (own.path / part).mkdir(parents=True, exist_ok=True)
+    own.write({**data, "run_id": f"{run.run_id}-{own.run_id}"})
 
 
 def note_job(run: RunDir, record: JobRecord) -> None:
