@@ -20,6 +20,10 @@ TIMERS = ("app_timers",)
 NCCL = ("nccl_log", "nccl_inspector")
 
 
+_STAR = re.compile(r"(?:select|,)\s*(?:\w+\.)?\*", re.IGNORECASE)
+"""All columns, not the star of count(*)."""
+
+
 @dataclass(frozen=True)
 class Need:
     """Columns of a relation (none: its rows) and the collectors that can give them."""
@@ -145,7 +149,7 @@ def not_answered(con: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
     except duckdb.Error:
         return []
     words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", sql.lower())))
-    everything = "*" in sql or (words >= {"from"} and "select" not in words)
+    everything = _STAR.search(sql) is not None or (words >= {"from"} and "select" not in words)
     lines = []
     silent = {
         relation for relation, columns, answered, _ in rows if columns is None and not answered

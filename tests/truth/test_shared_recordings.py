@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -214,3 +216,38 @@ def test_logs_of_another_run_complete_nothing(tmp_path: Path) -> None:
         ).fetchall()
     assert joined == [(None, None, None)]
     assert logged == [(0, 10600, 10600), (1, 10600, 10600)]
+
+
+def test_four_gpus_a_profiler_opened_late_is_no_wait(four_gpus: Path, tmp_path: Path) -> None:
+    """Rank 3's trace without what was before its fifth decode step: the rest stays as it was."""
+    assert SAMPLES is not None
+    source = SAMPLES / "h200" / "tp2_pp2"
+    for rank in (0, 1, 2):
+        (tmp_path / f"kineto_rank{rank}.json.gz").symlink_to(source / f"kineto_rank{rank}.json.gz")
+    trace = json.loads(gzip.decompress((source / "kineto_rank3.json.gz").read_bytes()))
+    events = trace["traceEvents"]
+    marks = [e["ts"] for e in events if e.get("name") == "decode_step_5" and e["ph"] == "X"]
+    later = [e for e in events if e["ph"] != "X" or e["ts"] >= min(marks)]
+    hosts = {e["args"].get("correlation") for e in later if "cuda_" in str(e.get("cat"))}
+    trace["traceEvents"] = [
+        e for e in later if e.get("cat") != "kernel" or e["args"].get("correlation") in hosts
+    ]
+    (tmp_path / "kineto_rank3.json").write_text(json.dumps(trace))
+    late = ingest_paths([tmp_path], tmp_path / "late.duckdb")
+    sums = """
+        SELECT rank, count(*), sum(wait_ns), sum(transfer_ns) FROM collectives
+        WHERE op = 'all_reduce' AND source = 'torch_profiler' AND phase = 'decode' AND step >= 5
+        GROUP BY rank ORDER BY rank
+    """
+    with open_database(four_gpus) as con:
+        whole = con.execute(sums).fetchall()
+    with open_database(late) as con:
+        assert con.execute(sums).fetchall() == whole
+        (text,) = con.execute(
+            "SELECT text FROM findings WHERE kind = 'trimmed' AND phase = 'decode'"
+        ).fetchone()
+        units = con.execute(
+            "SELECT rank, units, left_out FROM rank_breakdown WHERE phase = 'decode' ORDER BY 1"
+        ).fetchall()
+    assert "15 of 43 of decode are left out (5 of rank 0, 5 of rank 1, 5 of rank 2)" in text
+    assert units == [(0, 7, 5), (1, 7, 5), (2, 7, 5), (3, 7, 0)]

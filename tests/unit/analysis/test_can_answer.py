@@ -54,7 +54,7 @@ CHOSEN = "nccl_log failed (it is empty); nccl_inspector not recorded"
             "cannot answer: run_summary (tok_per_s): app_timers not recorded",
         ),
         ("SELECT op, wait_ns FROM collectives", ""),
-        ("SELECT 'samples' AS word", ""),
+        ("SELECT 'samples' AS word, count(*) FROM collectives", ""),
     ],
 )
 def test_a_query_says_on_stderr_what_its_nulls_mean(database, sql, said):
