@@ -58,7 +58,7 @@ class RunFacts:
     ttft_ms: float | None = None
     tpot_ms: float | None = None
     idle_share: float | None = None
-    """Share of decode in which the device had nothing to do; None: not known."""
+    """Share of decode in which the worst rank's device had nothing to do; None: not known."""
     ranks: tuple[RankTime, ...] = field(default_factory=tuple)
 
     @property

@@ -91,15 +91,20 @@ def _ranks(con: duckdb.DuckDBPyConnection, run_id: str) -> tuple[RankTime, ...]:
 
 
 def _idle(con: duckdb.DuckDBPyConnection, run_id: str) -> float | None:
-    """Share of decode in which the device had nothing to do: of headline steps, else of sampled."""
+    """Share of decode in which a device had nothing to do: the worst rank's, since its peers wait
+    for it instead of idling. From headline steps, else from sampled ones."""
     rows = _dicts(
         con,
         """
-        SELECT perturbed_by IS NOT NULL AS sampled, sum(idle_ns) / sum(window_ns) AS share
-        FROM step_breakdown
-        WHERE run_id = ? AND phase = 'decode' AND timeline = 'device' AND idle_ns IS NOT NULL
-          AND NOT coalesce(warmup, false)
-        GROUP BY 1 ORDER BY 1
+        WITH a_rank AS (
+          SELECT rank, perturbed_by IS NOT NULL AS sampled,
+            sum(idle_ns) / sum(window_ns) AS share
+          FROM step_breakdown
+          WHERE run_id = ? AND phase = 'decode' AND timeline = 'device' AND idle_ns IS NOT NULL
+            AND NOT coalesce(warmup, false)
+          GROUP BY ALL
+        )
+        SELECT sampled, max(share) AS share FROM a_rank GROUP BY sampled ORDER BY sampled
         """,
         run_id,
     )

@@ -42,7 +42,7 @@ def _launch_bound(cells: Sequence[Cell]) -> str:
     if bound:
         most = max(run.idle_share or 0 for run in bound)
         return (
-            f"launch-bound: the device idles up to {100 * most:.0f} % of decode at "
+            f"launch-bound: a rank's device idles {100 * most:.0f} % of decode at "
             f"{_names([f'{run.world_size} ranks' for run in bound])}; these numbers measure "
             "Python's launches, not the GPU (generation.mode = 'graph' removes them)"
         )

@@ -8,12 +8,15 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from truth.simulate_devices import DeviceRun, Devices
 
 from harness_analysis.scaling.document import sweep_facts, write_document
 from harness_analysis.scaling.facts import RankTime, RunFacts
 from harness_analysis.scaling.intervals import Estimate, mean, ratio
 from harness_analysis.scaling.knee import find_knee
 from harness_analysis.scaling.limits import Limit, limit, mean_parts, pop
+from harness_analysis.scaling.load import load_runs
+from harness_analysis.scaling.marks import LAUNCH_BOUND
 from harness_analysis.scaling.picture import draw_study
 from harness_analysis.scaling.rows import flat_rows, seed_table, sentences
 from harness_analysis.scaling.study import make_studies
@@ -186,6 +189,17 @@ def test_a_launch_bound_study_carries_it_as_a_watermark():
     assert make_studies(unknown)[0].marks[0].startswith("may be launch-bound")
     busy = [facts(tp, S, device="cuda", idle_share=0.1) for tp in (1, 2)]
     assert not any("launch" in mark for mark in make_studies(busy)[0].marks)
+
+
+@pytest.mark.parametrize(("late_ns", "bound"), [(0, False), (2_000_000, True)])
+def test_one_rank_that_waits_for_launches_makes_a_run_launch_bound(tmp_path, late_ns, bound):
+    """Its peers wait for it and do not idle: the mean over ranks would hide it."""
+    run = DeviceRun(Devices(tp=4, pp=1, steps=4, late_rank=2, late_by="gap", late_ns=late_ns)).run()
+    (found,) = load_runs([run.build(tmp_path / "d.duckdb")])
+    assert (found.idle_share > LAUNCH_BOUND) is bound
+    assert len(found.ranks) == 4
+    for rank in found.ranks:
+        assert sum(value or 0 for value in rank.parts.values()) == rank.window_ns
 
 
 def test_more_ranks_than_cores_is_said():
