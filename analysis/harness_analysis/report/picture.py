@@ -110,7 +110,7 @@ def draw_picture(blame: Blame, run: RunFacts) -> str:
 
 
 def _head(blame: Blame, run: RunFacts, said: list[str], top: float) -> list[str]:
-    title = "Nobody is late in most steps"
+    title = "No rank is shown to be late in most steps"
     if blame.culprit is not None and any(row.rank == blame.culprit for row in blame.ranks):
         title = f"Rank {blame.culprit} is the slow one."
         if any(row.comm_ns > blame.of_rank(blame.culprit).comm_ns for row in blame.ranks):

@@ -579,7 +579,7 @@ def test_nobody_is_blamed_without_a_delay(tmp_path):
     with open_database(even) as con:
         blame = load_blame(con)
     assert blame.culprit is None and blame.step is None
-    assert "nobody is to blame" in lead(blame)
+    assert "nobody is named" in lead(blame)
 
 
 def test_the_picture_says_it_without_the_page(wide, database, tmp_path):

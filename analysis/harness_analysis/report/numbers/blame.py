@@ -95,7 +95,14 @@ def load_blame(
         return None
     steps, collectives, decided = counts
     culprit = _culprit(con, source)
-    device = con.execute("SELECT any_value(device) FROM runs").fetchone()
+    # Strangers' evidence does not say the device; what the device itself shows is NCCL's.
+    device = con.execute(
+        """
+        SELECT coalesce((SELECT any_value(device) FROM runs),
+          (SELECT 'cuda' FROM collectives_all WHERE source = ? AND timeline = 'device' LIMIT 1))
+        """,
+        [source],
+    ).fetchone()
     return Blame(
         source=source,
         headline=headline,

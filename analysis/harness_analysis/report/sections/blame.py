@@ -36,7 +36,9 @@ def lead(blame: Blame) -> str:
     share = blame.wait_share
     text = f"Of all time in collectives, {format_share(share)} is waiting. " if share else ""
     if blame.culprit is None or not any(row.rank == blame.culprit for row in blame.ranks):
-        return text + "No rank is late in most steps at a material cost: nobody is to blame."
+        return (
+            text + "No rank is shown to be late in most steps at a material cost: nobody is named."
+        )
     row = blame.of_rank(blame.culprit)
     place = sorted((other.comm_ns for other in blame.ranks), reverse=True).index(row.comm_ns) + 1
     caused = sum(other.caused_ns for other in blame.ranks)
