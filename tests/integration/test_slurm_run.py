@@ -114,3 +114,18 @@ def test_a_stage_across_nodes_is_refused_before_anything_is_sent(tmp_path: Path,
         cwd=tmp_path,
     )
     assert code == 0 and "--nodes=4" in out
+
+
+def test_a_sweep_is_an_array_whose_tasks_are_its_runs(tmp_path: Path, slurm):
+    spec = SPEC.replace("tp = 2", "tp = 1").replace("pp = 2", "pp = 1").replace("nodes = 2", "")
+    (tmp_path / "spec.toml").write_text(spec)
+    grid = ("--grid", "generation.batch_size=1,2", "--set", "check.reference=false")
+    code, out, err = jobs.harness("sweep", "spec.toml", *grid, "--array", cwd=tmp_path)
+    assert code == 0, err
+    assert "throughput" in out
+    sweep = jobs.latest(tmp_path)
+    for task, size in ((0, 1), (1, 2)):
+        run = sweep / f"task-{task}"
+        assert jobs.rows(run, "SELECT batch_size, verdict FROM runs") == [(size, "ok")]
+    code, _, err = jobs.harness("sweep", "spec.toml", *grid, "--array", cwd=tmp_path)
+    assert code == 0 and "0 to run" in err
