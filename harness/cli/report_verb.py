@@ -46,9 +46,9 @@ def command(
 ) -> int:
     """Print the answer of RUN; with --html write it as a page and print the page's path.
 
-    RUN may be a sweep: its scaling tables are printed, or written as a page; with -o FILE.md as
-    a Markdown page with pictures beside it. Of a specification run with --split, one table: what
-    each run's evidence says.
+    RUN may be a sweep, or a wildcard for several runs: scaling tables are printed, or written as
+    a page; with -o FILE.md as a Markdown page with pictures beside it. Of a specification run
+    with --split, one table: what each run's evidence says.
     """
     from harness.runs import find_databases, find_split, find_sweep
 
@@ -67,7 +67,12 @@ def command(
     from harness.page import write_run_page
     from harness_analysis.store import open_database
 
-    (database,) = find_databases([run])[:1]
+    database, *more = find_databases([run])
+    if more:
+        from harness.cli.sweep_report import report_runs
+
+        report_runs(run, [database, *more], style, html, output)
+        return 0
     page = output or (database.with_name("report.html") if html else None)
     if page is None and picture is None:
         _print_answer(database, style)

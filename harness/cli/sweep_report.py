@@ -21,18 +21,33 @@ def report_sweep(folder: Path, style: str, html: bool = False, output: Path | No
 
     `output` ending in .md: a Markdown page with SVG pictures beside it, else an HTML page.
     """
-    facts, studies = load_sweep(folder)
+    _report(*load_sweep(folder), style, output or (folder / "report.html" if html else None))
+
+
+def report_runs(
+    name: str, databases: Sequence[Path], style: str, html: bool, output: Path | None
+) -> None:
+    """The same of any runs, as a wildcard names them; a page is made in the current folder."""
+    from harness_analysis.scaling.document import sweep_facts
+    from harness_analysis.scaling.load import load_runs
+    from harness_analysis.scaling.study import make_studies
+
+    runs = load_runs(databases)
+    facts = sweep_facts(name, "", "", runs)
+    _report(facts, make_studies(runs), style, output or (Path("report.html") if html else None))
+
+
+def _report(facts: SweepFacts, studies: list[Study], style: str, output: Path | None) -> None:
     if output is not None and output.suffix == ".md":
         from harness_analysis.scaling.document import write_document
 
         for path in write_document(facts, studies, output):
             emit(str(path))
-    elif html or output is not None:
+    elif output is not None:
         from harness_analysis.report.sweep_page import write_sweep_page
 
-        page = output or folder / "report.html"
-        write_sweep_page(facts, studies, page)
-        emit(str(page))
+        write_sweep_page(facts, studies, output)
+        emit(str(output))
     elif style in ("json", "csv"):
         from harness_analysis.scaling.rows import flat_rows
 
@@ -75,7 +90,8 @@ def sweep_text(facts: SweepFacts, studies: Sequence[Study]) -> str:
     from harness_analysis.scaling.rows import limits_table, seed_table, sentences, title
 
     failed = f", {facts.failed} failed" if facts.failed else ""
-    lines = [f"{facts.name}  sweep {facts.sweep_id}: {facts.runs} runs{failed}", *facts.machine]
+    sweep = f"  sweep {facts.sweep_id}" if facts.sweep_id else ""
+    lines = [f"{facts.name}{sweep}: {facts.runs} runs{failed}", *facts.machine]
     lines += [f"! not in the tables: {text}" for text in facts.missing]
     for study in studies:
         lines += ["", title(study)]

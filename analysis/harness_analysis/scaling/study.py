@@ -79,13 +79,17 @@ class Study:
 
 
 def make_studies(runs: Sequence[RunFacts], preset: str | None = None) -> list[Study]:
-    """Every table that the runs allow."""
+    """Every table that the runs allow. Without a preset, series of one point are left out."""
     cells = group_cells(runs)
-    return [
-        _study(kind, name, members)
-        for kind in (kinds_of(cells, preset) if cells else [])
+    if not cells:
+        return []
+    found = [
+        (kind, name, members)
+        for kind in kinds_of(cells, preset)
         for name, members in series_of(cells, kind)
+        if preset is not None or len(members) > 1
     ]
+    return [_study(*series) for series in found or [("grid", "", cells)]]
 
 
 def _study(kind: str, series: str, cells: list[Cell]) -> Study:

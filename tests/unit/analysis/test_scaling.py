@@ -128,6 +128,14 @@ def test_two_varied_things_make_a_series_each():
     ]
 
 
+def test_what_has_nothing_to_be_compared_with_is_only_tabulated():
+    alone = [facts(1, S, batch=1), facts(2, S, batch=2)]
+    assert [study.kind for study in make_studies(alone)] == ["grid"]
+    assert [study.series for study in make_studies([*alone, facts(4, S, batch=2)])] == [
+        "batch_size=2"
+    ]
+
+
 def test_limits_divide_the_time_beyond_ideal():
     """One rank: 8 s computing. Two: each 5 s computing, 1 s transfer, 2 s waiting. Ideal is 4 s
     of computing, so computing grew by 1 s, transfer by 1 s, waiting by 2 s of 8 s."""
