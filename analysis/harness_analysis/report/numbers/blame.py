@@ -11,13 +11,17 @@ from harness_analysis.report.numbers.waiting import best_source
 if TYPE_CHECKING:
     import duckdb
 
+JOINT = "op NOT IN ('send', 'recv', 'broadcast', 'reduce', 'gather', 'scatter')"
+"""Calls that no rank leaves before the last has come. In the others ranks wait for a sender or a
+root: in a pipeline by construction, which is nobody's lateness."""
+
 
 @dataclass(frozen=True)
 class RankBlame:
     """Nanoseconds a decode step, mean over steps.
 
-    `comm_ns`: summed duration of the rank's collectives, which is what a profiler calls NCCL
-    time. `caused_ns`: how long all others together waited because this rank came last.
+    `comm_ns`: summed duration of the rank's joint calls (`JOINT`), which is what a profiler calls
+    NCCL time. `caused_ns`: how long all others together waited because this rank came last.
     """
 
     rank: int
@@ -79,11 +83,11 @@ def load_blame(
 
     `baseline`: a run of the same work without the lateness, to stand beside the prediction.
     """
-    found = best_source(con, "op NOT IN ('send', 'recv')")
+    found = best_source(con, JOINT)
     if found is None:
         return None
     source, headline = found
-    kept = f"{STEPPING} AND source = ? AND {HEADLINE if headline else 'true'}"
+    kept = f"{STEPPING} AND source = ? AND {JOINT} AND {HEADLINE if headline else 'true'}"
     counts = con.execute(
         f"""
         SELECT count(DISTINCT (phase, repeat, batch, microbatch, step)), count(*),
@@ -124,7 +128,7 @@ def _ranks(
         WITH shown AS (
           SELECT rank, count(*) AS calls, sum(duration_ns) / $steps AS comm_ns,
             sum(transfer_ns) / $steps AS transfer_ns, sum(wait_ns) / $steps AS wait_ns
-          FROM collectives_all WHERE {kept.replace("?", "$source")} AND op NOT IN ('send', 'recv')
+          FROM collectives_all WHERE {kept.replace("?", "$source")}
           GROUP BY rank
         ), caused AS (
           SELECT rank, sum(times_last)::BIGINT AS times_last,

@@ -34,7 +34,7 @@ def comm_word(blame: Blame) -> str:
 def lead(blame: Blame) -> str:
     """What the picture says, in words."""
     share = blame.wait_share
-    text = f"Of all time in collectives, {format_share(share)} is waiting. " if share else ""
+    text = f"Of all time in joint collectives, {format_share(share)} is waiting. " if share else ""
     if blame.culprit is None or not any(row.rank == blame.culprit for row in blame.ranks):
         return (
             text + "No rank is shown to be late in most steps at a material cost: nobody is named."
@@ -57,7 +57,8 @@ def basis(blame: Blame) -> str:
     text += "" if blame.headline else " that a collector slowed (no others tell waiting)"
     text += f", {format_count(blame.collectives)} collectives, in {format_count(blame.decided)} of "
     text += "which a last rank can be named. Times are means a step, summed over the step's "
-    text += "collectives; waiting that computing hides is in them."
+    text += "collectives; waiting that computing hides is in them. Messages and broadcasts are "
+    text += "not: they wait for a sender, in a pipeline by construction."
     if blame.step is not None:
         text += (
             " The prediction: the rank had always come with the next to last, all else as it was."
