@@ -122,15 +122,22 @@ def plan_capture(
     return Capture(plans, options, tuple(skipped))
 
 
-def plan_wrap_capture(run_dir: Path) -> Capture:
-    """The collectors around a wrapped command: the default ones, and NVML where it answers."""
+ON_OTHER_NODES = ("nccl_log",)
+
+
+def plan_wrap_capture(run_dir: Path, elsewhere: bool = False) -> Capture:
+    """The collectors around a wrapped command: the default ones, and NVML where it answers.
+
+    `elsewhere`: the command runs on other nodes, as under Slurm. What this node lacks may be
+    there, so everything is tried, NCCL's log too.
+    """
     plans: dict[str, CapturePlan] = {}
     options: dict[str, Mapping[str, Any]] = {}
     skipped: list[dict[str, str | None]] = []
-    for name in (*DEFAULT_ON, *DEFAULT_ON_GPU):
+    for name in (*DEFAULT_ON, *DEFAULT_ON_GPU, *(ON_OTHER_NODES if elsewhere else ())):
         collector = load_collector(name)
         answer = collector.check("auto")
-        if not answer.available:
+        if not answer.available and not elsewhere:
             skipped.append(_state(name, "skipped", answer.reason))
             continue
         options[name] = collector.options({})

@@ -73,7 +73,9 @@ def plan_wrap(argv: Sequence[str], output: Path, name: str | None) -> WrapPlan:
         )
     title = name or Path(argv[0]).name
     run = name_run(output, title)
-    return WrapPlan(tuple(argv), run, title, plan_wrap_capture(run.path.absolute()))
+    on_other_nodes = Path(argv[0]).name == "srun"
+    capture = plan_wrap_capture(run.path.absolute(), on_other_nodes)
+    return WrapPlan(tuple(argv), run, title, capture)
 
 
 def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:

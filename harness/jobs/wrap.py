@@ -93,7 +93,7 @@ def plan_sbatch(argv: Sequence[str], output: Path, name: str | None) -> SbatchPl
         run,
         name or title,
         theirs,
-        plan_wrap_capture(run.path),
+        plan_wrap_capture(run.path, elsewhere=True),
         tuple(array_tasks(array)) if array else (),
         (argv[0], *own, str(folder(run) / "script.sh"), *arguments),
     )
@@ -137,6 +137,8 @@ def submit_wrapped(
     record = JobRecord(job_id, "wrap", cluster, plan.tasks, time.time_ns())
     note_job(run, record)
     narrator.say(f"run {run.path}")
+    for note in plan.capture.notes:
+        narrator.say(note)
     return record, printed
 
 
