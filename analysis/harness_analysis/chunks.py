@@ -82,7 +82,7 @@ def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iter
         for name, columns in (("spans", _SPANS), ("collectives", _COLLECTIVES)):
             con.execute(
                 f"CREATE OR REPLACE TEMP TABLE {name}_here AS "
-                f"SELECT {columns} FROM run.{name} WHERE {where}"
+                f"SELECT {columns} FROM run.{name} WHERE {where} ORDER BY rank"
             )
         yield
 
