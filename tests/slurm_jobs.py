@@ -33,6 +33,18 @@ probe.stop()
 """
 
 
+RANK = f"srun {sys.executable} rank.py"
+SMALL = "#SBATCH --nodes=1 --ntasks=1 --mem=200\n"
+"""One CPU and little memory, so that jobs run side by side; later directives override it."""
+
+
+def script(folder: Path, name: str, body: str, options: str = "") -> str:
+    """A job script of somebody's, with their rank program beside it."""
+    (folder / "rank.py").write_text(THEIR_RANK)
+    (folder / name).write_text(f"#!/bin/bash\n{SMALL}{options}{body}")
+    return name
+
+
 def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
     """`harness ...`, going on beside the test."""
     return subprocess.Popen(

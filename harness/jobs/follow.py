@@ -15,6 +15,8 @@ from harness_slurm.job.marks import JobRecord, read_begin, read_end
 TICK_SECONDS = 0.25
 RUNNING_SECONDS = 20.0
 """Between two questions while the job runs: only one that was killed leaves no end mark."""
+SETTLE_SECONDS = 1.0
+SETTLE_TRIES = 3
 FOLLOWED = 8
 """Logs of the first tasks of an array that are shown."""
 _CHUNK = 1 << 16
@@ -66,7 +68,7 @@ class Follower:
         for job, task in self.tasks.items():
             begin = None if task.done else read_begin(task.run)
             if begin is not None and begin.attempt != task.attempt:
-                task.attempt = begin.attempt
+                task.attempt, task.state = begin.attempt, task.state if not begin.attempt else None
                 again = f", attempt {begin.attempt}" if begin.attempt else ""
                 self._note(job, task, JobState("RUNNING", begin.host + again))
         for task in self._open():
@@ -80,19 +82,15 @@ class Follower:
         return not self._open()
 
     def settle(self) -> None:
-        """Give the controller the moment it needs to note the end, before accounting is asked."""
-        waited = 0.0
-        while waited < 3 * self._settling():
-            self._sleep(max(self._settling(), self.controller.due()))
-            waited += self._settling()
+        """Wait until the controller has noted the end too, and accounting had time to follow."""
+        for _ in range(SETTLE_TRIES):
+            self._sleep(max(SETTLE_SECONDS, self.controller.due()))
             states = self.controller.states(list(self.tasks))
             if states is not None and not any(state.active for state in states.values()):
                 for job, state in states.items():
                     self.tasks[job].state = state
-                return
-
-    def _settling(self) -> float:
-        return 1.0
+                break
+        self._sleep(SETTLE_SECONDS)
 
     def _open(self) -> list[_Task]:
         return [task for task in self.tasks.values() if not task.done]

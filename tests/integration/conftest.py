@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+import slurm_jobs as jobs
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,17 @@ def slurm() -> None:
         nodes = ""
     if sum(line.endswith(("idle", "mixed", "allocated")) for line in nodes.splitlines()) < 2:
         pytest.skip("Slurm does not run: tests/integration/tools/slurm_up.sh starts it")
+
+
+@pytest.fixture(scope="session")
+def overlong_job(tmp_path_factory, slurm):
+    """A wrapped job that runs into its limit of a minute while other tests are at work."""
+    folder = tmp_path_factory.mktemp("overlong")
+    name = jobs.script(folder, "long.sbatch", f"{jobs.RANK} 600\n", "#SBATCH --time=1\n")
+    code, out, err = jobs.harness("run", "--detach", "--", "sbatch", name, cwd=folder)
+    assert code == 0, err
+    job = jobs.job_of(jobs.latest(folder))
+    assert out.strip() == f"Submitted batch job {job}"
+    assert f"harness run --attach {job}" in err
+    yield folder, job
+    subprocess.run(["scancel", "--quiet", job], capture_output=True)

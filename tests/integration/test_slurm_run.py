@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import slurm_jobs as jobs
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("slurm")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("overlong_job")]
 
 SPEC = """
 name = "two-nodes"

@@ -14,39 +14,14 @@ from pathlib import Path
 import pytest
 import slurm_jobs as jobs
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("slurm")]
-
-# One CPU and little memory each, so that these run side by side.
-SMALL = "#SBATCH --nodes=1 --ntasks=1 --mem=200\n"
-
-
-def script(folder: Path, name: str, body: str, options: str = SMALL) -> str:
-    """A job script of somebody's, with their rank program beside it."""
-    (folder / "rank.py").write_text(jobs.THEIR_RANK)
-    (folder / name).write_text(f"#!/bin/bash\n{options}{body}")
-    return name
-
-
-RANK = f"srun {sys.executable} rank.py"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def timed_out(tmp_path_factory, slurm):
-    """A job that runs into its limit of a minute while the other tests are at work."""
-    folder = tmp_path_factory.mktemp("timeout")
-    name = script(folder, "long.sbatch", f"{RANK} 600\n", SMALL + "#SBATCH --time=1\n")
-    code, out, err = jobs.harness("run", "--detach", "--", "sbatch", name, cwd=folder)
-    assert code == 0, err
-    job = jobs.job_of(jobs.latest(folder))
-    assert out.strip() == f"Submitted batch job {job}"
-    assert f"harness run --attach {job}" in err
-    yield folder, job
-    subprocess.run(["scancel", "--quiet", job], capture_output=True)
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("overlong_job")]
 
 
 def test_an_unchanged_script_is_recorded_on_all_its_nodes(tmp_path):
-    options = "#SBATCH -N2 --ntasks-per-node=1 --mem=300 -t2\n#SBATCH -o said-%j.txt\n"
-    name = script(tmp_path, "theirs.sbatch", f'echo "with $1"\n{RANK} 2\nexit 3\n', options)
+    options = "#SBATCH -N2 -n2 -t2\n#SBATCH -o said-%j.txt\n"
+    name = jobs.script(
+        tmp_path, "theirs.sbatch", f'echo "with $1"\n{jobs.RANK} 2\nexit 3\n', options
+    )
     before = (tmp_path / name).read_bytes()
     env, log = jobs.counting_path(tmp_path)
     code, out, err = jobs.harness("run", "--", "sbatch", name, "a b", cwd=tmp_path, **env)
@@ -91,8 +66,8 @@ def test_an_srun_line_is_wrapped_as_it_is(tmp_path):
 
 
 def test_every_task_of_an_array_is_a_run(tmp_path):
-    body = f"{RANK} 0.5\nexit $((SLURM_ARRAY_TASK_ID == 2 ? 5 : 0))\n"
-    name = script(tmp_path, "array.sbatch", body, SMALL + "#SBATCH --array=1-2\n")
+    body = f"{jobs.RANK} 0.5\nexit $((SLURM_ARRAY_TASK_ID == 2 ? 5 : 0))\n"
+    name = jobs.script(tmp_path, "array.sbatch", body, "#SBATCH --array=1-2\n")
     code, out, err = jobs.harness("run", "--", "sbatch", "--parsable", name, cwd=tmp_path)
     assert code == 5, err
     run = jobs.latest(tmp_path)
@@ -120,8 +95,8 @@ def begin_now(job: str) -> None:
 
 
 def test_a_requeued_job_keeps_its_attempts_apart(tmp_path):
-    body = f"{RANK} $((SLURM_RESTART_COUNT ? 1 : 300))\n"
-    name = script(tmp_path, "again.sbatch", body, SMALL + "#SBATCH --requeue -t3\n")
+    body = f"{jobs.RANK} $((SLURM_RESTART_COUNT ? 1 : 300))\n"
+    name = jobs.script(tmp_path, "again.sbatch", body, "#SBATCH --requeue -t3\n")
     process = jobs.start("run", "--", "sbatch", name, cwd=tmp_path)
     jobs.wait_for(tmp_path / "runs" / "latest" / "spans" / "rank-00000.meta.jsonl")
     run = jobs.latest(tmp_path)
@@ -142,7 +117,7 @@ def test_a_requeued_job_keeps_its_attempts_apart(tmp_path):
 
 
 def test_an_interrupt_leaves_the_job_and_a_cancelled_one_keeps_its_spans(tmp_path):
-    name = script(tmp_path, "long.sbatch", f"{RANK} 300\n")
+    name = jobs.script(tmp_path, "long.sbatch", f"{jobs.RANK} 300\n")
     process = jobs.start("run", "--", "sbatch", name, cwd=tmp_path)
     jobs.wait_for(tmp_path / "runs" / "latest" / "spans" / "rank-00000.meta.jsonl")
     run = jobs.latest(tmp_path)
@@ -160,8 +135,8 @@ def test_an_interrupt_leaves_the_job_and_a_cancelled_one_keeps_its_spans(tmp_pat
     assert cancelled - last < 1.5e9
 
 
-def test_the_time_limit_is_named_and_the_last_second_kept(timed_out):
-    folder, job = timed_out
+def test_the_time_limit_is_named_and_the_last_second_kept(overlong_job):
+    folder, job = overlong_job
     run = jobs.latest(folder)
     code, out, err = jobs.harness("run", "--attach", job, cwd=folder)
     assert code == 124, err

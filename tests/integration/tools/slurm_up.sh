@@ -5,7 +5,7 @@
 # The two nodes are this machine twice: each slurmd lives in a UTS namespace of its own, so that
 # `hostname` there says node1 or node2; both share 127.0.0.1 and differ by port (with other
 # loopback addresses srun waits for ever: replies come from 127.0.0.1 whatever one dials). Each
-# claims 2 CPUs, 4 GiB and 2 GPUs that are copies of /dev/null. Where the memory hierarchy of
+# claims 4 CPUs, 4 GiB and 2 GPUs that are copies of /dev/null. Where the memory hierarchy of
 # cgroup v1 can be written, memory limits are the kernel's and OUT_OF_MEMORY is real.
 set -euo pipefail
 
@@ -168,8 +168,8 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort=16919
 AccountingStorageTRES=gres/gpu
 GresTypes=gpu
-NodeName=node1 NodeHostname=node1 NodeAddr=127.0.0.1 Port=16921 CPUs=2 CoresPerSocket=2 RealMemory=4096 Gres=gpu:fake:2
-NodeName=node2 NodeHostname=node2 NodeAddr=127.0.0.1 Port=16922 CPUs=2 CoresPerSocket=2 RealMemory=4096 Gres=gpu:fake:2
+NodeName=node1 NodeHostname=node1 NodeAddr=127.0.0.1 Port=16921 CPUs=4 CoresPerSocket=4 RealMemory=4096 Gres=gpu:fake:2
+NodeName=node2 NodeHostname=node2 NodeAddr=127.0.0.1 Port=16922 CPUs=4 CoresPerSocket=4 RealMemory=4096 Gres=gpu:fake:2
 PartitionName=debug Nodes=ALL Default=YES MaxTime=60 DefaultTime=5 State=UP OverSubscribe=NO
 END
 }
