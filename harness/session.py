@@ -34,6 +34,7 @@ from harness_schemas.spi import LaunchPlan, LaunchResult
 from harness_schemas.units import parse_duration_ns
 from harness_slurm.local import LocalLauncher
 from harness_slurm.processes import check_port
+from harness_slurm.step.container import PYTHON, container_prefix
 from harness_slurm.step.launcher import SrunLauncher, beside_environment
 from harness_slurm.step.placement import Allocation
 
@@ -115,12 +116,13 @@ def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
     capture = plan_capture(spec, device, run.path.absolute(), strict)
     ranks = make_plan(spec, run, capture.hooks, strict)
     timeout = spec.launcher.timeout
+    folders = (run.path.absolute(), Path(ranks.cache_dir), Path(ranks.model.folder))
+    inside = isinstance(launcher, SrunLauncher)
+    contained = container_prefix(spec.slurm, device, folders) if inside else ()
     worker = (
-        sys.executable,
-        "-m",
-        "harness_runners.worker",
-        "--plan",
-        str(run.plan_json.absolute()),
+        *contained,
+        PYTHON if contained else sys.executable,
+        *("-m", "harness_runners.worker", "--plan", str(run.plan_json.absolute())),
     )
     launch = LaunchPlan(
         argv=(*capture.argv_prefix, *worker),

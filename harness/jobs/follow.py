@@ -83,7 +83,8 @@ class Follower:
 
     def settle(self) -> None:
         """Wait until the controller has noted the end too, and accounting had time to follow."""
-        for _ in range(SETTLE_TRIES):
+        known = [task.state for task in self.tasks.values()]
+        for _ in range(0 if all(s and not s.active for s in known) else SETTLE_TRIES):
             self._sleep(max(SETTLE_SECONDS, self.controller.due()))
             states = self.controller.states(list(self.tasks))
             if states is not None and not any(state.active for state in states.values()):

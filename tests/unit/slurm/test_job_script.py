@@ -11,6 +11,7 @@ from harness_schemas.errors import SpecError
 from harness_schemas.spec import RunSpec
 from harness_schemas.spec_slurm import SlurmSpec, array_tasks
 from harness_slurm.job.script import job_shape, render_script
+from harness_slurm.step.container import container_prefix
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sbatch"
 RUN = Path("/scratch/runs/20260101-000000-example-1a2b")
@@ -120,3 +121,15 @@ def test_times(given, read):
 def test_arrays():
     assert array_tasks("0-3%2") == [0, 1, 2, 3]
     assert array_tasks("7,1-5:2") == [1, 3, 5, 7]
+
+
+def test_ranks_of_a_container_see_their_folders():
+    folders = (Path("/scratch/runs/r"), Path("/home/me/.cache/harness"))
+    slurm = SlurmSpec(container="/images/h.sif", binds=["/data:/d"])
+    assert container_prefix(slurm, "cuda", folders) == (
+        *("apptainer", "exec", "--nv", "--bind"),
+        "/scratch/runs/r,/home/me/.cache/harness,/data:/d",
+        "/images/h.sif",
+    )
+    assert "--nv" not in container_prefix(slurm, "cpu", folders)
+    assert container_prefix(SlurmSpec(), "cuda", folders) == ()
