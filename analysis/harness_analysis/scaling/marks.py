@@ -105,8 +105,9 @@ def _unresolved(cells: Sequence[Cell], points: Sequence[Point]) -> str:
     everyone = [share for found in shares.values() for share in found]
     if not everyone:
         return ""
+    noun = "run" if len(everyone) == 1 else "runs"
     text = (
-        f"computing is not resolved in {len(everyone)} runs (up to {100 * max(everyone):.0f} % of "
+        f"computing is not resolved in {len(everyone)} {noun} (up to {100 * max(everyone):.0f} % of "
         "their time is unclassified, as when other processes take the cores): no POP efficiencies "
         "from those"
     )

@@ -221,7 +221,7 @@ def test_a_disturbed_base_flatters_the_others_and_is_said():
     base = make_studies([facts(1, 100, parts=busy), facts(2, 100, parts=quiet * 2)])[0]
     other = make_studies([facts(1, 100, parts=quiet), facts(2, 100, parts=busy * 2)])[0]
     assert any("look too good" in mark for mark in base.marks)
-    assert any("not resolved in 1 runs (up to 50 %" in mark for mark in other.marks)
+    assert any("not resolved in 1 run (up to 50 %" in mark for mark in other.marks)
     assert not any("look too good" in mark for mark in other.marks)
 
 
