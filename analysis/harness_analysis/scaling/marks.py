@@ -107,8 +107,8 @@ def _unresolved(cells: Sequence[Cell], points: Sequence[Point]) -> str:
         return ""
     noun = "run" if len(everyone) == 1 else "runs"
     text = (
-        f"computing is not resolved in {len(everyone)} {noun} (up to {100 * max(everyone):.0f} % of "
-        "their time is unclassified, as when other processes take the cores): no POP efficiencies "
+        f"computing is not resolved in {len(everyone)} {noun} (up to "
+        f"{100 * max(everyone):.0f} % of their time is unclassified, as when other processes take the cores): no POP efficiencies "
         "from those"
     )
     base = [cell for cell, point in zip(cells, points, strict=True) if point.base]
