@@ -108,8 +108,8 @@ def _unresolved(cells: Sequence[Cell], points: Sequence[Point]) -> str:
     noun = "run" if len(everyone) == 1 else "runs"
     text = (
         f"computing is not resolved in {len(everyone)} {noun} (up to "
-        f"{100 * max(everyone):.0f} % of their time is unclassified, as when other processes take the cores): no POP efficiencies "
-        "from those"
+        f"{100 * max(everyone):.0f} % of their time is unclassified, as when other processes "
+        "take the cores): no POP efficiencies from those"
     )
     base = [cell for cell, point in zip(cells, points, strict=True) if point.base]
     if any(shares[id(cell)] for cell in base) and len(cells) > 1:
