@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
+# Tests that start no processes of their own share the cores; those that do run one by one.
+WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HARNESS_REQUIRE_INTEGRATION
@@ -31,7 +33,12 @@ examples: venv ## run the scaling studies of docs/examples (about 8 minutes) and
 	done
 
 test: check ## check the source, then run the tests (PYTEST_ARGS="-k name" for some of them)
+ifeq ($(PYTEST_ARGS),)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/integration
+	@$(BIN)/python -m pytest tests/integration
+else
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+endif
 
 check: venv ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check .

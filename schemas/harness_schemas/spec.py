@@ -193,7 +193,8 @@ class RunSpec(_Section):
     collectors: dict[str, bool | dict[str, Any]] = Field(
         default_factory=dict,
         description="Collectors by name: true, false, or a table of options. "
-        "app_timers and psutil are on unless switched off; nvml and topology are on where a GPU is used.",
+        "app_timers and psutil are on unless switched off; nvml and topology are on where "
+        "a GPU is used.",
     )
     launcher: LauncherSpec = Field(default_factory=lambda: LauncherSpec())
     slurm: SlurmSpec = Field(default_factory=lambda: SlurmSpec())

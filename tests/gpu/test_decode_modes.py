@@ -98,7 +98,8 @@ def test_stamps_and_kernels_of_a_graph_agree_on_waiting(runs):
         rows = con.execute(
             """
             SELECT k.duration_ns BETWEEN g.low_ns AND g.duration_ns, abs(g.wait_ns - k.wait_ns)
-            FROM collectives g JOIN collectives k USING (rank, comm_group, seq, repeat, batch, step)
+            FROM collectives_all g
+            JOIN collectives_all k USING (rank, comm_group, seq, repeat, batch, step)
             WHERE g.source = 'graph_events' AND k.source = 'torch_profiler'
               AND g.op = 'all_reduce' AND g.phase = 'decode' AND g.wait_ns IS NOT NULL
             """

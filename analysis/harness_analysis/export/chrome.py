@@ -196,7 +196,8 @@ def _spans_sql(chosen: Selection, base: int) -> str:
     )
     return f"""
       SELECT {event} FROM spans s JOIN track t ON {ON_TRACK}
-      LEFT JOIN collectives_all c ON c.source = s.source AND c.rank = s.rank AND c.span_id = s.span_id
+      LEFT JOIN collectives_all c
+        ON c.source = s.source AND c.rank = s.rank AND c.span_id = s.span_id
       WHERE {chosen.sql("s")}"""
 
 
