@@ -34,8 +34,8 @@ examples: venv ## run the scaling studies of docs/examples (about 8 minutes) and
 
 test: check ## check the source, then run the tests (PYTEST_ARGS="-k name" for some of them)
 ifeq ($(PYTEST_ARGS),)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/integration
-	@$(BIN)/python -m pytest tests/integration
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/integration; unit=$$?; \
+	$(BIN)/python -m pytest tests/integration && exit $$unit
 else
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 endif

@@ -92,6 +92,8 @@ META_KINDS: Final = (
     "device",
     "device_end",
     "graph",
+    "graph_clock",
+    "stamps",
     "error",
     "end",
 )

@@ -73,3 +73,8 @@ def test_every_kind_of_meta_line_that_is_written_is_declared():
     source = "".join(path.read_text() for path in (ROOT / "runners/harness_probe").glob("*.py"))
     kinds = set(re.findall(r"meta\.write\(\s*\"(\w+)\"", source))
     assert kinds == set(declared.META_KINDS)
+
+
+def test_every_kind_of_meta_line_is_documented():
+    page = (ROOT / "docs/spool.md").read_text()
+    assert set(declared.META_KINDS) <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
