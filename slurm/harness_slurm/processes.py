@@ -12,12 +12,16 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from harness_schemas.errors import LaunchError
 
 LAUNCH_ID = "HARNESS_LAUNCH_ID"
 """Variable that marks every process of one launch; children inherit it."""
+
+DOUBTFUL_LOOKS = 5
+"""Whoever has shown no environment so often has none, and is nobody's rank."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -37,32 +41,45 @@ def die_with_parent(parent: int, signum: int) -> None:
 
 def find_marked(launch_id: str) -> list[int]:
     """Pids of this user's living processes that carry `launch_id`, this process left out."""
+    return look(launch_id)[0]
+
+
+def look(launch_id: str) -> tuple[list[int], list[int]]:
+    """This user's processes that carry `launch_id`, and those that may: in exec, a process shows
+    no environment, and whoever reads it just then is made to wait for exactly that moment.
+    """
     mark = f"{LAUNCH_ID}={launch_id}".encode()
-    found = []
+    found, doubtful = [], []
     for entry in Path("/proc").glob("[0-9]*"):
         pid = int(entry.name)
         with contextlib.suppress(OSError):
             if pid == os.getpid() or entry.stat().st_uid != os.getuid():
                 continue
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
+            environment = (entry / "environ").read_bytes()
+            if mark in environment.split(b"\0"):
                 found.append(pid)
-    return found
+            elif not environment and (entry / "exe").readlink():  # no zombie, not the kernel's
+                doubtful.append(pid)
+    return found, doubtful
 
 
 def sweep(launch_id: str, patience_s: float = 3.0) -> int:
     """SIGKILL everything that still carries `launch_id`; returns how many were killed.
 
-    Repeats, because a process may fork while it is looked for. Gives up after `patience_s`
-    seconds: a process in uninterruptible sleep cannot be killed by anyone.
+    Repeats, because a process may fork or exec while it is looked for. Gives up after
+    `patience_s` seconds: a process in uninterruptible sleep cannot be killed by anyone.
     """
     deadline = time.monotonic() + patience_s
     killed: set[int] = set()
-    while pids := find_marked(launch_id):
+    doubts: Counter[int] = Counter()
+    while time.monotonic() < deadline:
+        pids, doubtful = look(launch_id)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         killed.update(pids)
-        if time.monotonic() > deadline:
+        doubts.update(doubtful)
+        if not pids and all(doubts[pid] >= DOUBTFUL_LOOKS for pid in doubtful):
             break
         time.sleep(0.02)
     return len(killed)

@@ -29,7 +29,7 @@ NEW_TOKENS = 32
 
 
 def make_model(folder, shape, layers=4, **changes):
-    """A synthetic model of a shape in its own folder; MLP shards are uneven (688 = 384 + 304)."""
+    """A synthetic model of a shape in its own folder; MLP shards are uneven (688 = 320 + 368)."""
     config = {**synthetic.synthetic_config(shape, layers), "intermediate_size": 688, **changes}
     make_synthetic(folder, ModelPlan(str(folder), synthetic=shape, config=config, seed=1))
     return folder

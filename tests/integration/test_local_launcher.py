@@ -16,7 +16,7 @@ import pytest
 from harness_schemas.errors import LaunchError
 from harness_schemas.spi import LaunchPlan
 from harness_slurm.local import LocalLauncher
-from harness_slurm.processes import LAUNCH_ID, find_marked
+from harness_slurm.processes import LAUNCH_ID, find_marked, look, sweep
 
 pytestmark = pytest.mark.integration
 
@@ -289,5 +289,24 @@ def test_mark_finds_only_its_own(folder):
         try:
             assert wait_until(lambda: find_marked("mine") == [process.pid])
             assert find_marked("min") == []
+        finally:
+            process.kill()
+
+
+RESTARTING = "import os, sys; os.execv(sys.executable, sys.orig_argv)"
+
+
+def test_a_process_in_the_middle_of_exec_is_not_overlooked(folder):
+    # It shows no environment then, and was taken for somebody else's in 2 % of looks.
+    env = {LAUNCH_ID: "again", "HARNESS_TEST_FOLDER": str(folder)}
+    command = [sys.executable, "-I", "-S", "-c", RESTARTING]
+    with subprocess.Popen(command, env=env) as process:
+        try:
+            for _ in range(300):
+                marked, doubtful = look("again")
+                assert process.pid in (*marked, *doubtful)
+                time.sleep(0.003)
+            sweep("again")
+            assert process.wait(5) == -signal.SIGKILL
         finally:
             process.kill()
