@@ -276,18 +276,22 @@ class DeviceTimeline:
         return marks
 
 
-def device_head(rec: Recorder, op: str, dtype: str, source: str) -> int:
-    """Head word of a communication on the device timeline."""
+def device_head(rec: Recorder, op: str, dtype: str, source: str, posted: bool = False) -> int:
+    """Head word of a communication on the device timeline.
+
+    `posted`: the interval is what the stream waited for it; its kernel ran beside the stream.
+    """
     kind = KIND_P2P if op in ("send", "recv") else KIND_COLLECTIVE
     return rec.descriptor(
         kind,
-        (op, dtype, kind, source),
+        (op, dtype, kind, source, posted),
         name=op,
         category="comm",
         op=op,
         dtype=dtype,
         timeline="device",
         source=source,
+        **({"posted": True} if posted else {}),
     )
 
 
@@ -324,7 +328,7 @@ def record_call(
     begin = _now()
     result = call()
     returned = _now()
-    head = device_head(rec, op, dtype, "app_timers")
+    head = device_head(rec, op, dtype, "app_timers", posted is not None)
     begin = begin if posted is None else posted[1]
     end = timeline.mark()
     timeline.add(

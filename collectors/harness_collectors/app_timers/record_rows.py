@@ -52,7 +52,7 @@ def _describe(meta: RankMeta, records: np.ndarray) -> _Lookup:
     return _Lookup(records[:, 0] & 0xFFFFFFFF, max(meta.descriptors, default=0))
 
 
-def _is(lookup: _Lookup, meta: RankMeta, field_name: str, *values: str) -> np.ndarray:
+def _is(lookup: _Lookup, meta: RankMeta, field_name: str, *values: object) -> np.ndarray:
     """Which rows' descriptors hold one of these values."""
     known = meta.descriptors
     member = [known.get(k, {}).get(field_name) in values for k in range(lookup.largest + 1)]
@@ -161,6 +161,7 @@ def _collectives(meta: RankMeta, records: np.ndarray) -> pa.Table:
     length = records[:, 5] - records[:, 4]
     gap = _stamp_gap(meta)
     stamped = _is(describe, meta, "source", GRAPH_SOURCE) & (gap is not None)
+    posted = on_device & _is(describe, meta, "posted", True)
     return pa.table(
         {
             "rank": pa.array(mine.astype(np.int32)),
@@ -183,11 +184,15 @@ def _collectives(meta: RankMeta, records: np.ndarray) -> pa.Table:
             "end_ns": pa.array(records[:, 5]),
             "duration_ns": pa.array(length),
             "low_ns": _nullable(np.maximum(0, length - (gap or 0)), stamped),
-            "return_ns": _nullable(records[:, 7], on_device),
+            "return_ns": _nullable(records[:, 7], on_device & ~posted),
+            "unsplit_reason": pa.array([None, POSTED], type=STR).take(
+                pa.array(posted.astype(np.int8))
+            ),
         }
     )
 
 
+POSTED = "posted: its interval is what the stream waited for it"
 HAND_OVER_NS = 4_000
 """How long a kernel of NCCL's took at most to begin after a stamp and to be followed by one, beyond
 what a kernel without communication takes (2.2 to 3.1 us on H200s, docs/performance.md)."""
