@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 from harness.witness import Witness
 from harness_analysis.verdict import TextLine, Verdict, VerdictEvidence, judge, lines_of
 from harness_analysis.verdict_suspects import CollectiveProgress
-from harness_schemas import spool
 from harness_schemas.errors import ExitCode
+from harness_schemas.live import read_page
 from harness_schemas.redact import redact
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import LaunchResult, RankExit
@@ -179,27 +178,11 @@ def progress(run: RunDir) -> Iterator[CollectiveProgress]:
         owner = _rank_of(path)
         if owner is None:
             continue
-        for group_peer, entered, left in _slots(path):
-            known = groups.get(owner, {}).get(group_peer >> 32)
-            if known is not None and not group_peer & 0xFFFFFFFF:
-                yield CollectiveProgress(owner, known[0], entered, left, known[1])
-
-
-_HEAD = struct.Struct(f"<8s{len(spool.LIVE_HEAD_FIELDS)}q")
-_SLOT = struct.Struct("<3q")
-
-
-def _slots(path: Path) -> Iterator[tuple[int, int, int]]:
-    try:
-        data = path.read_bytes()
-        magic, *head = _HEAD.unpack_from(data)
-        if magic != spool.LIVE_MAGIC:
-            return
-        for index in range(min(max(head[-1], 0), spool.LIVE_GROUP_SLOTS)):
-            group_peer, entered, left = _SLOT.unpack_from(data, _HEAD.size + index * _SLOT.size)
-            yield group_peer, entered, left
-    except (OSError, struct.error):
-        return
+        page = read_page(path)
+        for slot in page.slots if page else ():
+            known = groups.get(owner, {}).get(slot.group)
+            if known is not None and slot.op is None:
+                yield CollectiveProgress(owner, known[0], slot.entered, slot.left, known[1])
 
 
 def _meta_rows(run: RunDir, beginning: bytes) -> Iterator[tuple[int, Mapping[str, Any]]]:

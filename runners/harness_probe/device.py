@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness_probe.recorder import KIND_COLLECTIVE, KIND_DEVICE, KIND_P2P, Recorder
 from harness_probe.spans import next_ordinal, write
+from harness_probe.spool import slot_of
 from harness_probe.stamps import StampError, StampKernel
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ def record_call(
         ordinal, _, unit = posted
     # Launched is entered; whether it has been left only the device knows.
     rec.entered += 1
-    rec.live.group(group_peer, ordinal, ordinal - 1)
+    rec.live.group(slot_of(op, group, peer), ordinal, ordinal - 1)
     start = timeline.mark()
     begin = _now()
     result = call()

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from harness_probe.recorder import KIND_COLLECTIVE, KIND_P2P, Recorder
-from harness_probe.spool import CHUNK_BYTES, RECORD, RECORD_BYTES
+from harness_probe.spool import CHUNK_BYTES, RECORD, RECORD_BYTES, slot_of
 
 _pack_into = RECORD.pack_into
 _LAST = CHUNK_BYTES - RECORD_BYTES
@@ -198,12 +198,13 @@ class Unit(TimedSpan):
 class Communication(TimedSpan):
     """A collective or a point-to-point call: its entry is on record before the call is made."""
 
-    __slots__ = ("_bytes", "_enqueued", "_group_peer", "_ordinal")
+    __slots__ = ("_bytes", "_enqueued", "_group_peer", "_ordinal", "_slot")
 
     def __init__(
         self,
         rec: Recorder,
         head: int,
+        op: str,
         group: int,
         peer: int,
         num_bytes: int,
@@ -214,6 +215,7 @@ class Communication(TimedSpan):
         self._head = head
         self._id = 0
         self._group_peer = group << 32 | (peer + 1)
+        self._slot = slot_of(op, group, peer)
         self._bytes = num_bytes
         self._ordinal = ordinal
         self._enqueued = enqueued_ns
@@ -225,7 +227,7 @@ class Communication(TimedSpan):
         self._enter()
         start = self._start
         live = rec.live
-        live.group(self._group_peer, self._ordinal, self._ordinal - 1)
+        live.group(self._slot, self._ordinal, self._ordinal - 1)
         live.update(
             start,
             rec.unit_id,
@@ -248,7 +250,7 @@ class Communication(TimedSpan):
             return
         self._leave(self._bytes, self._group_peer, self._ordinal, self._enqueued)
         live = rec.live
-        live.group(self._group_peer, self._ordinal, self._ordinal)
+        live.group(self._slot, self._ordinal, self._ordinal)
         live.update(monotonic_ns(), rec.unit_id, entered=rec.entered)
 
 
@@ -325,4 +327,4 @@ def communication(
         head = rec.descriptor(kind, key, **fields)
     if ordinal < 0:
         ordinal = next_ordinal(rec, op, group, peer)
-    return Communication(rec, head, group, peer, num_bytes, ordinal, enqueued_ns)
+    return Communication(rec, head, op, group, peer, num_bytes, ordinal, enqueued_ns)

@@ -20,9 +20,19 @@ LIVE_MAGIC = b"HPLIVE01"
 LIVE_HEAD = struct.Struct("<8s10q")
 LIVE_SLOT = struct.Struct("<3q")
 LIVE_GROUP_SLOTS = 64
+SLOT_SEND = 1 << 31
+SLOT_RECV = 1 << 30
 
 CHUNK_BYTES = RECORD_BYTES * 2048
 MAX_PENDING_BYTES = 64 << 20
+
+
+def slot_of(op: str, group: int, peer: int) -> int:
+    """Key of a slot: collectives of a group share one, whatever their root; messages have one a
+    direction and peer."""
+    if op == "send":
+        return group << 32 | SLOT_SEND | (peer + 1)
+    return group << 32 | SLOT_RECV | (peer + 1) if op == "recv" else group << 32
 
 
 class SpanFile:
@@ -214,15 +224,15 @@ class LiveFile:
         """Whether a call was entered and not left."""
         return bool(LIVE_HEAD.unpack_from(self.map)[4])
 
-    def group(self, group_id: int, entered: int, left: int) -> None:
-        """Store the last ordinal entered and left of a group (the first 64 groups)."""
-        slot = self._slots.get(group_id)
+    def group(self, key: int, entered: int, left: int) -> None:
+        """Store the last ordinal entered and left of a slot (`slot_of`; the first 64)."""
+        slot = self._slots.get(key)
         if slot is None:
             if len(self._slots) >= LIVE_GROUP_SLOTS:
                 return
             slot = LIVE_HEAD.size + len(self._slots) * LIVE_SLOT.size
-            self._slots[group_id] = slot
-        LIVE_SLOT.pack_into(self.map, slot, group_id, entered, left)
+            self._slots[key] = slot
+        LIVE_SLOT.pack_into(self.map, slot, key, entered, left)
 
     def close(self) -> None:
         """Unmap; idempotent. Calls still open write to memory that nobody reads."""

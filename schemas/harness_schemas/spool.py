@@ -72,7 +72,11 @@ LIVE_HEAD_FIELDS: Final = (
     "group_slots",
 )
 LIVE_GROUP_SLOTS: Final = 64
-"""After the head: `group_slots` triples (group id, last ordinal entered, last ordinal left)."""
+"""After the head: `group_slots` triples (slot, last ordinal entered, last ordinal left)."""
+SLOT_SEND: Final = 1 << 31
+SLOT_RECV: Final = 1 << 30
+PEER_MASK: Final = SLOT_RECV - 1
+"""A slot is a group id (high 32 bits); of messages also the direction and the peer's rank + 1."""
 
 META_KINDS: Final = (
     "start",

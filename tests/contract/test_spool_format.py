@@ -24,6 +24,8 @@ def test_constants_are_equal():
         "LIVE_BYTES",
         "LIVE_MAGIC",
         "LIVE_GROUP_SLOTS",
+        "SLOT_SEND",
+        "SLOT_RECV",
     ):
         assert getattr(written, name) == getattr(declared, name), name
 

@@ -19,8 +19,9 @@ from harness_collectors.app_timers.meta_rows import (
     table_of,
 )
 from harness_collectors.app_timers.record_rows import Counts
-from harness_collectors.app_timers.spool import SOURCE, Pending, RankMeta, SpoolFile, read_live
+from harness_collectors.app_timers.spool import SOURCE, RankMeta, SpoolFile
 from harness_schemas import spool
+from harness_schemas.live import LivePage, PendingCall, read_page
 from harness_schemas.spi import Batch
 
 
@@ -39,9 +40,9 @@ def closing_batches(
     open_units = sorted(set(meta.units) - counts.closed_units)
     if open_units and meta.end is None:
         yield Batch("spans", _open_units(meta, open_units[-1:], last))
-    pending = read_live(path.with_name(path.name.replace(".meta.jsonl", ".live")))
-    if pending is not None and pending.descriptor in meta.descriptors:
-        yield Batch("collectives", _pending(meta, pending))
+    page = read_page(path.with_name(path.name.replace(".meta.jsonl", ".live")))
+    if page and page.pending and page.pending.descriptor in meta.descriptors:
+        yield Batch("collectives", _pending(meta, page, page.pending))
     yield Batch("ranks", _rank_row(meta, last))
     yield Batch("collection", _collection(meta, spans, counts, path))
 
@@ -74,12 +75,12 @@ def _open_units(meta: RankMeta, units: list[int], last_ns: int) -> pa.Table:
     )
 
 
-def _pending(meta: RankMeta, pending: Pending) -> pa.Table:
+def _pending(meta: RankMeta, page: LivePage, pending: PendingCall) -> pa.Table:
     described = meta.descriptors[pending.descriptor]
     op = str(described.get("op"))
     row = {
         "rank": meta.rank,
-        **key_of(meta, pending.unit),
+        **key_of(meta, page.unit),
         "source": SOURCE,
         "timeline": described.get("timeline"),
         "comm_group": meta.group_name(pending.group),
@@ -87,7 +88,7 @@ def _pending(meta: RankMeta, pending: Pending) -> pa.Table:
         "op": op,
         "src_rank": {"send": meta.rank, "recv": pending.peer}.get(op),
         "dst_rank": {"send": pending.peer, "recv": meta.rank}.get(op),
-        "bytes": pending.num_bytes if pending.num_bytes >= 0 else None,
+        "bytes": pending.num_bytes,
         "dtype": described.get("dtype"),
         "group_size": len(meta.group_ranks(pending.group)) or None,
         "start_ns": pending.start_ns,

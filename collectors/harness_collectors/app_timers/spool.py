@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,33 +136,3 @@ def read_records(file: SpoolFile) -> Iterator[np.ndarray]:
             sound = (table[:, 0] >> 48) == spool.RECORD_MARKER
             sound &= table[:, 5] >= table[:, 4]
             yield table[sound]
-
-
-@dataclass(frozen=True)
-class Pending:
-    """What the live page says the rank was inside of."""
-
-    descriptor: int
-    unit: int
-    group: int
-    peer: int
-    ordinal: int
-    start_ns: int
-    num_bytes: int
-
-
-_LIVE = struct.Struct("<8s10q")
-
-
-def read_live(path: Path) -> Pending | None:
-    """The pending communication of a live page; None: nothing pending, or no such page."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_LIVE.size)
-        magic, _, _, unit, descriptor, group_peer, ordinal, start, size, *_ = _LIVE.unpack(data)
-    except (OSError, struct.error):
-        return None
-    if magic != spool.LIVE_MAGIC or descriptor <= 0:
-        return None
-    peer = (group_peer & 0xFFFFFFFF) - 1
-    return Pending(descriptor, unit, group_peer >> 32, peer, ordinal, start, size)

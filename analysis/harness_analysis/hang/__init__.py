@@ -1,0 +1,1 @@
+"""Does a run stand, where, and on whom: from what every rank is doing to a diagnosis."""
