@@ -160,7 +160,7 @@ def test_a_port_that_is_taken_and_an_output_that_cannot_be_written(tmp_path: Pat
         taken.listen()
         port = taken.getsockname()[1]
         done = harness("run", "small.toml", "--set", f"launcher.port={port}", cwd=tmp_path)
-    assert done.returncode == 125 and str(port) in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and str(port) in done.stderr and "Traceback" not in done.stderr
     (tmp_path / "file").write_text("")
     done = harness("run", "small.toml", "--output", "file/runs", cwd=tmp_path)
     assert done.returncode == 125 and "cannot create a run folder" in done.stderr
