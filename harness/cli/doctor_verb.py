@@ -32,14 +32,22 @@ WIDTH = 100
     type=click.Path(path_type=Path, allow_dash=True),
     help="Explain the failure in a log; `-` reads standard input.",
 )
+@click.option(
+    "--require",
+    type=click.Choice(["gpu"]),
+    help="Only look whether programs can reach a GPU here; one line and exit code 123 if not.",
+)
 @format_options
-def command(run: str | None, log: Path | None, style: str) -> int:
+def command(run: str | None, log: Path | None, require: str | None, style: str) -> int:
     """Check this machine: what can be recorded here, what is missing, and how to mend it.
 
     With RUN or --log, say instead why that failed, on which line that rests, and what to do; of
     a RUN also how its ranks lay on processors and network.
-    Changes nothing. Returns 0 whatever it finds: a missing collector is no failure.
+    Changes nothing. Returns 0 whatever it finds (a missing collector is no failure), unless
+    something is required.
     """
+    if require is not None:
+        return _require_gpu()
     if run is not None or log is not None:
         found = _explain(run, log)
         if style != "table":
@@ -61,6 +69,20 @@ def command(run: str | None, log: Path | None, style: str) -> int:
         for check in checks
     ]
     emit_rows(COLUMNS, rows, style)
+    return 0
+
+
+def _require_gpu() -> int:
+    import socket
+
+    from harness.doctor.gate import refusal
+    from harness.doctor.gather import gather_gpus
+    from harness_schemas.errors import ExitCode, HarnessError
+
+    said = refusal(gather_gpus(), socket.gethostname())
+    if said is not None:
+        raise HarnessError(*said, ExitCode.NOT_READY)
+    emit("ok: a GPU and its driver can be reached")
     return 0
 
 

@@ -38,15 +38,26 @@ _TIME_ERROR: Final = 5
 def gather(root: Path = _ROOT) -> Facts:
     """Everything about this machine; never fails, changes nothing. `root`: where /proc and /sys
     are (tests give a folder)."""
-    facts: dict[str, Any] = {"python": sys.version.split()[0]}
-    for looks in (_gpu_looks, _network_looks, _limit_looks, _clock_looks, _tool_looks, _env_looks):
-        for name, look in looks(root).items():
-            with contextlib.suppress(Exception):
-                facts[name] = look()
-    return Facts(**facts)
+    return _look(
+        root, _gpu_looks, _network_looks, _limit_looks, _clock_looks, _tool_looks, _env_looks
+    )
+
+
+def gather_gpus(root: Path = _ROOT) -> Facts:
+    """What of a machine decides whether its GPUs can be reached; the rest is not known."""
+    return _look(root, _gpu_looks, _env_looks)
 
 
 Looks = dict[str, Callable[[], Any]]
+
+
+def _look(root: Path, *areas: Callable[[Path], Looks]) -> Facts:
+    facts: dict[str, Any] = {"python": sys.version.split()[0]}
+    for area in areas:
+        for name, look in area(root).items():
+            with contextlib.suppress(Exception):
+                facts[name] = look()
+    return Facts(**facts)
 
 
 def _gpu_looks(root: Path) -> Looks:
@@ -102,14 +113,22 @@ def _nvml() -> str:
 
 
 def _cuda_of_driver() -> tuple[int, int]:
+    """By libcuda itself, which knows of compatibility packages; else by NVML."""
+    found = ctypes.c_int(0)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(found))
+    number = found.value or _cuda_of_nvml()
+    return number // 1000, number % 1000 // 10
+
+
+def _cuda_of_nvml() -> int:
     import pynvml
 
     pynvml.nvmlInit()
     try:
-        number = int(pynvml.nvmlSystemGetCudaDriverVersion())
+        return int(pynvml.nvmlSystemGetCudaDriverVersion())
     finally:
         pynvml.nvmlShutdown()
-    return number // 1000, number % 1000 // 10
 
 
 def _torch_cuda() -> str | None:

@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     GATE_FAILED = 1
     USAGE = 2
     UNDERPOWERED = 3
+    NOT_READY = 123
     TIMED_OUT = 124
     HARNESS_FAILED = 125
     INTERRUPTED = 130
