@@ -156,6 +156,7 @@ def channel(evidence: Evidence, line: Line) -> bool | None:
     target = int(match["dst"]) if "dst" in match.re.groupindex else None
     edge = (int(match["channel"]), (match["conn"] or b"0").decode("ascii"), source, target)
     own = target if side == "receive" and target is not None else source
+    line.process.edge_ranks[own] += 1
     named = match["comm"].decode("ascii") if match.groupdict().get("comm") else None
     comm = line.process.comms.get(named) if named else line.current()
     if comm is not None and comm.get("rank") in (None, own):
@@ -168,9 +169,12 @@ def channel(evidence: Evidence, line: Line) -> bool | None:
 def _ring(line: Line) -> bool | None:
     match = lines.RING.match(line.text)
     comm = line.thread.comm
-    if match is None or comm is None or line.cut:
+    if match is None or line.cut:
         return None
     ring = b" ".join(match[2].split()).decode("ascii")
+    line.process.ring_sizes[ring.count(" ") + 1] += 1
+    if comm is None:
+        return None
     if len(ring) <= 1000 and len(comm.rings) < _MAX_KEPT:  # longer ones NCCL itself cuts
         comm.rings.add(ring)
     return True

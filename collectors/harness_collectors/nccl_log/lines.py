@@ -45,13 +45,16 @@ CALL: Final = re.compile(
 no sequence: it stays 0 without network."""
 
 INIT: Final = re.compile(
-    rb"(?:(?P<function>\w{1,64}) )?comm (?P<comm>0x[0-9a-f]{1,16}) rank (?P<rank>\d{1,7})"
-    rb" n[rR]anks (?P<nranks>\d{1,7}) (?P<rest>.*)"
+    rb"(?:\[Rank \d{1,7}\] )?(?:(?P<function>nccl\w{1,60}) )?comm (?P<comm>0x[0-9a-f]{1,16})"
+    rb" rank (?P<rank>\d{1,7}) n[rR]anks (?P<nranks>\d{1,7}) (?P<rest>(?:cudaDev|nNodes|-) .*)"
 )
-"""Any line of a communicator's life; `rest` holds pairs of names and values, then the event."""
+"""Any line of a communicator's life; `rest` holds pairs of names and values, then the event. What
+stands before and behind the numbers shows that they are not pieces of two lines."""
 
 _PAIR: Final = re.compile(rb"(\w+) (-?[0-9a-fx]+)(?=[ -]|$)")
-_EVENT: Final = re.compile(rb"- ?(?:Init (START|COMPLETE)|(Destroy|Abort) COMPLETE|(COMPLETE))\s*$")
+_EVENT: Final = re.compile(
+    rb"- ?(?:Init (START|COMPLETE)|(Destroy|Abort) COMPLETE)\s*$|^- (COMPLETE)\s*$"
+)
 _LAST_PAIR_WHOLE: Final = re.compile(rb"MNNVL \d\s*$")
 _EVENTS: Final = {
     b"START": "started",
@@ -219,13 +222,16 @@ class InitLine:
 
 
 def parse_init(text: bytes) -> InitLine | None:
-    """Read an init, destroy or abort line of any version; None: it is none."""
-    match = INIT.search(text)
+    """Read an init, destroy or abort line of any version; None: it is none, or two glued."""
+    match = INIT.match(text)
     if match is None:
         return None
     rest = match["rest"]
     event = _EVENT.search(rest)
     pairs = _PAIR.findall(rest)
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        return None  # one line's beginning and another's end
     if event is None and _LAST_PAIR_WHOLE.search(rest) is None:
         pairs = pairs[:-1]  # its value may be cut
     word = next((group for group in event.groups() if group), b"") if event else b""

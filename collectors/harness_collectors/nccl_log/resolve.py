@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness_collectors.nccl_log.state import Comm, Edge, Evidence, Process, agreed
+from harness_collectors.nccl_log.doubt import doubt_contradictions, doubt_torn, doubt_versions
+from harness_collectors.nccl_log.state import Comm, Edge, Evidence, Process
 
 Groups = dict[tuple[object, ...], list[Comm]]
 WORLD: Final = ("world",)
@@ -41,10 +42,11 @@ def resolve(
     for folder in sorted({process.folder for process in evidence.processes.values()}):
         processes = [p for p in evidence.processes.values() if p.folder == folder]
         comms = [comm for process in processes for comm in process.all_comms]
-        _doubt_contradictions(_groups(comms, []))
+        doubt_torn(processes)
+        doubt_contradictions(_groups(comms, []).values())
         world = _world(comms, world_size)
         groups = _groups(comms, world)
-        _doubt_versions(groups)
+        doubt_versions(processes, groups.values())
         result.rank_source[folder] = _assign_ranks(processes, world, recorded)
         _name_groups(groups)
         _assign_edges(evidence, processes, groups)
@@ -86,29 +88,6 @@ def _group_key(comm: Comm, depth: int = 0) -> tuple[object, ...] | None:
         return None
     parent = _group_key(comm.parent, depth + 1)
     return None if parent is None else ("split", parent, *identity[2:], comm.nranks)
-
-
-def _doubt_contradictions(groups: Groups) -> None:
-    """Where two claim one rank, or sizes differ, nobody is believed."""
-    for comms in groups.values():
-        if len({comm.nranks for comm in comms} - {None}) > 1:
-            for comm in comms:
-                comm.votes["nranks"] = comm.votes["rank"] = Counter()
-        ranks = Counter(comm.rank for comm in comms)
-        for comm in comms:
-            if ranks[comm.rank] > 1:
-                comm.votes["rank"] = Counter()
-
-
-def _doubt_versions(groups: Groups) -> None:
-    """The processes of a communicator have one version of NCCL; a line that differs is garbled."""
-    for comms in groups.values():
-        processes = {comm.process.order: comm.process for comm in comms}.values()
-        said = [agreed(process.versions) for process in processes if process.versions]
-        shared = agreed(Counter(said))
-        for process in processes:
-            if process.versions and agreed(process.versions) != shared:
-                process.versions.clear()
 
 
 def _world(comms: list[Comm], world_size: int | None) -> list[Comm]:

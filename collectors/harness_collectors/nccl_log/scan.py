@@ -29,6 +29,8 @@ _MAX_EXAMINED: Final = 64 << 10
 _CHOICE_STARTS: Final = frozenset(name[:4].encode("ascii") for name in lines.OPS)
 _CUT_CALL: Final = re.compile(rb"(\w{4,20}):(?: (?:o(?:p(?:C(?:o(?:u(?:n(?:t)?)?)?)?)?)?)?)?$")
 _CUT_LEVEL: Final = re.compile(rb"\] NCCL ?(?:I|IN|INF|INFO|W|WA|WAR|WARN)?\s*$")
+_TAILS: Final = (b" - Init ", b"[nranks=", b" via P2P/", b" via NET/", b"+cuda", b" nranks ")
+"""What ends NCCL's lines only: in a line without its prefix, the rest of a torn one."""
 _OTHERS_CALL: Final = b"COLLTRACE"
 
 
@@ -64,7 +66,9 @@ class Scanner:
     def scan_cut(self, text: bytes) -> None:
         """Read a last line without a line end: what may be cut in it is not believed."""
         self._cut = True
+        before = self.file.unreadable
         self.scan(text)
+        self.file.ends_cut = self.file.unreadable - before
 
     # -- sorting lines -----------------------------------------------------------------------
 
@@ -72,7 +76,8 @@ class Scanner:
         """What to do with a line, by its text alone."""
         at = line.find(b"NCCL")
         if at < 0:
-            return _LINE if b"CL INFO " in line or self._may_be_prefix(line) else _IGNORED
+            is_piece = b"CL INFO " in line or any(tail in line for tail in _TAILS)
+            return _LINE if is_piece or self._may_be_prefix(line) else _IGNORED
         if MIDDLE_MARK in line:
             return _CALL if self._calls.is_call(line) else _TURN
         if b" opCount " in line or line.find(b"NCCL ", at + 4) >= 0:
@@ -215,6 +220,7 @@ class Scanner:
     def _foreign(self, line: bytes) -> None:
         """A bare banner, a watchdog's message, or a torn piece of a record."""
         if b"NCCL" not in line:
+            self.file.tails += any(tail in line for tail in _TAILS)
             cut = lines.CUT_PREFIX.search(line[-400:])
             whole = cut is not None and not self._owners.is_host(cut[1].decode("ascii"))
             self.file.unreadable += not whole

@@ -130,6 +130,10 @@ class Process:
     versions: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
     """(library, version, CUDA version)."""
     networks: Counter[str] = field(default_factory=Counter)
+    edge_ranks: Counter[int] = field(default_factory=Counter)
+    """Ranks as which it printed transports."""
+    ring_sizes: Counter[int] = field(default_factory=Counter)
+    """Ranks in the ring maps that it printed, as rank 0 alone does."""
     files: list[LogFile] = field(default_factory=list)
     first_ns: int | None = None
     rank: int | None = None
@@ -149,6 +153,10 @@ class LogFile:
     records: int = 0
     """Lines that became knowledge."""
     unreadable: int = 0
+    ends_cut: int = 0
+    """Of the unreadable ones, those that are the file's last line, cut."""
+    tails: int = 0
+    """Lines that are the end of a record, without its prefix."""
     dropped: int = 0
     """Records beyond a limit."""
     init_complete: int = 0
@@ -160,6 +168,11 @@ class LogFile:
     settings: dict[str, str] = field(default_factory=dict)
     plugins: set[str] = field(default_factory=set)
     gdr: dict[str, set[str]] = field(default_factory=dict)
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether it has pieces of lines, so that what looks whole may be glued from two."""
+        return self.unreadable > self.ends_cut or self.tails > 0 or self.intake.overlong > 0
 
 
 @dataclass(frozen=True)
