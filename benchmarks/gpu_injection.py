@@ -91,7 +91,10 @@ def injection(bench: Bench) -> Iterator[str]:
 
 def named(database: Path) -> str:
     """Ranks that the run's findings blame for decoding."""
-    sql = "SELECT DISTINCT rank FROM findings WHERE kind = 'straggler' AND phase = 'decode'"
+    sql = """
+        SELECT DISTINCT rank FROM findings
+        WHERE kind IN ('straggler', 'stage') AND phase = 'decode' AND rank IS NOT NULL
+    """
     return ", ".join(str(rank) for (rank,) in sorted(rows_of(database, sql))) or "nobody"
 
 

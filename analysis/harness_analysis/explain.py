@@ -178,6 +178,13 @@ def _why_late(row: dict[str, Any]) -> str:
 
 
 def _late_notes(con: duckdb.DuckDBPyConnection, late: list[dict[str, Any]]) -> list[str]:
+    slow = con.execute(
+        "SELECT text FROM findings WHERE kind = 'stage' ORDER BY position"
+    ).fetchall()
+    return [text for (text,) in slow] or _late_rank_notes(con, late)
+
+
+def _late_rank_notes(con: duckdb.DuckDBPyConnection, late: list[dict[str, Any]]) -> list[str]:
     sources = [f"evidence: {source}" for source in sorted({row["source"] for row in late})]
     if any(row["named"] for row in late):
         return sources

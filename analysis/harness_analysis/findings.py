@@ -7,55 +7,31 @@ that names somebody in every run is not believed when it matters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness_analysis.finding import Finding, percent, steady
+from harness_analysis.pipeline_findings import pipeline_findings
 from harness_schemas.units import format_ns
 from harness_schemas.vocabulary import EVIDENCE_RANK
 
 if TYPE_CHECKING:
     import duckdb
 
-MATERIAL_SHARE = 0.02
-"""A culprit must cost its peers at least this share of the phase."""
-SIGNIFICANCE = 1e-3
-MIN_UNITS = 10
 BOUND_BY_HOST = "its device waits for launches (bound by its host)"
 """As the view `stragglers` words it."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One row of the table `findings`, without its position."""
-
-    severity: str
-    kind: str
-    text: str
-    rank: int | None = None
-    phase: str | None = None
-    value_ns: int | None = None
-    share: float | None = None
-    floor_share: float | None = None
-    evidence: str | None = None
-
-
 def find(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Rows for `findings`. Reads the views; changes nothing."""
-    found = [*_stuck(con), *_culprits(con), *_bubbles(con), *_unresolved(con)]
+    found = [*_stuck(con), *_culprits(con), *pipeline_findings(con), *_unresolved(con)]
     found += [*_trimmed(con), *_cut(con)]
     order = {"problem": 0, "notice": 1, "info": 2}
     found.sort(key=lambda finding: (order[finding.severity], -(finding.share or 0)))
     return [{"position": k, **asdict(finding)} for k, finding in enumerate(found)]
-
-
-def _percent(share: float | None) -> str:
-    if share is None:
-        return "an unknown share"
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
 
 
 # -- who makes the others wait ---------------------------------------------------------------
@@ -81,7 +57,7 @@ def _culprits(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     for lateness in _latenesses(con):
         of_source = windows.get((lateness.source, lateness.phase, lateness.perturbed))
         window = of_source or windows.get((None, lateness.phase, False))
-        if window and is_culprit(lateness.net_ns, lateness.caused_ns / window):
+        if window and steady(lateness.net_ns, lateness.caused_ns / window):
             found.append(_culprit_finding(con, lateness, window))
     return found
 
@@ -99,31 +75,6 @@ def _windows(con: duckdb.DuckDBPyConnection) -> dict[tuple[str | None, str, bool
         """
     ).fetchall()
     return {(source, phase, perturbed): float(ns) for source, phase, perturbed, ns in rows if ns}
-
-
-def is_culprit(net_ns: np.ndarray, share: float) -> bool:
-    """Whether a rank is late in most units, and at a material cost.
-
-    `net_ns`: a value a unit, waiting for this rank minus waiting for the worst other rank.
-    Sign test (one-sided, binomial) at `SIGNIFICANCE`, and the median must be positive.
-    """
-    decided = net_ns[net_ns != 0]
-    if len(decided) < MIN_UNITS or share < MATERIAL_SHARE or np.median(decided) <= 0:
-        return False
-    return sign_test(int((decided > 0).sum()), len(decided)) < SIGNIFICANCE
-
-
-def sign_test(successes: int, trials: int) -> float:
-    """P(X >= successes) for X binomial(trials, 1/2), exact, in logarithms."""
-    if trials == 0:
-        return 1.0
-    base = math.lgamma(trials + 1) - trials * math.log(2)
-    terms = [
-        base - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-        for k in range(successes, trials + 1)
-    ]
-    top = max(terms)
-    return min(1.0, math.exp(top) * sum(math.exp(term - top) for term in terms))
 
 
 def _latenesses(con: duckdb.DuckDBPyConnection) -> list[Lateness]:
@@ -185,7 +136,7 @@ def _culprit_finding(
     text = (
         f"rank {lateness.rank} makes group {lateness.group} wait: last in {times} of {total} "
         f"collectives of {lateness.phase}, {format_ns(lateness.caused_ns / max(units, 1))} a unit "
-        f"for each peer, {_percent(share)} of {lateness.phase}"
+        f"for each peer, {percent(share)} of {lateness.phase}"
     )
     if cause:
         text += f"; {cause}"
@@ -221,49 +172,6 @@ def _prediction(con: duckdb.DuckDBPyConnection, key: list[Any], cause: str | Non
     )
 
 
-# -- pipeline --------------------------------------------------------------------------------
-
-
-def _bubbles(con: duckdb.DuckDBPyConnection) -> list[Finding]:
-    rows = con.execute(
-        """
-        SELECT stage, phase, avg(wait_share), any_value(floor_share), avg(p2p_wait_ns),
-          any_value(r.pp), any_value(r.microbatches)
-        FROM pipeline_bubbles b JOIN runs r USING (run_id)
-        WHERE phase = 'decode' AND stage IS NOT NULL AND wait_share IS NOT NULL
-        GROUP BY stage, phase ORDER BY avg(wait_share) DESC LIMIT 1
-        """
-    ).fetchall()
-    found = []
-    for stage, phase, share, floor, wait_ns, stages, microbatches in rows:
-        others = _for_whom(int(stage), int(stages))
-        in_flight = "one batch" if (microbatches or 1) == 1 else f"{microbatches} micro-batches"
-        text = f"stage {stage} waits {_percent(share)} of {phase} for {others}"
-        if floor is not None:
-            text += (
-                f"; {_percent(floor)} is the floor of {stages} stages with {in_flight} in flight"
-            )
-        high = floor is not None and share > floor + 0.1
-        found.append(
-            Finding(
-                "notice" if high else "info",
-                "pipeline",
-                text,
-                phase=phase,
-                value_ns=int(wait_ns),
-                share=share,
-                floor_share=floor,
-            )
-        )
-    return found
-
-
-def _for_whom(stage: int, stages: int) -> str:
-    if stages == 2:
-        return f"stage {1 - stage}"
-    return "the other stages"
-
-
 # -- what the numbers do not say ----------------------------------------------------------------
 
 
@@ -284,7 +192,7 @@ def _unresolved(con: duckdb.DuckDBPyConnection) -> list[Finding]:
         if row[2] == "host"
         else "no evidence covers it; record kernels with `torch_profiler`"
     )
-    text = f"{_percent(row[0])} of decode is unresolved: {why}"
+    text = f"{percent(row[0])} of decode is unresolved: {why}"
     return [Finding("info", "unresolved", text, phase="decode", value_ns=int(row[1]), share=row[0])]
 
 
@@ -305,7 +213,7 @@ def _sampled(con: duckdb.DuckDBPyConnection) -> Finding | None:
         return None
     evidence, steps, *shares = row
     names = ("computing", "transfer", "waiting", "idle")
-    parts = ", ".join(f"{_percent(s)} {n}" for s, n in zip(shares, names, strict=True) if s)
+    parts = ", ".join(f"{percent(s)} {n}" for s, n in zip(shares, names, strict=True) if s)
     text = f"decode in {steps} sampled steps (slowed by {evidence}, which saw them): {parts}"
     return Finding("info", "sampled", text, phase="decode", evidence=evidence)
 

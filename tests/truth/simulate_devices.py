@@ -220,12 +220,21 @@ class DeviceRun:
     def batches(self) -> Iterator[Batch]:
         """Rows on each device's own clock, clocks first."""
         yield from self._clocks()
+        yield make_batch("ranks", [self._held(device.rank) for device in self.devices])
         for device in self.devices:
             offset = EPOCH_NS + self.s.offsets_ns[device.rank % len(self.s.offsets_ns)]
             marks = {"rank": device.rank, "source": SOURCE, "timeline": "device"}
             marks["perturbed_by"] = SOURCE if self.s.perturbed else None
             for table, rows in (("spans", device.spans), ("collectives", device.collectives)):
                 yield make_batch(table, [_shifted(row, offset) | marks for row in rows])
+
+    def _held(self, rank: int) -> dict[str, object]:
+        """What a rank is and holds."""
+        stage, tp_rank = divmod(rank, self.s.tp)
+        first = stage * self.s.layers
+        last = first + self.s.layers - 1
+        return {"rank": rank, "stage": stage, "tp_rank": tp_rank,
+                "first_layer": first, "last_layer": last}  # fmt: skip
 
     def _clocks(self) -> Iterator[Batch]:
         anchors, trips = [], []

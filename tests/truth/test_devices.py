@@ -11,6 +11,7 @@ from truth.simulate_devices import EPOCH_NS, PARTS, SOURCE, DeviceRun, Devices, 
 
 from harness_analysis.build import build_database
 from harness_analysis.store import open_database
+from harness_schemas.units import format_ns
 
 LATE = {
     "compute": Devices(late_rank=1, late_by="compute", late_ns=250_000),
@@ -120,6 +121,28 @@ def test_the_top_finding_says_why_and_what_if(built):
     assert WORDS[run.s.late_by] in text
     assert "without it a decode step would take about" in text
     assert ("units slowed by observing" in text) == run.s.perturbed
+
+
+@pytest.mark.parametrize("late_by", ["compute", "copy", "gap"])
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_slow_stage_is_named_with_its_cause_and_the_step_without_it(late_by, stage, tmp_path):
+    slow = Devices(tp=1, pp=2, late_rank=stage, late_by=late_by, late_ns=250_000)
+    run = DeviceRun(slow).run()
+    on_time = DeviceRun(replace(slow, late_ns=0)).run()
+    database = run.build(tmp_path / "slow.duckdb")
+    ((rank, share, text),) = query(
+        database, "SELECT rank, share, text FROM findings WHERE kind = 'stage'"
+    )
+    assert rank == stage and text.startswith(f"stage {stage} (rank {stage}) is busy")
+    assert WORDS[late_by] in text
+    now, without = statistics.median(run.step_ns()), statistics.median(on_time.step_ns())
+    assert share == pytest.approx(1 - without / now, rel=0.1)
+    assert f"instead of {format_ns(now)}" in text
+
+
+def test_no_stage_is_named_where_none_is_slow_or_one_of_its_ranks_is_late(built):
+    _, database = built
+    assert query(database, "FROM findings WHERE kind = 'stage'") == []
 
 
 def test_every_row_is_split_or_says_why_not(built):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness_analysis.findings import is_culprit, sign_test
+from harness_analysis.finding import sign_test, steady
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 1), (5, 10), (9, 10), (40, 60), (60, 60)])
@@ -17,7 +17,7 @@ def test_the_sign_test_is_the_binomial_tail(successes, trials):
 
 
 def test_late_in_most_units_at_a_cost_is_named():
-    assert is_culprit(np.array([200.0] * 30 + [-50.0] * 4), share=0.1)
+    assert steady(np.array([200.0] * 30 + [-50.0] * 4), share=0.1)
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,10 @@ def test_late_in_most_units_at_a_cost_is_named():
     ],
 )
 def test_otherwise_nobody_is(net, share):
-    assert not is_culprit(np.array(net), share)
+    assert not steady(np.array(net), share)
 
 
 def test_noise_names_nobody():
     random = np.random.default_rng(1)
-    named = sum(is_culprit(random.normal(0, 500, 40), 0.2) for _ in range(400))
+    named = sum(steady(random.normal(0, 500, 40), 0.2) for _ in range(400))
     assert named <= 2
