@@ -14,6 +14,7 @@ from harness import __version__
 VERBS = {
     "run": "Run a specification, or wrap any command, and say where every step went.",
     "sweep": "Run a grid of configurations with repeats, and tabulate how it scales.",
+    "status": "Say what a run is doing now: whether it hangs, where and on whom.",
     "ingest": "Turn evidence, whoever recorded it, into a DuckDB file.",
     "query": "Ask a run's database in SQL.",
     "report": "Print a run's answer, and write it as one HTML page.",

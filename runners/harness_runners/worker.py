@@ -68,7 +68,9 @@ def run_rank(plan: RunPlan, env: RankEnv, units: Units) -> None:
         requests, tokenizer = tokenise(plan, rank.place)
         jobs = list(make_jobs(plan, requests))
         lengths = (len(request.tokens) for request in requests)
-        probe.fact(memory_plan=memory_plan(plan, rank.place, lengths))
+        probe.fact(
+            memory_plan=memory_plan(plan, rank.place, lengths), planned_requests=len(requests)
+        )
         writer = Writer(plan, rank.place, units, tokenizer)
     with units.phase("load"):
         rank.engine.load()
