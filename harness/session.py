@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from harness import witness as witnesses
 from harness.capture import Capture, plan_capture
 from harness.ingest import ingest_run
+from harness.interpreter import Interpreter, choose_interpreter
 from harness.outcome import Outcome, end_of, judge_run, settled
 from harness.progress import Narrator, follow
 from harness.provenance import provenance
@@ -34,7 +35,6 @@ from harness_schemas.spi import LaunchPlan, LaunchResult
 from harness_schemas.units import parse_duration_ns
 from harness_slurm.local import LocalLauncher
 from harness_slurm.processes import check_port
-from harness_slurm.step.container import PYTHON, container_prefix
 from harness_slurm.step.launcher import SrunLauncher, beside_environment
 from harness_slurm.step.placement import Allocation
 
@@ -60,18 +60,19 @@ class SessionPlan:
     launch: LaunchPlan
     capture: Capture
     launcher: LocalLauncher | SrunLauncher
+    python: Interpreter = field(default_factory=Interpreter)
 
     def describe(self) -> str:
         """What `--dry-run` prints."""
         launcher = self.launcher.command(self.launch)
         lines = ["# commands"]
-        lines.append(shlex.join(prepare_command(self.run)))
+        lines.append(shlex.join(prepare_command(self.run, self.python)))
         if self.capture.samplers:
             lines.append(shlex.join(agent_command(self.run, self.capture, self.launcher)))
         lines.append(shlex.join(launcher))
         lines.append(f"  each of {self.launch.world_size} ranks: {shlex.join(self.launch.argv)}")
         if self.spec.check.reference:
-            lines.append(shlex.join(reference_command(self.run)))
+            lines.append(shlex.join(reference_command(self.run, self.python)))
         lines.append("# environment")
         lines += [f"{key}={value}" for key, value in sorted(self.launch.env.items())]
         lines.append("# files")
@@ -116,14 +117,8 @@ def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
     capture = plan_capture(spec, device, run.path.absolute(), strict)
     ranks = make_plan(spec, run, capture.hooks, strict)
     timeout = spec.launcher.timeout
-    folders = (run.path.absolute(), Path(ranks.cache_dir), Path(ranks.model.folder))
-    inside = isinstance(launcher, SrunLauncher)
-    contained = container_prefix(spec.slurm, device, folders) if inside else ()
-    worker = (
-        *contained,
-        PYTHON if contained else sys.executable,
-        *("-m", "harness_runners.worker", "--plan", str(run.plan_json.absolute())),
-    )
+    python = choose_interpreter(spec, ranks, isinstance(launcher, SrunLauncher))
+    worker = python.rank("harness_runners.worker", "--plan", str(run.plan_json.absolute()))
     launch = LaunchPlan(
         argv=(*capture.argv_prefix, *worker),
         env={**rank_environment(spec, device, launcher), **capture.env},
@@ -132,7 +127,7 @@ def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
         port=spec.launcher.port,
         timeout_s=parse_duration_ns(timeout) / 1e9 if timeout else None,
     )
-    return SessionPlan(spec, run, device, ranks, launch, capture, launcher)
+    return SessionPlan(spec, run, device, ranks, launch, capture, launcher, python)
 
 
 def _check_port(spec: RunSpec, port: int) -> None:
@@ -252,18 +247,19 @@ def _execute(plan: SessionPlan, narrator: Narrator) -> LaunchResult:
         result = plan.launcher.launch(plan.launch, follow(meta, narrator))
     if result.exit_code == 0 and plan.spec.check.reference:
         narrator.say("compare with the reference")
-        run_helper(reference_command(plan.run), plan.run, plan.launch.env, check=False)
+        command = reference_command(plan.run, plan.python)
+        run_helper(command, plan.run, plan.launch.env, check=False)
     return result
 
 
-def prepare_command(run: RunDir) -> tuple[str, ...]:
+def prepare_command(run: RunDir, python: Interpreter) -> tuple[str, ...]:
     """Makes or converts the model, once."""
-    return (sys.executable, "-m", "harness_runners.prepare", "--plan", str(run.plan_json))
+    return python.module("harness_runners.prepare", "--plan", str(run.plan_json.absolute()))
 
 
-def reference_command(run: RunDir) -> tuple[str, ...]:
+def reference_command(run: RunDir, python: Interpreter) -> tuple[str, ...]:
     """Compares tokens and logits with plain transformers."""
-    return (sys.executable, "-m", "harness_runners.reference", "--plan", str(run.plan_json))
+    return python.module("harness_runners.reference", "--plan", str(run.plan_json.absolute()))
 
 
 def agent_command(
@@ -284,10 +280,13 @@ def prepare_model(plan: SessionPlan, narrator: Narrator) -> None:
     Raises:
         HarnessError: it could not be made.
     """
+    with contextlib.suppress(OSError):  # a container binds it; who cannot make it is told below
+        Path(plan.ranks.cache_dir).mkdir(parents=True, exist_ok=True)
     if Path(plan.ranks.model.folder).is_dir():
         return
     narrator.say(f"prepare the model in {plan.ranks.model.folder}")
-    run_helper(prepare_command(plan.run), plan.run, plan.launch.env, check=True)
+    command = prepare_command(plan.run, plan.python)
+    run_helper(command, plan.run, plan.launch.env, check=True)
 
 
 def run_helper(command: Sequence[str], run: RunDir, env: Mapping[str, str], check: bool) -> None:
@@ -296,7 +295,7 @@ def run_helper(command: Sequence[str], run: RunDir, env: Mapping[str, str], chec
     Raises:
         HarnessError: it failed and `check` is set; the message is its last line.
     """
-    name = command[2].rpartition(".")[2] if len(command) > 2 else "helper"
+    name = command[command.index("-m") + 1].rpartition(".")[2]
     log = run.logs / f"{name}.log"
     with log.open("wb") as stream:
         done = subprocess.run(

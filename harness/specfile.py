@@ -17,7 +17,7 @@ from harness_schemas.spec import RunSpec
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> RunSpec:
     """The specification in `path`, with `key.path=value` overrides applied.
 
-    Relative model and prompt paths are taken from the specification's own folder.
+    Relative paths of model, prompts and image are taken from the specification's own folder.
 
     Raises:
         UsageError: unreadable, or not TOML, YAML or JSON.
@@ -134,4 +134,8 @@ def _resolve_paths(spec: RunSpec, folder: Path) -> RunSpec:
     if prompts.source != "shipped":
         source = str(folder / Path(prompts.source).expanduser())
         prompts = prompts.model_copy(update={"source": source})
-    return spec.model_copy(update={"model": model, "prompts": prompts})
+    slurm = spec.slurm
+    if slurm.container is not None:
+        image = str(folder / Path(slurm.container).expanduser())
+        slurm = slurm.model_copy(update={"container": image})
+    return spec.model_copy(update={"model": model, "prompts": prompts, "slurm": slurm})

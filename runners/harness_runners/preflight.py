@@ -28,7 +28,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 def preflight(spec: RunSpec) -> list[Problem]:
     """Everything that is wrong with a specification on this machine; empty: it can run."""
-    problems = [*_packages(), *_device(spec)]
+    # In a container the packages are the image's, which its own test has looked at.
+    problems = [] if spec.slurm.container else [*_packages()]
+    problems += _device(spec)
     problems += _model_files(spec)
     try:
         model = plan.plan_model(spec)
