@@ -51,6 +51,7 @@ def build_database(
     Raises HarnessError where `path` cannot be written.
     """
     with Writer(path, run_id) as writer:
+        create_views(writer.con)  # first, since the first rows may still be read
         writer.add_rows("runs", [{"run_id": run_id, **run_row}])
         with writer.transaction():
             for batch in batches:
@@ -70,7 +71,6 @@ def build_database(
         check_clocks(writer.con)
         for _ in group_chunks(writer.con):
             writer.script("match")
-        create_views(writer.con)
         tell("divide every step, and find out who was late")
         writer.script("gaps")
         for _ in rank_chunks(writer.con):

@@ -28,6 +28,7 @@ STAGED = {"collectives": "collective_parts", "ranks": "rank_parts"}
 """Tables whose rows are completed by a later step, and where they wait."""
 BUILD_MEMORY = "640MB"
 """DuckDB's share of the ingest; beyond it DuckDB spills to `<file>.tmp.spill`."""
+MOST_THREADS = 4
 
 
 class Writer:
@@ -52,7 +53,7 @@ class Writer:
         con = duckdb.connect()
         try:
             con.execute(f"SET memory_limit = '{os.environ.get('HARNESS_MEMORY', BUILD_MEMORY)}'")
-            con.execute(f"SET threads = {min(os.cpu_count() or 1, 4)}")
+            con.execute(f"SET threads = {_threads(1)}")
             con.execute("SET preserve_insertion_order = false")
             con.execute(f"SET temp_directory = {_quote(self._spill)}")
             _attach_new(con, self._temporary)
@@ -83,10 +84,13 @@ class Writer:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Rows added inside are committed together: row groups are filled across batches, which
-        halves the time and the file."""
+        halves the time and the file. Half of the cores are left to those that read the rows; a
+        batch shared by threads leaves row groups half full, to be written a second time."""
+        self.con.execute(f"SET threads = {_threads(2)}")
         self.con.execute("BEGIN")
         yield
         self.con.execute("COMMIT")
+        self.con.execute(f"SET threads = {_threads(1)}")
 
     def add(self, table_name: str, data: pyarrow.Table) -> None:
         """Append rows; columns that `data` lacks become NULL, `run_id` is filled in.
@@ -187,6 +191,11 @@ class Writer:
             with contextlib.suppress(OSError):
                 self._temporary.with_name(name).unlink()
         shutil.rmtree(self._spill, ignore_errors=True)
+
+
+def _threads(share: int) -> int:
+    """DuckDB's threads, given one core in so many."""
+    return min(max(1, (os.cpu_count() or 1) // share), MOST_THREADS)
 
 
 def _attach_new(con: duckdb.DuckDBPyConnection, path: Path) -> None:

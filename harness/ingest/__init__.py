@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.ingest.ahead import ahead
 from harness.ingest.evidence import find_evidence, read_head
 from harness.ingest.parquet import Share, write_share
 from harness.ingest.parts import Task, plan_tasks, read_task
@@ -140,21 +141,27 @@ def _build(
 ) -> None:
     folder = output.with_name(output.name + ".tmp.parts")
     data = dict(context.run)
-    with watch, contextlib.closing(read_all(tasks, context, jobs, folder, watch)) as batches:
+    jobs = count_jobs(tasks, jobs)
+    found = read_all(tasks, context, jobs, folder, watch)
+    # Several processes read ahead of themselves.
+    with watch, ahead(found) if jobs == 1 else contextlib.closing(found) as batches:
         ended = known_end(data, context.root)
         build_database(output, run_id, run_row(data), batches, tell=watch.phase, ended=ended)
 
 
+def count_jobs(tasks: Sequence[Task], wanted: int | None) -> int:
+    """Processes that read: those wanted (None: the cores at hand, where it is worth it)."""
+    if wanted is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        wanted = cores if sum(task.size for task in tasks) >= WORTH_PROCESSES else 1
+    return max(1, min(wanted, len(tasks)))
+
+
 def read_all(
-    tasks: Sequence[Task], context: IngestContext, jobs: int | None, folder: Path, watch: Watch
+    tasks: Sequence[Task], context: IngestContext, jobs: int, folder: Path, watch: Watch
 ) -> Generator[Batch, None, None]:
     """Rows of all parts in their order, read here or by `jobs` processes that use `folder`."""
-    size = sum(task.size for task in tasks)
-    if jobs is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        jobs = cores if size >= WORTH_PROCESSES else 1
-    jobs = max(1, min(jobs, len(tasks)))
-    watch.begin(len(tasks), size, jobs)
+    watch.begin(len(tasks), sum(task.size for task in tasks), jobs)
     if jobs == 1:
         yield from _watched(((task, read_task(task, context)) for task in tasks), watch)
     else:
