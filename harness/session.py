@@ -239,6 +239,7 @@ def _initial_record(plan: SessionPlan) -> dict[str, Any]:
 
 
 def _execute(plan: SessionPlan, narrator: Narrator) -> LaunchResult:
+    check_weights(plan, narrator)
     prepare_model(plan, narrator)
     tp, pp = plan.spec.parallel.tp, plan.spec.parallel.pp
     narrator.say(f"launch {plan.launch.world_size} ranks (TP {tp} x PP {pp}) on {plan.device}")
@@ -272,6 +273,20 @@ def agent_command(
     if isinstance(launcher, SrunLauncher):
         return launcher.beside(argv)
     return argv
+
+
+def check_weights(plan: SessionPlan, narrator: Narrator) -> None:
+    """Compare the weights with their checksums, where that is asked for.
+
+    Raises:
+        HarnessError: they differ, or there are none to compare with.
+    """
+    if plan.spec.model.checksums:
+        narrator.say("compare the weights with their checksums")
+        command = plan.python.module(
+            "harness_runners.checksums", "--plan", str(plan.run.plan_json.absolute())
+        )
+        run_helper(command, plan.run, plan.launch.env, check=True)
 
 
 def prepare_model(plan: SessionPlan, narrator: Narrator) -> None:
@@ -310,7 +325,8 @@ def run_helper(command: Sequence[str], run: RunDir, env: Mapping[str, str], chec
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         said = [line.removeprefix("harness: ") for line in lines if line.startswith("harness: ")]
         message = said[-1] if said else lines[-1] if lines else f"{name} failed"
-        code = done.returncode if done.returncode == ExitCode.USAGE else ExitCode.HARNESS_FAILED
+        kept = done.returncode in (ExitCode.USAGE, ExitCode.NOT_READY)
+        code = done.returncode if kept else ExitCode.HARNESS_FAILED
         raise HarnessError(message, f"see {log}", code)
 
 

@@ -101,7 +101,7 @@ def _row(span: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         "source": SOURCE,
         "timeline": "host",
         "name": str(span["name"]),
-        "category": "request" if request else "phase",
+        "category": "request" if request else str(attributes.get("category") or "phase"),
         "request": None if request is None else str(request),
         "start_ns": start,
         "end_ns": end or None,

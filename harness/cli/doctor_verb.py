@@ -37,14 +37,27 @@ WIDTH = 100
     type=click.Choice(["gpu"]),
     help="Only look whether programs can reach a GPU here; one line and exit code 123 if not.",
 )
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Check a model directory instead; exit code 123 if it is not whole.",
+)
+@click.option("--checksums", is_flag=True, help="Read all weights of --model and compare.")
 @format_options
-def command(run: str | None, log: Path | None, require: str | None, style: str) -> int:
+def command(
+    run: str | None,
+    log: Path | None,
+    require: str | None,
+    model: Path | None,
+    checksums: bool,
+    style: str,
+) -> int:
     """Check this machine: what can be recorded here, what is missing, and how to mend it.
 
     With RUN or --log, say instead why that failed, on which line that rests, and what to do; of
     a RUN also how its ranks lay on processors and network.
-    Changes nothing. Returns 0 whatever it finds (a missing collector is no failure), unless
-    something is required.
+    Changes nothing. Returns 0 whatever it finds (a missing collector is no failure), except
+    with --require and --model, which job scripts ask before they start anything.
     """
     if require is not None:
         return _require_gpu()
@@ -58,18 +71,34 @@ def command(run: str | None, log: Path | None, require: str | None, style: str) 
         if checks:
             emit("\n" + "\n".join(line for check in checks for line in describe(check)))
         return 0
+    if model is not None:
+        return _check_model(model, checksums, style)
+    if checksums:
+        raise click.UsageError("--checksums goes with --model DIRECTORY")
     from harness.doctor import diagnose
 
-    checks = diagnose()
+    _show(diagnose(), style)
+    return 0
+
+
+def _show(checks: list[Check], style: str) -> None:
     if style == "table":
         emit("\n".join(line for check in checks for line in describe(check)))
-        return 0
+        return
     rows = [
         (check.state, check.name, check.found, check.cost or None, check.mend or None)
         for check in checks
     ]
     emit_rows(COLUMNS, rows, style)
-    return 0
+
+
+def _check_model(folder: Path, checksums: bool, style: str) -> int:
+    from harness.doctor.model_checks import model_checks
+    from harness_schemas.errors import ExitCode
+
+    checks = list(model_checks(folder, checksums))
+    _show(checks, style)
+    return 0 if all(check.state == "ok" for check in checks) else ExitCode.NOT_READY
 
 
 def _require_gpu() -> int:

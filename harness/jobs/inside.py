@@ -47,6 +47,9 @@ def run_inside(root: RunDir, narrator: Narrator) -> int:
             code = _record(run, narrator)
     except _StoppedBySlurm:
         code = ENDED_BY_SLURM
+    except HarnessError as error:
+        code = error.exit_code
+        raise
     finally:
         write_end(run, code, stopped=code == ENDED_BY_SLURM)
     return code

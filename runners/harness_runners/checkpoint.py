@@ -7,9 +7,12 @@ then the tensors' bytes (https://github.com/huggingface/safetensors#format).
 from __future__ import annotations
 
 import json
+import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness_schemas.errors import UsageError
 
@@ -49,9 +52,12 @@ def read_checkpoint(folder: Path) -> dict[str, TensorEntry]:
     entries: dict[str, TensorEntry] = {}
     for file in sorted(set(files.values())):
         entries.update(read_header(file))
-    missing = sorted(set(files) - set(entries))
+    missing = sorted(name for name in files if name not in entries)
     if missing:
         raise UsageError(f"{folder / INDEX} names {missing[0]}, which none of its files holds")
+    astray = sorted(name for name, file in files.items() if entries[name].file != file)
+    if astray:
+        raise UsageError(f"{folder / INDEX} has {astray[0]} in another file than it lies in")
     return entries
 
 
@@ -80,7 +86,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     """The tensors of one file.
 
     Raises:
-        UsageError: the file is no safetensors file or is cut.
+        UsageError: the file is no safetensors file, is cut, or does not hold what it describes.
     """
     try:
         size = path.stat().st_size
@@ -101,8 +107,19 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             name: TensorEntry(path, item["dtype"], tuple(item["shape"]))
             for name, item in header.items()
         }
+        odd = [name for name, item in header.items() if not _fits(entries[name], item)]
     except (AttributeError, KeyError, TypeError, IndexError):
         raise UsageError(f"{path} is no safetensors file: its header is not one") from None
     if size < needed:
         raise UsageError(f"{path} is truncated: {size} bytes, its header describes {needed}")
+    if size > needed:
+        raise UsageError(f"{path} is too long: {size} bytes, its header describes {needed}")
+    if odd:
+        raise UsageError(f"{path} is damaged: the bytes of {odd[0]} are not what its shape needs")
     return entries
+
+
+def _fits(entry: TensorEntry, item: Mapping[str, Any]) -> bool:
+    begin, end = item["data_offsets"]
+    needed = math.prod(entry.shape) * entry.element_bytes
+    return bool(end - begin == needed if entry.element_bytes else begin <= end)

@@ -50,6 +50,11 @@ class ModelSpec(_Section):
     layers: int | None = Field(
         None, ge=1, description="Decoder layers of a synthetic model; default: the shape's own."
     )
+    checksums: bool = Field(
+        False,
+        description="Read all weight files before the ranks start and compare them with the "
+        "checksums that came with them (SHA256SUMS, or what a Hugging Face download left).",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
@@ -57,6 +62,8 @@ class ModelSpec(_Section):
             raise ValueError("give either `path` or `synthetic`")
         if self.synthetic not in (None, *FILED_SHAPES) and self.weights == "files":
             raise ValueError(f"{self.synthetic} is too large to be written: weights = 'random'")
+        if self.checksums and (self.path is None or self.weights == "random"):
+            raise ValueError("`checksums` are of files: they need `path`, and weights from files")
         return self
 
 
@@ -118,6 +125,11 @@ class GenerationSpec(_Section):
         description="Pairs of batches run with the recorder off and on, alternating, after the "
         "measured ones: what observing costs, with its 95 % interval (table `overhead`).",
     )
+    calibrate_collectors: list[str] = Field(
+        [],
+        description="Collectors that are also switched alone, in `calibrate` pairs each: those "
+        "with rank hooks or samplers (torch_profiler, nvml, psutil).",
+    )
     peaks: bool = Field(
         False,
         description="Measure what memory and arithmetic of each device reach, under a second "
@@ -137,15 +149,20 @@ class LauncherSpec(_Section):
         None, ge=1, le=65535, description="Rendezvous port; default: a free one."
     )
     timeout: str | None = Field(None, description="Stop the run after this long, as in 10min.")
+    hang_timeout: str | None = Field(
+        None,
+        description="End the run, with the stacks of its ranks, when no rank makes progress for "
+        "so long, as in 60s: verdict `hang`. Choose it longer than the ranks take to start.",
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of each rank; default: cores divided by ranks."
     )
 
-    @field_validator("timeout")
+    @field_validator("timeout", "hang_timeout")
     @classmethod
     def _duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration_ns(value)
+        if value is not None and parse_duration_ns(value) <= 0:
+            raise ValueError(f"{value!r} is no time at all")
         return value
 
 
