@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ def plan_capture(
             continue
         request = CaptureRequest(run_dir, spec.world_size, device, options[name])
         plans[name] = collector.prepare(request)
+    problems += _cannot_be_switched(spec, plans)
     if problems:
         raise SpecError("collectors", problems)
     if strict and skipped:
@@ -120,6 +121,25 @@ def plan_capture(
     if refuse:
         _refuse_exclusive(plans)
     return Capture(plans, options, tuple(skipped))
+
+
+def _cannot_be_switched(
+    spec: RunSpec, plans: Mapping[str, CapturePlan]
+) -> Iterator[tuple[str, str]]:
+    """Collectors whose cost is asked for and that cannot be off in one batch and on in the next."""
+    names = spec.generation.calibrate_collectors
+    if names and not spec.generation.calibrate:
+        yield "generation.calibrate_collectors", "needs generation.calibrate, the number of pairs"
+    for name in names:
+        plan = plans.get(name)
+        if plan is None:
+            yield "generation.calibrate_collectors", f"{name} does not run in this specification"
+        elif not plan.switchable:
+            yield (
+                "generation.calibrate_collectors",
+                f"{name} is on for a whole run: compare two, "
+                f"harness sweep SPEC --grid collectors.{name}=false,true",
+            )
 
 
 ON_OTHER_NODES = ("nccl_log",)

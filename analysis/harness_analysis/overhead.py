@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness_schemas.vocabulary import CALIBRATE_OFF, CALIBRATE_ON
+from harness_schemas.vocabulary import CALIBRATE_OFF, CALIBRATE_ON, RECORDER
 
 if TYPE_CHECKING:
     import duckdb
 
-RECORDER = "recorder"
-"""What is switched: the recorder in the ranks and the collectors' rank hooks. Samplers of the
-node (psutil, nvml) run on."""
 DRAWS = 2000
 FEWEST_PAIRS = 6
 """Of fewer pairs without any effect all have the same sign more often than once in twenty."""
@@ -30,34 +27,39 @@ FEWEST_PAIRS = 6
 
 def measure_overhead(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Rows of the table `overhead`; none where nothing was calibrated. Reads `unit_breakdown`."""
-    batches = con.execute(_BATCHES, [CALIBRATE_OFF, CALIBRATE_ON]).fetchall()
-    by_phase: dict[str, list[tuple[int, bool, int, float]]] = {}
-    for phase, *batch in batches:
-        by_phase.setdefault(phase, []).append(tuple(batch))
+    batches = con.execute(_BATCHES, [CALIBRATE_OFF, CALIBRATE_ON, RECORDER]).fetchall()
+    switched: dict[tuple[str, str], list[tuple[int, bool, int, float]]] = {}
+    for collector, phase, *batch in batches:
+        switched.setdefault((collector, phase), []).append(tuple(batch))
     return [
-        {"collector": RECORDER, "phase": phase, **effect(*pairs)}
-        for phase, found in by_phase.items()
+        {"collector": collector, "phase": phase, **effect(*pairs)}
+        for (collector, phase), found in switched.items()
         if len((pairs := pair_up(found))[0])
     ]
 
 
 _BATCHES = """
 WITH calibrated AS (
-  SELECT * FROM unit_breakdown
-  WHERE evidence = 'app_timers' AND perturbed_by IN ($1, $2)
-    AND phase IN ('prefill', 'decode', 'mixed')
+  SELECT *, starts_with(perturbed_by, $2) AS observed,
+    coalesce(nullif(split_part(perturbed_by, ':', 3), ''), $3) AS collector
+  FROM unit_breakdown
+  WHERE evidence = 'app_timers' AND phase IN ('prefill', 'decode', 'mixed')
+    AND (starts_with(perturbed_by, $1) OR starts_with(perturbed_by, $2))
 ), steps AS (
-  SELECT phase, repeat, perturbed_by = $2 AS observed,
-    max(start_ns + window_ns) - min(start_ns) AS ns
-  FROM calibrated GROUP BY phase, repeat, batch, microbatch, step, perturbed_by
+  SELECT collector, phase, repeat, observed, max(start_ns + window_ns) - min(start_ns) AS ns
+  FROM calibrated GROUP BY collector, phase, repeat, batch, microbatch, step, observed
 ), figures AS (
-  SELECT phase, repeat, observed, count(*) AS steps, median(ns) AS ns FROM steps GROUP BY ALL
+  SELECT collector, phase, repeat, observed, count(*) AS steps, median(ns) AS ns
+  FROM steps GROUP BY ALL
   UNION ALL
-  SELECT 'all', repeat, perturbed_by = $2, count(*), max(start_ns + window_ns) - min(start_ns)
-  FROM calibrated GROUP BY repeat, perturbed_by
+  SELECT collector, 'all', repeat, observed, count(*), max(start_ns + window_ns) - min(start_ns)
+  FROM calibrated GROUP BY collector, repeat, observed
 )
-SELECT phase, repeat - min(repeat) OVER () AS position, observed, steps, ns FROM figures
-ORDER BY list_position(['prefill', 'decode', 'mixed', 'all'], phase), position
+SELECT collector, phase, repeat - min(repeat) OVER (PARTITION BY collector) AS position, observed,
+  steps, ns
+FROM figures
+ORDER BY collector <> $3, min(repeat) OVER (PARTITION BY collector),
+  list_position(['prefill', 'decode', 'mixed', 'all'], phase), position
 """
 
 

@@ -196,7 +196,7 @@ class PsutilHost:
     def prepare(self, request: CaptureRequest) -> CapturePlan:
         """One sampler a node."""
         spec = SamplerSpec("harness_collectors.psutil_host:sampler", dict(request.options))
-        return CapturePlan(samplers=(spec,))
+        return CapturePlan(samplers=(spec,), switchable=True)
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """A samples or state file that names this collector."""

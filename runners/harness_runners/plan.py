@@ -65,6 +65,7 @@ class GenerationPlan:
     mode: str = "eager"
     instrument_every: int = 32
     calibrate: int = 0
+    calibrate_collectors: tuple[str, ...] = ()
     peaks: bool = False
 
 

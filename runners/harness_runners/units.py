@@ -6,7 +6,8 @@ import contextlib
 import importlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from harness_runners.engines import BatchJob
 from harness_runners.plan import HookPlan, RunPlan
 from harness_schemas.errors import HarnessError
 from harness_schemas.spi import UnitKey
-from harness_schemas.vocabulary import CALIBRATE_OFF
+from harness_schemas.vocabulary import RECORDER, calibrated
 
 if TYPE_CHECKING:
     from harness_runners.telemetry import Telemetry
@@ -28,6 +29,7 @@ class Hooks:
     def __init__(self, plan: RunPlan, rank: int) -> None:
         self._strict = plan.strict
         self._hooks: list[Any] = []
+        self._silent: frozenset[int] = frozenset()
         for planned in plan.hooks:
             with self._guard(planned.target, None):
                 self._start(planned, plan, rank)
@@ -55,16 +57,32 @@ class Hooks:
     def before(self, key: UnitKey) -> str | None:
         """Tell all hooks what comes; returns the name of one that will perturb it."""
         perturbed_by = None
-        for hook in list(self._hooks):
+        for hook in self._told():
             with self._guard(hook.name, hook):
                 perturbed_by = hook.before_unit(key) or perturbed_by
         return perturbed_by
 
     def after(self, key: UnitKey) -> None:
         """Tell all hooks what has run."""
-        for hook in list(self._hooks):
+        for hook in self._told():
             with self._guard(hook.name, hook):
                 hook.after_unit(key)
+
+    @contextlib.contextmanager
+    def silenced(self, name: str) -> Iterator[None]:
+        """No unit is told to the hook of that name (`RECORDER`: to any); what it had open ends."""
+        asked = [hook for hook in self._hooks if name in (RECORDER, hook.name)]
+        for hook in asked:
+            with self._guard(hook.name, hook):
+                hook.pause()
+        silent, self._silent = self._silent, frozenset(id(hook) for hook in asked)
+        try:
+            yield
+        finally:
+            self._silent = silent
+
+    def _told(self) -> list[Any]:
+        return [hook for hook in self._hooks if id(hook) not in self._silent]
 
     def stop(self) -> None:
         """End all hooks."""
@@ -78,9 +96,11 @@ class Units:
     """Opens units: the hooks are asked first, the recorder is told, then the telemetry.
 
     `hooks` and `telemetry` are None until the rank has them; the first unit is older than both.
+    `pauses`: on one rank, what holds the samplers of a collector.
     """
 
     def __init__(self) -> None:
+        self.pauses: Callable[[str], AbstractContextManager[None]] | None = None
         self.hooks: Hooks | None = None
         self.telemetry: Telemetry | None = None
 
@@ -101,16 +121,17 @@ class Units:
     @contextlib.contextmanager
     def recording(self, job: BatchJob) -> Iterator[None]:
         """Around the generation of a batch. One that is calibrated `off` leaves its units in the
-        spool and nothing else: recorder and hooks are silent."""
-        if job.perturbed_by != CALIBRATE_OFF:
+        spool and nothing else: recorder and hooks are silent. With a collector's name that
+        collector alone is: its hook is told nothing, its samplers pause on all nodes."""
+        collector, on = calibrated(job.perturbed_by) or ("", True)
+        with contextlib.ExitStack() as off:
+            if not on and self.hooks is not None:
+                off.enter_context(self.hooks.silenced(collector))
+            if not on and collector == RECORDER:
+                off.enter_context(probe.quiet())
+            elif not on and self.pauses is not None:
+                off.enter_context(self.pauses(collector))
             yield
-            return
-        hooks, self.hooks = self.hooks, None
-        try:
-            with probe.quiet():
-                yield
-        finally:
-            self.hooks = hooks
 
     def stop_hooks(self) -> None:
         """End the collectors' hooks; idempotent."""

@@ -126,6 +126,7 @@ def start_up(plan: RunPlan, env: RankEnv, units: Units) -> Rank:
     place = Place(env.rank, plan.tp, plan.pp)
     groups = make_groups(place)
     units.hooks = Hooks(plan, env.rank)
+    units.pauses = plan.run.paused if env.rank == 0 else None
     units.telemetry = make_telemetry(plan, env, started)
     layers = layers_of(plan, place)
     probe.fact(
@@ -196,7 +197,10 @@ def make_jobs(plan: RunPlan, requests: Sequence[Request]) -> Iterator[BatchJob]:
     for repeat in range(generation.repeats):
         for index, batch in enumerate(cut):
             yield BatchJob(index, repeat, batch)
-    yield from calibration_jobs(generation.calibrate, generation.repeats + 1, cut[0])
+    first = generation.repeats + 1
+    for collector in ("", *generation.calibrate_collectors):
+        yield from calibration_jobs(generation.calibrate, first, cut[0], collector)
+        first += 2 * generation.calibrate
     checked = requests[: plan.check_prompts]
     for index, batch in enumerate(prompts.batches(checked, generation.batch_size)):
         yield BatchJob(
@@ -205,12 +209,13 @@ def make_jobs(plan: RunPlan, requests: Sequence[Request]) -> Iterator[BatchJob]:
 
 
 def calibration_jobs(
-    pairs: int, first_repeat: int, requests: Sequence[Request]
+    pairs: int, first_repeat: int, requests: Sequence[Request], collector: str = ""
 ) -> Iterator[BatchJob]:
-    """The same batch twice a pair, recorder off and on, the order alternating: what drifts
-    favours neither."""
+    """The same batch twice a pair, recorder (or `collector` alone) off and on, the order
+    alternating: what drifts favours neither."""
+    of = f":{collector}" if collector else ""
     for pair in range(pairs):
-        order = (CALIBRATE_OFF, CALIBRATE_ON)
+        order = (CALIBRATE_OFF + of, CALIBRATE_ON + of)
         for place, state in enumerate(order if pair % 2 == 0 else reversed(order)):
             yield BatchJob(0, first_repeat + 2 * pair + place, requests, perturbed_by=state)
 

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ class RunDir:
         return self.path / "artifacts"
 
     @property
+    def hang(self) -> Path:
+        """Where a hang is watched for, and what was found: stacks and the report."""
+        return self.artifacts / "hang"
+
+    @property
     def completions(self) -> Path:
         """Generated text and tokens, JSON lines a rank."""
         return self.path / "completions"
@@ -79,6 +85,21 @@ class RunDir:
     def collector_dir(self, collector: str, host: str) -> Path:
         """Where a collector puts its files of one host."""
         return self.artifacts / collector / host
+
+    def pause_file(self, collector: str) -> Path:
+        """While it exists, samplers of this collector take no samples."""
+        return self.artifacts / collector / "paused"
+
+    @contextlib.contextmanager
+    def paused(self, collector: str) -> Iterator[None]:
+        """Hold the samplers of a collector on all nodes that see the run folder."""
+        file = self.pause_file(collector)
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any]:
         """The content of run.json.

@@ -62,6 +62,8 @@ class CapturePlan:
     samplers: tuple[SamplerSpec, ...] = ()
     exclusive: frozenset[str] = frozenset()
     """Resources held alone, as in `cupti`: two collectors that name the same one are refused."""
+    switchable: bool = False
+    """It can be off for one batch and on for the next: its cost can be measured inside a run."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: settings of theirs that were kept, and what that costs."""
 
@@ -125,6 +127,9 @@ class RankHook(Protocol):
 
     def after_unit(self, key: UnitKey) -> None:
         """`key` has run."""
+
+    def pause(self) -> None:
+        """End what is open: units follow that it is not told of."""
 
     def stop(self) -> None:
         """End and flush; idempotent."""
@@ -218,6 +223,8 @@ class LaunchResult:
     failures: tuple[RankExit, ...] = ()
     timed_out: bool = False
     interrupted: bool = False
+    hung: bool = False
+    """Ended because `progress` asked for it."""
 
 
 class Launcher(Protocol):
@@ -229,4 +236,8 @@ class Launcher(Protocol):
         """The argv that `launch` would run (printed by --dry-run). Pure."""
 
     def launch(self, plan: LaunchPlan, progress: Iterable[Any] | None = None) -> LaunchResult:
-        """Start, wait, and leave no process behind, whatever happens."""
+        """Start, wait, and leave no process behind, whatever happens.
+
+        `progress` is advanced about ten times a second; when it yields True the ranks are ended,
+        and the result is `hung`.
+        """

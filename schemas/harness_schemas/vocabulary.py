@@ -61,10 +61,21 @@ PART_LABELS: Final = {
     "unresolved_ns": "unresolved",
 }
 
-CALIBRATE: Final = "calibrate:"
-CALIBRATE_OFF: Final = CALIBRATE + "off"
-CALIBRATE_ON: Final = CALIBRATE + "on"
-"""`perturbed_by` of the units that are run to measure what observing costs."""
+CALIBRATE_OFF: Final = "calibrate:off"
+CALIBRATE_ON: Final = "calibrate:on"
+"""`perturbed_by` of the units that are run to measure what observing costs; where one collector
+alone is switched, `:` and its name follow."""
+RECORDER: Final = "recorder"
+"""What is switched where no collector is named: the recorder and all rank hooks."""
+
+
+def calibrated(perturbed_by: str | None) -> tuple[str, bool] | None:
+    """What is switched in units of this mark, and whether it is on; None: nothing is."""
+    for state, on in ((CALIBRATE_OFF, False), (CALIBRATE_ON, True)):
+        if perturbed_by is not None and perturbed_by.startswith(state):
+            return perturbed_by[len(state) + 1 :] or RECORDER, on
+    return None
+
 
 SYNCHRONISING_OPS: Final = frozenset(
     {

@@ -97,6 +97,9 @@ class DumpHook:
     def after_unit(self, key: UnitKey) -> None:
         """Nothing to do."""
 
+    def pause(self) -> None:
+        """Nothing to do."""
+
     def stop(self) -> None:
         """Dump once; idempotent."""
         path, self._path = self._path, None

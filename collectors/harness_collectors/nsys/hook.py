@@ -157,6 +157,11 @@ class NsysHook:
         """Close the unit's range."""
         self._nvtx.pop()
 
+    def pause(self) -> None:
+        """Close a window that is still open."""
+        if self._open:
+            self._close()
+
     def stop(self) -> None:
         """Close a window that is still open; idempotent."""
         if self._open:

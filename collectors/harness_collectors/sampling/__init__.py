@@ -193,6 +193,7 @@ class PeriodicSampler:
         self.collector = collector
         self.host = host
         self.folder = RunDir(run_dir).collector_dir(collector, host)
+        self._pause_file = RunDir(run_dir).pause_file(collector)
         self.interval_ns = max(parse_duration_ns(interval), SHORTEST_INTERVAL_NS)
         self._open = open_source
         self._stopping = threading.Event()
@@ -250,7 +251,8 @@ class PeriodicSampler:
         last = False
         while True:
             try:
-                file.write(list(source.read()))
+                if last or not self._pause_file.exists():
+                    file.write(list(source.read()))
             except Exception:  # noqa: BLE001 (one sample lost, counted; the next may succeed)
                 self._errors += 1
             if last:

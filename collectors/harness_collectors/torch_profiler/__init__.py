@@ -90,7 +90,7 @@ class TorchProfiler:
         exclusive = frozenset({"cupti"} if request.device == "cuda" else ())
         # From torch 2.13 on Kineto reports every start and stop on stderr below this level.
         env = {"KINETO_LOG_LEVEL": "6"}
-        return CapturePlan(env=env, rank_hooks=(hook,), exclusive=exclusive)
+        return CapturePlan(env, rank_hooks=(hook,), exclusive=exclusive, switchable=True)
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """A file of the hook's own format."""

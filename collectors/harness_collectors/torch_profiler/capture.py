@@ -113,6 +113,12 @@ class ProfilerHook:
         elif self._verdict.lead and self._records_here():
             self._open()
 
+    def pause(self) -> None:
+        """Close a window that is still open."""
+        self._schedule.pause()
+        if self._window is not None:
+            self._close()
+
     def stop(self) -> None:
         """Close a window that is still open; idempotent."""
         if self._window is not None:

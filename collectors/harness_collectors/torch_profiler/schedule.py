@@ -73,6 +73,10 @@ class Schedule:
         marked = record or lead or trail or (self._residual and self._recorded)
         return Verdict(record, lead, marked)
 
+    def pause(self) -> None:
+        """The window that was open has been closed: no unit trails it."""
+        self._recording = False
+
     def _count(self, key: UnitKey) -> None:
         """Micro-batches of one step count once."""
         step = (key.repeat, key.batch, key.step)

@@ -35,5 +35,15 @@ def test_pairs_run_the_first_batch_between_the_measured_and_the_checked():
     assert len(set(keys)) == len(keys)
 
 
+def test_each_collector_asked_for_has_pairs_of_its_own():
+    found = jobs(calibrate=1, calibrate_collectors=("nvml",), warmup=0)
+    assert [(job.perturbed_by, job.repeat) for job in found[2:-1]] == [
+        ("calibrate:off", 2),
+        ("calibrate:on", 3),
+        ("calibrate:off:nvml", 4),
+        ("calibrate:on:nvml", 5),
+    ]
+
+
 def test_without_calibration_nothing_is_added():
     assert [job.perturbed_by for job in jobs(warmup=0)] == [None, None, "correctness"]

@@ -9,6 +9,7 @@ from harness_runners.engines import BatchJob
 from harness_runners.plan import HookPlan, ModelPlan, RunPlan
 from harness_runners.units import Hooks, Units
 from harness_schemas.errors import HarnessError
+from harness_schemas.rundir import RunDir
 from harness_schemas.spi import UnitKey
 
 seen = []
@@ -32,6 +33,9 @@ class Watcher:
 
     def after_unit(self, key):
         seen.append(("after", key))
+
+    def pause(self):
+        seen.append(("pause",))
 
     def stop(self):
         seen.append(("stop",))
@@ -134,7 +138,21 @@ def test_a_batch_calibrated_off_leaves_units_alone(tmp_path):
         "calibrate:off",
         "calibrate:on",
     ]
-    assert [event[0] for event in seen] == ["start", "before", "after", "stop"]
+    assert [event[0] for event in seen] == ["start", "pause", "before", "after", "stop"]
+
+
+@pytest.mark.parametrize(("of", "told", "held"), [("watcher", 0, []), ("nvml", 1, ["nvml"])])
+def test_a_collector_calibrated_off_is_silent_alone(tmp_path, of, told, held):
+    units = Units()
+    units.hooks = Hooks(plan(tmp_path, "Watcher"), 0)
+    run = RunDir(tmp_path)
+    units.pauses = run.paused
+    job = BatchJob(0, 1, (), perturbed_by=f"calibrate:off:{of}")
+    with units.recording(job), units.step("decode", job, 0, 1):
+        assert not probe.is_quiet()
+        assert [name for name in held if run.pause_file(name).exists()] == held
+    assert not run.pause_file(of).exists()
+    assert sum(event[0] == "before" for event in seen) == told
 
 
 def test_phases_become_telemetry_once_there_is_any(tmp_path):
