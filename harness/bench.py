@@ -95,7 +95,8 @@ def plan_bench(wanted: Wanted, run: FromRun | None) -> tuple[BenchPlan, int]:
     dtype = wanted.dtype or (run.dtype if run else None)
     dtype = dtype or ("bfloat16" if device == "cuda" else "float32")
     issued = run.issued if run else ()
-    groups = {ranks, *wanted.groups, *(item.group_size for item in issued)}
+    # A run of TP x PP never calls all its ranks together while it decodes.
+    groups = {*wanted.groups, *({item.group_size for item in issued} or {ranks})}
     plan = BenchPlan(
         output="",
         ops=wanted.ops,
@@ -135,6 +136,7 @@ _ISSUED = """
 SELECT CASE WHEN op IN ('send', 'recv') THEN 'send_recv' ELSE op END AS op, bytes,
   CASE WHEN op IN ('send', 'recv') THEN 2 ELSE group_size END AS size
 FROM collectives WHERE bytes > 0 AND (group_size > 1 OR op IN ('send', 'recv'))
+  AND (phase IS NULL OR phase IN ('prefill', 'decode', 'mixed', 'all'))
 GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 1, 2, 3 LIMIT ?
 """
 

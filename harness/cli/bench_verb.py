@@ -37,7 +37,11 @@ def command() -> None:
 @click.option("--run", "run", metavar="RUN", help="Measure also the sizes that this run issues.")
 @click.option("--sizes", default="1KiB:64MiB", help="Doubling ranges or single sizes, or ''.")
 @click.option("--ranks", type=click.IntRange(2), help="Default: those of RUN, else GPUs here.")
-@click.option("--groups", default="", help="Sizes of groups besides all ranks, as in 2,4.")
+@click.option(
+    "--groups",
+    default="",
+    help="Sizes of groups besides the run's (without a run: all ranks), as in 2,4.",
+)
 @click.option("--ops", default="", help="all_reduce, all_gather, reduce_scatter, send_recv.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]))
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
