@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from harness.interpreter import Interpreter, choose_interpreter
 from harness.outcome import Outcome, end_of, judge_run, settled
 from harness.progress import Narrator, follow
 from harness.provenance import provenance
+from harness.staged import patience_s, say_what_stayed, with_mover
+from harness.status.hang_plan import beside, limit_ns, with_watch
 from harness_runners.plan import RunPlan, make_plan, resolve_device
 from harness_runners.preflight import preflight
 from harness_schemas.errors import ExitCode, HarnessError, LaunchError, SpecError, UsageError
@@ -41,6 +44,7 @@ from harness_slurm.step.placement import Allocation
 if TYPE_CHECKING:
     from harness_schemas.spec import RunSpec
 
+SAMPLERS_END_S = 10.0
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -115,7 +119,9 @@ def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
     if isinstance(launcher, LocalLauncher) and spec.launcher.port is not None:
         _check_port(spec, spec.launcher.port)
     capture = plan_capture(spec, device, run.path.absolute(), strict)
+    capture = with_watch(capture, run.path, limit_ns(spec.launcher.hang_timeout))
     ranks = make_plan(spec, run, capture.hooks, strict)
+    capture = with_mover(capture, ranks.stage, spec.stage.every)
     timeout = spec.launcher.timeout
     python = choose_interpreter(spec, ranks, isinstance(launcher, SrunLauncher))
     worker = python.rank("harness_runners.worker", "--plan", str(run.plan_json.absolute()))
@@ -245,7 +251,10 @@ def _execute(plan: SessionPlan, narrator: Narrator) -> LaunchResult:
     narrator.say(f"launch {plan.launch.world_size} ranks (TP {tp} x PP {pp}) on {plan.device}")
     meta = plan.run.spans / "rank-00000.meta.jsonl"
     with samplers(plan.run, plan.capture, plan.launcher):
-        result = plan.launcher.launch(plan.launch, follow(meta, narrator))
+        limit = limit_ns(plan.spec.launcher.hang_timeout)
+        progress = beside(follow(meta, narrator), plan.run, limit, narrator)
+        result = plan.launcher.launch(plan.launch, progress)
+    say_what_stayed(plan.ranks.stage, narrator)
     if result.exit_code == 0 and plan.spec.check.reference:
         narrator.say("compare with the reference")
         command = reference_command(plan.run, plan.python)
@@ -284,7 +293,7 @@ def check_weights(plan: SessionPlan, narrator: Narrator) -> None:
     if plan.spec.model.checksums:
         narrator.say("compare the weights with their checksums")
         command = plan.python.module(
-            "harness_runners.checksums", "--plan", str(plan.run.plan_json.absolute())
+            "harness_runners.files.checksums", "--plan", str(plan.run.plan_json.absolute())
         )
         run_helper(command, plan.run, plan.launch.env, check=True)
 
@@ -348,7 +357,7 @@ def samplers(
         if agent.stdin is not None:
             agent.stdin.close()
         try:
-            agent.wait(timeout=10)
+            agent.wait(timeout=patience_s(capture, SAMPLERS_END_S))
         except subprocess.TimeoutExpired:
             agent.kill()
             agent.wait()
@@ -385,9 +394,14 @@ def _finish(run: RunDir, data: dict[str, Any], outcome: Outcome) -> None:
 
 
 def ingest(run: RunDir) -> tuple[str, ...]:
-    """Build the database; what was recorded stays if that fails."""
+    """Build the database; what was recorded stays if that fails, and so does the exit code."""
     try:
         ingest_run(run)
     except HarnessError as error:
         return (error.message,)
+    except Exception as error:  # noqa: BLE001 (a defect of ours, or a full disk, is not the run's)
+        with contextlib.suppress(OSError):
+            (run.logs / "ingest.log").write_text(traceback.format_exc())
+        said = str(error).strip().partition("\n")[0]
+        return (f"{type(error).__name__}: {said}; `harness ingest {run.path}` tries it again",)
     return ()

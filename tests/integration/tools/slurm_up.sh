@@ -5,8 +5,9 @@
 # The two nodes are this machine twice: each slurmd lives in a UTS namespace of its own, so that
 # `hostname` there says node1 or node2; both share 127.0.0.1 and differ by port (with other
 # loopback addresses srun waits for ever: replies come from 127.0.0.1 whatever one dials). Each
-# claims 4 CPUs, 4 GiB and 2 GPUs that are copies of /dev/null. Where the memory hierarchy of
-# cgroup v1 can be written, memory limits are the kernel's and OUT_OF_MEMORY is real.
+# claims 4 CPUs, 4 GiB and 2 GPUs that are copies of /dev/null. Jobs of the partition `urgent`
+# preempt those of `debug`. Where the memory hierarchy of cgroup v1 can be written, memory limits
+# are the kernel's and OUT_OF_MEMORY is real.
 set -euo pipefail
 
 root=${HARNESS_SLURM_ROOT:-/var/lib/harness-slurm}
@@ -160,6 +161,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=512
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 ReturnToService=2
 KillWait=5
 MinJobAge=300
@@ -171,6 +174,7 @@ GresTypes=gpu
 NodeName=node1 NodeHostname=node1 NodeAddr=127.0.0.1 Port=16921 CPUs=4 CoresPerSocket=4 RealMemory=4096 Gres=gpu:fake:2
 NodeName=node2 NodeHostname=node2 NodeAddr=127.0.0.1 Port=16922 CPUs=4 CoresPerSocket=4 RealMemory=4096 Gres=gpu:fake:2
 PartitionName=debug Nodes=ALL Default=YES MaxTime=60 DefaultTime=5 State=UP OverSubscribe=NO
+PartitionName=urgent Nodes=ALL MaxTime=60 DefaultTime=5 State=UP OverSubscribe=NO PriorityTier=10
 END
 }
 
@@ -195,7 +199,7 @@ start_slurm() {
     until_true 30 "a node" all_nodes_up
 }
 all_nodes_up() {
-    [[ $(sinfo -hN -o %T | grep -cxE 'idle|mixed|allocated') == "${#nodes[@]}" ]]
+    [[ $(sinfo -hN -p debug -o %T | grep -cxE 'idle|mixed|allocated') == "${#nodes[@]}" ]]
 }
 
 ((EUID == 0)) || fail "needs root"
