@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.status.hang_report import read_report
 from harness.witness import Witness
+from harness_analysis.hang.model import HANG_LINE, DeclaredHang
 from harness_analysis.verdict import TextLine, Verdict, VerdictEvidence, judge, lines_of
 from harness_analysis.verdict_suspects import CollectiveProgress
 from harness_schemas.errors import ExitCode
@@ -17,6 +19,7 @@ from harness_schemas.live import read_page
 from harness_schemas.redact import redact
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import LaunchResult, RankExit
+from harness_schemas.units import format_ns
 
 LOG_TAIL_BYTES = 16 << 10
 TAIL_LINES = 12
@@ -47,6 +50,7 @@ class End:
     rank_exits: tuple[RankExit, ...] = ()
     oom_kills: int | None = None
     kernel_lines: tuple[str, ...] = ()
+    hung: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """For run.json."""
@@ -63,7 +67,8 @@ class End:
             exits = tuple(RankExit(**item) for item in data["rank_exits"])
             fields = ("exit_code", "timed_out", "interrupted", "oom_kills")
             known = {name: data[name] for name in fields}
-            return End(**known, rank_exits=exits, kernel_lines=tuple(data["kernel_lines"]))
+            lines, hung = tuple(data["kernel_lines"]), bool(data.get("hung"))
+            return End(**known, rank_exits=exits, kernel_lines=lines, hung=hung)
         except (TypeError, KeyError):
             return End()
 
@@ -79,6 +84,7 @@ def end_of(result: LaunchResult, witness: Witness) -> End:
         result.failures,
         witness.oom_kills_since(),
         witness.kernel_lines(killed) if result.exit_code else (),
+        result.hung,
     )
 
 
@@ -145,7 +151,18 @@ def gather(run: RunDir, end: End, world_size: int | None) -> VerdictEvidence:
         lines=tuple(lines),
         oom_kills=end.oom_kills,
         progress=tuple(progress(run)),
+        hang=declared_hang(run) if end.hung else None,
     )
+
+
+def declared_hang(run: RunDir) -> DeclaredHang:
+    """What the run folder says of a hang that was declared; without its report, that it was."""
+    report = read_report(run)
+    if report is None:
+        return DeclaredHang(f"{HANG_LINE} for longer than the limit")
+    quiet = format_ns(report.quiet_ns)
+    text = f"{HANG_LINE} for {quiet}: {report.sentence}"
+    return DeclaredHang(text, report.culprits, report.remedy)
 
 
 def known_end(data: Mapping[str, Any], folder: Path) -> VerdictEvidence:

@@ -7,13 +7,15 @@ exit code.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,15 @@ from harness.outcome import End, Outcome, end_of, judge_run, settled
 from harness.progress import Narrator
 from harness.provenance import provenance
 from harness.session import RunResult, agent_command, samplers, traced
+from harness.status.hang_plan import limit_ns, with_watch
+from harness.status.hang_watch import watch
+from harness.status.snapshot import take_snapshot
 from harness_schemas.errors import ExitCode, HarnessError, UsageError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spi import LaunchResult
 
 STOP_SECONDS = 10
+WATCH_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class WrapPlan:
     run: RunDir
     name: str
     capture: Capture
+    hang_limit_ns: int | None = None
 
     @property
     def is_srun(self) -> bool:
@@ -60,12 +67,18 @@ class WrapPlan:
         return "\n".join(lines)
 
 
-def plan_wrap(argv: Sequence[str], output: Path, name: str | None) -> WrapPlan:
+def plan_wrap(
+    argv: Sequence[str], output: Path, name: str | None, hang_timeout: str | None = None
+) -> WrapPlan:
     """Plan the run of a wrapped command.
 
     Raises:
-        UsageError: no such command.
+        UsageError: no such command, or the limit is no duration.
     """
+    try:
+        limit = limit_ns(hang_timeout)
+    except ValueError as error:
+        raise UsageError(f"--hang-timeout: {error}") from None
     if shutil.which(argv[0]) is None:
         raise UsageError(
             f"no command {argv[0]!r}",
@@ -75,7 +88,7 @@ def plan_wrap(argv: Sequence[str], output: Path, name: str | None) -> WrapPlan:
     run = name_run(output, title)
     on_other_nodes = Path(argv[0]).name == "srun"
     capture = plan_wrap_capture(run.path.absolute(), on_other_nodes)
-    return WrapPlan(tuple(argv), run, title, capture)
+    return WrapPlan(tuple(argv), run, title, with_watch(capture, run.path, limit), limit)
 
 
 def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
@@ -97,8 +110,10 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
     plan.run.write(data)
     witness = witnesses.begin()
     with traced(plan.run, plan.name) as trace:
-        code = _call_srun(plan, trace, data) if plan.is_srun else _call_here(plan, trace)
-    end = end_of(LaunchResult(code, interrupted=_interrupted(code)), witness)
+        watching = hang_watch(plan, narrator)
+        call = _call_srun if plan.is_srun else _call_here
+        code, hung = call(plan, trace, data, watching)
+    end = end_of(LaunchResult(code, interrupted=_interrupted(code), hung=hung), witness)
     outcome = _judge(plan.run, end)
     data.update(
         end=end.to_json(),
@@ -118,32 +133,67 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
     return RunResult(plan.run, outcome.exit_code, outcome, problems)
 
 
-def _call_here(plan: WrapPlan, trace: dict[str, str]) -> int:
+def hang_watch(plan: WrapPlan, narrator: Narrator) -> Iterator[bool]:
+    """Advanced while the command runs; yields True once it is to be ended as hung."""
+    if plan.hang_limit_ns is None:
+        return itertools.repeat(False)
+    return watch(plan.run, plan.hang_limit_ns, narrator)
+
+
+def _call_here(
+    plan: WrapPlan, trace: dict[str, str], data: dict[str, Any], watching: Iterator[bool]
+) -> tuple[int, bool]:
     with samplers(plan.run, plan.capture):
-        return _call(plan.argv, {**plan.capture.env, **trace})
+        return _call(plan, plan.argv, {**plan.capture.env, **trace}, watching)
 
 
-def _call_srun(plan: WrapPlan, trace: dict[str, str], data: dict[str, Any]) -> int:
+def _call_srun(
+    plan: WrapPlan, trace: dict[str, str], data: dict[str, Any], watching: Iterator[bool]
+) -> tuple[int, bool]:
     from harness.jobs.wrap_srun import beside_step, keep_exported
 
     env = {**plan.capture.env, **trace}
     with beside_step(plan.run, plan.capture) as step:
-        code = _call(keep_exported(plan.argv, env), {**env, **step.environment()})
+        argv = keep_exported(plan.argv, env)
+        ended = _call(plan, argv, {**env, **step.environment()}, watching)
     data["job_id"] = step.job_id
-    return code
+    return ended
 
 
-def _call(argv: Sequence[str], env: Mapping[str, str]) -> int:
+def _call(
+    plan: WrapPlan, argv: Sequence[str], env: Mapping[str, str], watching: Iterator[bool]
+) -> tuple[int, bool]:
+    """Run the command to its end; returns its code, and whether it was ended as hung."""
     child = subprocess.Popen(argv, env={**os.environ, **env})
+    patience = None if plan.hang_limit_ns is None else WATCH_SECONDS
     while True:
         try:
-            return child.wait()
+            return child.wait(patience), False
+        except subprocess.TimeoutExpired:
+            if next(watching):
+                _end(child, plan.run)
+                return ExitCode.TIMED_OUT, True
         except KeyboardInterrupt:
             # The terminal sent SIGINT to the child as well: let it end in its own way.
             try:
-                return child.wait(timeout=STOP_SECONDS) or ExitCode.INTERRUPTED
+                return child.wait(timeout=STOP_SECONDS) or ExitCode.INTERRUPTED, False
             except subprocess.TimeoutExpired:
                 child.send_signal(signal.SIGKILL)
+
+
+def _end(child: subprocess.Popen[bytes], run: RunDir) -> None:
+    """End a command that hangs, and those of its ranks on this host that outlive it."""
+    child.terminate()
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    for rank in take_snapshot(run, 1).ranks:
+        pid = rank.files.start.get("pid")
+        if rank.process in ("alive", "stopped") and rank.here and isinstance(pid, int):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _interrupted(code: int) -> bool:
@@ -154,7 +204,7 @@ def _judge(run: RunDir, end: End) -> Outcome:
     """The verdict by what the run left; its stdout and stderr went to the terminal, not to us."""
     outcome = judge_run(run, end, None)
     code = end.exit_code or 0
-    if outcome.verdict == "ok" or end.interrupted:
+    if outcome.verdict == "ok" or end.interrupted or end.hung:
         return outcome
     if code > 0:
         said = f"the command returned {code}"

@@ -15,6 +15,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Final
 
+from harness_analysis.hang.model import DeclaredHang
 from harness_analysis.verdict_suspects import (
     CollectiveProgress,
     Suspects,
@@ -34,6 +35,7 @@ VERDICTS: Final = (
     "preempted",
     "node_fail",
     "no_driver",
+    "hang",
     "nccl_timeout",
     "nccl_error",
     "xid",
@@ -98,6 +100,7 @@ class VerdictEvidence:
     steps: tuple[StepState, ...] = ()
     oom_kills: int | None = None
     progress: tuple[CollectiveProgress, ...] = ()
+    hang: DeclaredHang | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def judge(evidence: VerdictEvidence, rules: Sequence[Rule] | None = None) -> Ver
         _named_source(line),
         suspects.ranks,
         suspects.why,
-        rule.remedy,
+        (evidence.hang.remedy if evidence.hang and rule.verdict == "hang" else "") or rule.remedy,
         rule.id,
         tuple(name for name in others if name != rule.verdict),
     )
@@ -180,7 +183,7 @@ def lines_of(source: str, text: str, rank: int | None = None) -> tuple[TextLine,
 
 def _went_well(evidence: VerdictEvidence) -> bool:
     """Whether what is known of the end is all good; the text is not asked then."""
-    if evidence.timed_out or evidence.interrupted or evidence.rank_exits:
+    if evidence.timed_out or evidence.interrupted or evidence.hang or evidence.rank_exits:
         return False
     steps = latest_attempt(evidence.steps)
     states = {step.state for step in steps}
@@ -204,6 +207,8 @@ def _all_lines(evidence: VerdictEvidence) -> Iterator[TextLine]:
     """Facts in the words that the rules know, then the text as it is."""
     if evidence.interrupted:
         yield TextLine("launcher", "interrupted by the user")
+    if evidence.hang:
+        yield TextLine("launcher", evidence.hang.text)
     if evidence.timed_out:
         yield TextLine("launcher", "the time limit of the run was reached")
     if evidence.oom_kills:
@@ -278,6 +283,8 @@ def _hits(rules: Sequence[Rule], evidence: VerdictEvidence) -> dict[Rule, list[T
 
 
 def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence) -> Suspects:
+    if rule.suspect == "missing" and evidence.hang:
+        return Suspects(evidence.hang.suspects)
     if rule.suspect == "missing":
         found = suspects_from_progress(evidence.progress)
         texts = (line.text for line in evidence.lines)

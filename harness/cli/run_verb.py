@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "local", "slurm"]),
     help="Where the ranks start: here, or in a Slurm job (auto: in the one this runs in).",
 )
+@click.option(
+    "--hang-timeout",
+    metavar="SECONDS",
+    help="End the run, with the stacks of its ranks, when none makes progress for so long.",
+)
 @click.option("--detach", is_flag=True, help="Submit to Slurm and do not wait.")
 @click.option("--attach", metavar="JOB", help="Wait for a job submitted earlier, and answer.")
 @click.option("--in-job", type=click.Path(path_type=Path), hidden=True)
@@ -60,6 +65,7 @@ def command(
     override: bool | None,
     strict: bool,
     launcher: str | None,
+    hang_timeout: str | None,
     detach: bool,
     attach: str | None,
     in_job: Path | None,
@@ -70,7 +76,7 @@ def command(
     """Run SPEC (TOML, YAML or JSON) and say where every step went.
 
     With `-- COMMAND...` instead of SPEC, wrap any command unchanged. The exit code is the
-    workload's own; 125: the harness failed, 124: timed out, 2: usage, 130: interrupted.
+    workload's own; 125: the harness failed, 124: timed out or hung, 2: usage, 130: interrupted.
     """
     from harness.progress import Narrator
 
@@ -89,10 +95,12 @@ def command(
         if not argv:
             raise click.UsageError("name a specification, or a command after --")
         if Path(argv[0]).name == "sbatch":
+            if hang_timeout is not None:
+                raise click.UsageError("write --hang-timeout into the script: harness run -- srun")
             done = _wrap_sbatch(argv, Path(output or "runs"), name, narrator, dry_run, detach)
             if done is not None:
                 return done
-        plan = plan_wrap(argv, Path(output or "runs"), name)
+        plan = plan_wrap(argv, Path(output or "runs"), name, hang_timeout)
         if dry_run:
             emit(plan.describe())
             return 0
@@ -101,6 +109,7 @@ def command(
 
     extra = [*overrides, *_options_as_overrides(name, output, inject, override)]
     extra += [f'launcher.kind="{launcher}"'] if launcher else []
+    extra += [f'launcher.hang_timeout="{hang_timeout}"'] if hang_timeout else []
     loaded = load_spec(spec, extra)
     if split:
         return _run_split(loaded, narrator, strict, dry_run)

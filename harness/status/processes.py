@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from harness_probe.recorder import boot_id
 ProcessState = Literal["alive", "stopped", "gone"]
 START_SLACK_NS = 2_000_000_000
 """A process that began later than this after its rank's first record is another one."""
-_STATES: dict[str, ProcessState] = {"T": "stopped", "t": "stopped", "Z": "gone", "X": "gone"}
+LETTERS: Mapping[str, ProcessState] = {"T": "stopped", "t": "stopped", "Z": "gone", "X": "gone"}
 
 
 @dataclass(frozen=True)
@@ -49,5 +50,5 @@ class Here:
             started = int(fields[19]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
             if began_ns is not None and started > began_ns + START_SLACK_NS:
                 return "gone"  # its number was given to another process
-            return _STATES.get(fields[0], "alive")
+            return LETTERS.get(fields[0], "alive")
         return None

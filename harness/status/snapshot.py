@@ -11,10 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.status.processes import Here, ProcessState
+from harness.status.processes import LETTERS, Here, ProcessState
 from harness.status.rank_files import RankFiles, read_rank
 from harness_analysis.hang.diagnose import diagnose
 from harness_analysis.hang.model import Call, Diagnosis, RankState
+from harness_schemas import hang_files
 from harness_schemas.errors import HarnessError
 from harness_schemas.live import LivePage, Slot
 from harness_schemas.rundir import RunDir
@@ -22,6 +23,8 @@ from harness_schemas.units import parse_duration_ns
 
 READERS = 16
 """Files read at once: on a file system across a network opening one is what takes time."""
+FRESH_NS = 20_000_000_000
+"""What a sampler of another node said longer ago says nothing of now."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class RankNow:
     state: RankState
     host: str | None
     process: ProcessState | None = None
+    here: bool = False
     first_step_ns: int | None = None
 
 
@@ -58,7 +62,8 @@ def take_snapshot(run: RunDir, limit_ns: int, here: Here | None = None) -> Snaps
     data = _run_json(run)
     files = read_ranks(run.spans)
     now, offset = time.time_ns(), time.time_ns() - time.monotonic_ns()
-    found = [_rank_now(one, here, offset) for one in files]
+    seen = seen_elsewhere(run.hang, now)
+    found = [_rank_now(one, here, offset, seen.get(one.rank)) for one in files]
     world = world_size(data, files)
     over = data.get("status") in ("finished", "failed") or _none_left(found)
     states = [_settled(rank.state, over) for rank in found]
@@ -129,10 +134,27 @@ def _settled(state: RankState, over: bool) -> RankState:
     return replace(state, halted=None) if over else state
 
 
-def _rank_now(files: RankFiles, here: Here, offset_ns: int) -> RankNow:
+def seen_elsewhere(folder: Path, now_ns: int) -> dict[int, ProcessState]:
+    """How processes stand by the word of the samplers on their nodes, as far as it is fresh."""
+    found: dict[int, ProcessState] = {}
+    for path in folder.glob("vitals-*.json"):
+        data = hang_files.read_object(path)
+        wall, ranks = data.get("wall_ns"), data.get("ranks")
+        fresh = isinstance(wall, int) and now_ns - wall < FRESH_NS
+        for rank, row in ranks.items() if fresh and isinstance(ranks, dict) else ():
+            if rank.isdigit() and isinstance(row, dict):
+                letter = str(row.get("state") or "")
+                gone = bool(row.get("gone"))
+                found[int(rank)] = "gone" if gone else LETTERS.get(letter, "alive")
+    return found
+
+
+def _rank_now(
+    files: RankFiles, here: Here, offset_ns: int, elsewhere: ProcessState | None
+) -> RankNow:
     start = files.start
     local = here.is_same(start.get("host"), start.get("boot_id"))
-    process = here.state(start.get("pid"), files.began_ns) if local else None
+    process = here.state(start.get("pid"), files.began_ns) if local else elsewhere
     to_wall = offset_ns if local else files.to_wall_ns
     names = _group_names(files)
     call = _call(files, names, to_wall) if files.page else None
@@ -153,7 +175,7 @@ def _rank_now(files: RankFiles, here: Here, offset_ns: int) -> RankNow:
     )
     host = start.get("host")
     name = host if isinstance(host, str) else None
-    return RankNow(files, state, name, process, _shifted(files.first_step_ns, to_wall))
+    return RankNow(files, state, name, process, local, _shifted(files.first_step_ns, to_wall))
 
 
 def _shifted(mono_ns: int | None, to_wall_ns: int | None) -> int | None:

@@ -18,7 +18,7 @@ from harness_analysis.hang.say import (
     ranks_text,
     sentence,
 )
-from harness_schemas.units import format_bytes, format_ns, format_share
+from harness_schemas.units import format_ns, format_share
 from harness_slurm.job.marks import JobRecord, attempts, read_begin, read_end
 
 MOST_RANKS = 16
@@ -49,7 +49,7 @@ def headline(now: Snapshot, progress: Progress | None) -> list[str]:
         limit = format_ns(now.limit_ns)
         lines = [f"quiet: no rank recorded anything for {quiet} (called a hang after {limit})"]
         lines += [f"  so far: {told}"] if found.calls else []
-    return lines + [_progress_text(progress)] if progress else lines
+    return [*lines, _progress_text(progress)] if progress else lines
 
 
 def _progress_text(progress: Progress) -> str:

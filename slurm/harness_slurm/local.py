@@ -24,7 +24,7 @@ TICK_SECONDS = 0.1
 STOP_SECONDS = 6.0
 """From SIGTERM to SIGKILL of the agent, which itself gives its ranks 3 s."""
 
-Ending = Literal["ended", "timed_out", "interrupted"]
+Ending = Literal["ended", "timed_out", "interrupted", "hung"]
 
 
 class LocalLauncher:
@@ -107,7 +107,8 @@ def _wait(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 agent.wait(TICK_SECONDS)
                 return "ended"
-            next(ticks, None)
+            if next(ticks, None):
+                return "hung"
             if deadline is not None and time.monotonic() > deadline:
                 return "timed_out"
     except KeyboardInterrupt:
@@ -131,6 +132,8 @@ def _result(ending: Ending, agent_code: int, result_file: Path, run: RunDir) -> 
         return LaunchResult(ExitCode.TIMED_OUT, timed_out=True)
     if ending == "interrupted":
         return LaunchResult(ExitCode.INTERRUPTED, interrupted=True)
+    if ending == "hung":
+        return LaunchResult(ExitCode.TIMED_OUT, hung=True)
     try:
         outcome = json.loads(result_file.read_text())
     except (OSError, ValueError):

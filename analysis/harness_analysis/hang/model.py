@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+HANG_LINE = "no rank made progress"
+"""How the line of a declared hang begins, which `verdict_rules.toml` looks for."""
+
 Kind = Literal["none", "missing", "halted", "cycle", "mismatch", "inside", "behind", "unknown"]
 """What ranks stand on, where they wait: `missing` ranks that did not enter a call, `halted` ranks
 whose process is stopped or gone, a `cycle` of ranks that wait for each other, a `mismatch` of what
@@ -94,3 +97,12 @@ class Diagnosis:
     calls: tuple[PendingCall, ...] = ()
     decisive: PendingCall | None = None
     blocked: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class DeclaredHang:
+    """A hang that the harness declared and ended: in one line, on whom, and what to do."""
+
+    text: str
+    suspects: tuple[int, ...] = ()
+    remedy: str = ""

@@ -138,7 +138,8 @@ class SrunLauncher:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     step.wait(TICK_SECONDS)
                     return "ended"
-                next(ticks, None)
+                if next(ticks, None):
+                    return "hung"
                 if self._stopped_by:
                     return "stopped"
                 if deadline is not None and time.monotonic() > deadline:
@@ -172,6 +173,8 @@ class SrunLauncher:
             return LaunchResult(ExitCode.TIMED_OUT, timed_out=True)
         if ending == "interrupted":
             return LaunchResult(ExitCode.INTERRUPTED, interrupted=True)
+        if ending == "hung":
+            return LaunchResult(ExitCode.TIMED_OUT, hung=True)
         failures = tuple(failed_ranks(run, world_size))
         if self._stopped_by:
             ended_with_it = (-signal.SIGTERM, -signal.SIGKILL)

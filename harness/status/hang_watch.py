@@ -1,0 +1,196 @@
+"""Declare a hang: nobody makes progress for longer than the limit. Then take the stacks.
+
+Progress is a page that changes or a spool that grows. A rank that is in no call also makes
+progress while it reads or its memory grows (weights are loaded without a record), and, outside of
+prefill and decode, for some limits while it computes (imports, captures, compilations). A watch
+that was suspended counts nothing: what it did not see is no standstill.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.progress import Narrator
+from harness.status.hang_report import HangReport, write_report
+from harness.status.rank_files import read_rank
+from harness_schemas import hang_files
+from harness_schemas.live import read_page
+from harness_schemas.rundir import RunDir, write_json
+from harness_schemas.units import format_ns
+from harness_schemas.vocabulary import MEASURED_PHASES
+
+READ_BYTES_PER_S = 256 << 10
+"""A rank that reads or writes files faster than this works; its recorder alone is slower."""
+GROWTH_BYTES = 4 << 20
+CPU_SHARE = 0.2
+SET_UP_LIMITS = 5
+"""A rank that sets up and only computes may do so for as many limits: a wait on a device may burn
+a core too."""
+STACK_SECONDS = 30.0
+"""The samplers on the nodes have so long to take stacks before the run is ended without."""
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """What a rank's process used until `mono_ns` (of its host)."""
+
+    mono_ns: int
+    cpu_ns: int
+    io_bytes: int
+    rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of all ranks at once: a page and a length each, and what processes used."""
+
+    marks: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
+    busy_in_call: frozenset[int] = frozenset()
+    vitals: Mapping[int, Vitals] = field(default_factory=dict)
+
+
+def look_at(run: RunDir) -> Look:
+    """One look: a page and a file length a rank, a small file a node."""
+    marks: dict[int, tuple[Any, ...]] = {}
+    in_call = set()
+    for path in run.spans.glob("rank-*.live"):
+        digits = path.name[5:].split(".")[0]
+        page = read_page(path) if digits.isdigit() else None
+        if page is None:
+            continue
+        rank = int(digits)
+        marks[rank] = (page.updated_ns, page.entered, page.unit, page.slots, _size(path))
+        if page.pending is not None:
+            in_call.add(rank)
+    return Look(marks, frozenset(in_call), read_vitals(run.hang))
+
+
+def _size(page: Path) -> int:
+    try:
+        return page.with_suffix(".spans").stat().st_size
+    except OSError:
+        return 0
+
+
+def read_vitals(folder: Path) -> dict[int, Vitals]:
+    """What the samplers of all nodes wrote last."""
+    found: dict[int, Vitals] = {}
+    for path in folder.glob("vitals-*.json"):
+        data = hang_files.read_object(path)
+        ranks = data.get("ranks")
+        for rank, row in ranks.items() if isinstance(ranks, dict) else ():
+            values = [row.get(name) for name in ("cpu_ns", "io_bytes", "rss_bytes")]
+            if rank.isdigit() and all(isinstance(value, int) for value in values):
+                found[int(rank)] = Vitals(int(data.get("mono_ns") or 0), *values)
+    return found
+
+
+class Stillness:
+    """For how long nobody has made progress, over looks.
+
+    `sets_up(rank)`: whether a rank is outside of measured prefill and decode.
+    """
+
+    def __init__(self, limit_s: float, sets_up: Callable[[int], bool]) -> None:
+        self._longest_gap_s = 3 * hang_files.look_interval_s(limit_s) + 5
+        self._set_up_s = SET_UP_LIMITS * limit_s
+        self._sets_up = sets_up
+        self._recorded_s = 0.0
+        self._look = Look()
+        self._base: dict[int, Vitals] = {}
+        self._since_s: float | None = None
+        self._looked_s: float | None = None
+
+    def quiet_s(self, look: Look, now_s: float) -> float | None:
+        """Seconds since anybody was last seen to make progress; None while nobody has begun.
+
+        `now_s`: a monotonic clock.
+        """
+        gap = 0.0 if self._looked_s is None else now_s - self._looked_s
+        self._looked_s = now_s
+        works, computes = self._processes(look)
+        if look.marks != self._look.marks or works or gap > self._longest_gap_s:
+            self._recorded_s = now_s
+        computes = computes and now_s - self._recorded_s < self._set_up_s
+        if self._recorded_s == now_s or self._since_s is None or computes:
+            self._since_s = now_s
+        self._look = look
+        return now_s - self._since_s if look.marks else None
+
+    def _processes(self, look: Look) -> tuple[bool, bool]:
+        """Whether a rank that is in no call reads or grows; whether one that sets up computes."""
+        works = computing = False
+        for rank, now in look.vitals.items():
+            base = self._base.get(rank)
+            if base is None or base.mono_ns > now.mono_ns:
+                self._base[rank] = now
+                continue
+            seconds = (now.mono_ns - base.mono_ns) / 1e9
+            if seconds <= 0:
+                continue
+            self._base[rank] = now
+            if rank in look.busy_in_call:
+                continue
+            reads = now.io_bytes - base.io_bytes > READ_BYTES_PER_S * seconds
+            grows = now.rss_bytes - base.rss_bytes > GROWTH_BYTES
+            computes = now.cpu_ns - base.cpu_ns > CPU_SHARE * seconds * 1e9
+            works |= reads or grows
+            computing |= computes and self._sets_up(rank)
+        return works, computing
+
+
+def is_setting_up(run: RunDir, rank: int) -> bool:
+    """Whether a rank is outside of measured prefill and decode."""
+    unit = read_rank(run.spans, rank).unit
+    return bool(unit.get("warmup")) or unit.get("phase") not in MEASURED_PHASES
+
+
+def watch(run: RunDir, limit_ns: int, narrator: Narrator) -> Iterator[bool]:
+    """Advance often: looks now and then, and yields True once the run is to be ended as hung."""
+    interval = hang_files.look_interval_s(limit_ns / 1e9)
+    still = Stillness(limit_ns / 1e9, lambda rank: is_setting_up(run, rank))
+    due = time.monotonic()
+    while True:
+        if time.monotonic() >= due:
+            look = look_at(run)
+            quiet = still.quiet_s(look, time.monotonic())
+            if quiet is not None and quiet * 1e9 >= limit_ns:
+                narrator.say(
+                    f"no rank made progress for {format_ns(quiet * 1e9)}: taking the stacks"
+                )
+                yield from ask_for_stacks(run)
+                if look_at(run).marks == look.marks:
+                    tell(write_report(run, round(quiet * 1e9), limit_ns), narrator)
+                    while True:
+                        yield True
+                narrator.say("the ranks moved meanwhile: the run goes on")
+            due = time.monotonic() + interval
+        yield False
+
+
+def ask_for_stacks(run: RunDir) -> Iterator[bool]:
+    """Have the samplers of all nodes take stacks; ends when they have, or after a while."""
+    hosts = [path.name[7:-5] for path in run.hang.glob("vitals-*.json")]
+    if not hosts:
+        return
+    asked = f"{os.getpid()}-{time.time_ns()}"
+    write_json(run.hang / hang_files.ASKED, {"id": asked})
+    deadline = time.monotonic() + STACK_SECONDS
+    while time.monotonic() < deadline:
+        done = [hang_files.read_object(hang_files.done_file(run.hang, host)) for host in hosts]
+        if all(data.get("id") == asked for data in done):
+            return
+        yield False
+
+
+def tell(report: HangReport, narrator: Narrator) -> None:
+    """Say what was found, and end."""
+    narrator.say(f"hang: {report.sentence}")
+    for line in report.stack_lines():
+        narrator.say(f"  {line}")
+    narrator.say("the ranks are ended")
