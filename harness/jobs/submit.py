@@ -21,8 +21,14 @@ from harness_slurm.job.controller import Controller
 from harness_slurm.job.marks import PARTS, JobRecord, folder, task_run
 from harness_slurm.job.script import describe_slurm, job_shape, render_script
 
-HERE_ONLY = frozenset({"device", "generation.mode", "inject.where", "inject.every", "runner"})
-"""Keys whose mistakes only a compute node can tell: a login node has no GPU."""
+HERE_ONLY = frozenset(
+    {
+        *("device", "generation.mode", "inject.where", "inject.every", "runner"),
+        *("stage.weights", "stage.spool"),
+    }
+)
+"""Keys whose mistakes only a compute node can tell: a login node has no GPU, nor the job's
+variables."""
 
 
 @dataclass(frozen=True)

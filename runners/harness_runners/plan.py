@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,15 @@ class HookPlan:
 
 
 @dataclass(frozen=True)
+class StagePlan:
+    """Folders of this run on every node's own disk; see harness_schemas.spec.StageSpec."""
+
+    weights: str | None = None
+    keep: bool = False
+    spool: str | None = None
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """Everything the ranks need. Rank = stage * tp + rank within the stage."""
 
@@ -106,6 +116,7 @@ class RunPlan:
     hooks: tuple[HookPlan, ...] = ()
     threads: int | None = None
     strict: bool = False
+    stage: StagePlan = field(default_factory=StagePlan)
 
     @property
     def pp(self) -> int:
@@ -179,6 +190,7 @@ def make_plan(
         hooks=tuple(HookPlan(hook.target, dict(hook.options)) for hook in hooks),
         threads=spec.launcher.threads,
         strict=strict,
+        stage=plan_stage(spec, model),
     )
 
 
@@ -230,6 +242,31 @@ def plan_prompts(spec: RunSpec) -> PromptPlan:
     if source != "shipped":
         source = str(Path(source).absolute())
     return PromptPlan(source, spec.prompts.variant, spec.prompts.limit, spec.prompts.override)
+
+
+def plan_stage(spec: RunSpec, model: ModelPlan) -> StagePlan:
+    """Folders of this run below those that the specification names, whose variables are this
+    node's. Copies of one model are shared by runs; a spool is this run's alone."""
+    stage, user = spec.stage, os.getuid()
+    weights = spool = None
+    if stage.weights is not None:
+        key = cache.content_key(model.folder, _facts(Path(model.folder)))
+        name = f"{Path(model.folder).name}-{key}"
+        weights = f"{node_folder(stage.weights)}/harness-weights-{user}/{name}"
+    if stage.spool is not None:
+        spool = f"{node_folder(stage.spool)}/harness-spool-{user}-{secrets.token_hex(4)}"
+    return StagePlan(weights, stage.keep, spool)
+
+
+def node_folder(text: str) -> str:
+    """A folder as a node has it: $VARIABLES and ~ replaced; those that are not set stay."""
+    return os.path.expandvars(Path(text).expanduser())
+
+
+def _facts(folder: Path) -> list[tuple[str, int, int]]:
+    """What changes when the weights do; empty before a model is made."""
+    files = sorted(folder.glob("*.safetensors"))
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def resolve_device(requested: str) -> str:

@@ -32,6 +32,7 @@ def preflight(spec: RunSpec) -> list[Problem]:
     problems = [] if spec.slurm.container else [*_packages()]
     problems += _device(spec)
     problems += _model_files(spec)
+    problems += _stage(spec)
     try:
         model = plan.plan_model(spec)
         shape = plan.planned_shape(model)
@@ -93,6 +94,14 @@ def _model_files(spec: RunSpec) -> Iterator[Problem]:
             read_checkpoint(folder)
     except UsageError as error:
         yield "model.path", error.message
+
+
+def _stage(spec: RunSpec) -> Iterator[Problem]:
+    """Folders of the node: named from the root, all their variables set."""
+    for key, text in (("weights", spec.stage.weights), ("spool", spec.stage.spool)):
+        folder = plan.node_folder(text) if text is not None else "/"
+        if not folder.startswith("/") or "$" in folder:
+            yield f"stage.{key}", f"{folder} is no folder of this node: is its variable set here?"
 
 
 def _parallel(spec: RunSpec, shape: ModelShape) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from harness_runners import peaks, prompts, rank_process
 from harness_runners.capacity.of_run import memory_plan
 from harness_runners.clock_exchange import ClockExchange
 from harness_runners.engines import BatchJob, Engine
+from harness_runners.files import staging
 from harness_runners.groups import Groups, Place, layers_of, make_groups
 from harness_runners.model_shape import read_shape
 from harness_runners.plan import RunPlan
@@ -47,7 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     rank_process.redirect_output(plan.run, env.rank)
     rank_process.watch_signals()
-    probe.start(plan.run.spans, env.rank, env.world_size, env.local_rank)
+    folder, refused = staging.spool_folder(plan)
+    probe.start(folder, env.rank, env.world_size, env.local_rank)
+    if refused:
+        probe.collection("stage_spool", "degraded", refused)
     units = Units()
     code = 0
     try:
@@ -147,7 +151,7 @@ def make_telemetry(plan: RunPlan, env: RankEnv, started_ns: int) -> Telemetry:
     """The rank's OpenTelemetry spans, below the session's own."""
     from harness_runners.telemetry import Telemetry
 
-    path = plan.run.spans / f"rank-{env.rank:05d}.otel.jsonl"
+    path = staging.spool_folder(plan)[0] / f"rank-{env.rank:05d}.otel.jsonl"
     return Telemetry(
         path,
         f"rank {env.rank}",

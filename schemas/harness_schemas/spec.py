@@ -175,6 +175,34 @@ class CheckSpec(_Section):
     limit: int = Field(4, ge=1, description="Prompts that are compared.")
 
 
+class StageSpec(_Section):
+    """The nodes' own disks, where the shared file system is slow. Folders may name variables of
+    the job, as in $TMPDIR; nothing is staged where they are left out."""
+
+    weights: str | None = Field(
+        None,
+        description="Folder of the node to which the weight files that its ranks read are copied "
+        "first. A file that does not fit is read where it lies.",
+    )
+    keep: bool = Field(
+        False, description="Leave the copies there, for the next run on the node (a sweep)."
+    )
+    spool: str | None = Field(
+        None,
+        description="Folder of the node in which ranks record; a process beside them brings "
+        "their files to the run folder.",
+    )
+    every: str = Field(
+        "10s", description="How often it does: what a node's death loses of its spans at most."
+    )
+
+    @field_validator("every")
+    @classmethod
+    def _duration(cls, value: str) -> str:
+        parse_duration_ns(value)
+        return value
+
+
 class OutputSpec(_Section):
     """Where results go."""
 
@@ -215,6 +243,7 @@ class RunSpec(_Section):
     )
     launcher: LauncherSpec = Field(default_factory=lambda: LauncherSpec())
     slurm: SlurmSpec = Field(default_factory=lambda: SlurmSpec())
+    stage: StageSpec = Field(default_factory=lambda: StageSpec())
     check: CheckSpec = Field(default_factory=lambda: CheckSpec())
     output: OutputSpec = Field(default_factory=lambda: OutputSpec())
     inject: InjectSpec | None = None

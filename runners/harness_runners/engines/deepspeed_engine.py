@@ -24,6 +24,7 @@ from harness_runners.engines.microbatch import MicroBatch, divide, pad_left
 from harness_runners.engines.pipeline import Pipeline
 from harness_runners.engines.sampling import Sampler
 from harness_runners.engines.stage import Stage, build_stage, layer_windows
+from harness_runners.files.staging import weights_on_node
 from harness_runners.groups import Groups, Place, layers_of
 from harness_runners.inject import make_injector
 from harness_runners.model_shape import eos_tokens
@@ -92,7 +93,8 @@ class DeepSpeedEngine:
         )
 
     def _read_weights(self, model: Any) -> None:
-        skipped = weights.load_weights(model, self._folder, self._groups.tensor)
+        with weights_on_node(self._plan.stage) as locate:
+            skipped = weights.load_weights(model, self._folder, self._groups.tensor, locate)
         probe.fact(skipped_tensors=weights.skipped_by_owner(skipped, self._plan.layers))
 
     def _cut_layers(self, model: Any) -> Any:

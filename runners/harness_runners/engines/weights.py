@@ -13,6 +13,7 @@ from torch import nn
 
 import harness_probe as probe
 from harness_runners.checkpoint import TensorEntry, read_header, tensor_files
+from harness_runners.files.staging import Locate
 from harness_runners.storage import storage_bytes_read, storage_bytes_since
 from harness_schemas.errors import HarnessError, UsageError
 
@@ -38,8 +39,12 @@ class Cut:
         return count * self.entry.element_bytes
 
 
-def load_weights(model: nn.Module, folder: Path, tensor_group: Any) -> dict[str, Path]:
+def load_weights(
+    model: nn.Module, folder: Path, tensor_group: Any, locate: Locate | None = None
+) -> dict[str, Path]:
     """Read every parameter of a stage; returns the tensors it left alone, with their files.
+
+    `locate` says where each file is to be read; all ranks call it.
 
     A tensor-parallel layer's parameter is smaller than its tensor along one dimension. Shards
     may be uneven, so where ours begins follows from the sizes that the other ranks hold.
@@ -51,8 +56,10 @@ def load_weights(model: nn.Module, folder: Path, tensor_group: Any) -> dict[str,
     parameters = dict(model.named_parameters(remove_duplicate=False))
     keys = {name: _key(name, files) for name in parameters}
     entries: dict[str, TensorEntry] = {}
-    for file in sorted({files[key] for key in keys.values()}):
-        entries.update(_read_header(file))
+    needed = sorted({files[key] for key in keys.values()})
+    places = locate(needed) if locate else {file: file for file in needed}
+    for file in needed:
+        entries.update(_read_header(places[file]))
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     peers, own = _gather_shapes(shapes, tensor_group)
     by_file: dict[Path, list[tuple[nn.Parameter, Cut]]] = {}

@@ -1,6 +1,6 @@
 """Checksums of a model's weights: what its source wrote down, and what the files really hold.
 
-    python -m harness_runners.checksums --plan plan.json
+    python -m harness_runners.files.checksums --plan plan.json
 
 Known sums come from, in this order: a file `SHA256SUMS` (or `*.sha256`) in the folder, as
 sha256sum(1) writes it; what `hf download --local-dir` leaves in `.cache/huggingface/download`
@@ -108,7 +108,7 @@ def _sum(file: Path, known: str | None) -> Summed:
 
 def main(argv: list[str] | None = None) -> int:
     """Check the weights of a plan; each file's reading is a span of category io of the run."""
-    parser = argparse.ArgumentParser(prog="harness_runners.checksums")
+    parser = argparse.ArgumentParser(prog="harness_runners.files.checksums")
     parser.add_argument("--plan", type=Path, required=True, help="plan.json of the run")
     try:
         return _check(RunPlan.read(parser.parse_args(argv).plan))
