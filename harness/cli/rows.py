@@ -14,6 +14,8 @@ WIDTH = 110
 """Columns that tables are fitted into where their text can be wrapped."""
 MIN_WRAPPED = 24
 """A column is not made narrower than this for the sake of the others."""
+MOST_LINES = 6
+"""Lines of one cell of a table; what was left out stands in the other styles."""
 
 Rows = Sequence[Sequence[Any]]
 
@@ -21,7 +23,7 @@ Rows = Sequence[Sequence[Any]]
 def render_rows(columns: Sequence[str], rows: Rows, style: str = "table") -> str:
     """Rows in one of four styles; the text ends in a newline.
 
-    table: aligned, NULL is `-`, long text wrapped (never cut) where that makes it fit `WIDTH`.
+    table: aligned, NULL is `-`, long text wrapped where that makes it fit `WIDTH`, to `MOST_LINES`.
     json: a list of objects; NULL is null, as are NaN and infinities, which JSON does not have;
     times are ISO 8601, blobs are hexadecimal. csv: RFC 4180 with LF; NULL is empty and empty
     text is `""`. markdown: a GitHub table.
@@ -167,7 +169,7 @@ def _widest(text: str) -> int:
 
 
 def _line(row: list[str], widths: list[int], numeric: list[bool]) -> list[str]:
-    wrapped = [_wrap(text, width) for text, width in zip(row, widths, strict=True)]
+    wrapped = [_shown(_wrap(text, width), width) for text, width in zip(row, widths, strict=True)]
     lines = []
     for number in range(max(map(len, wrapped))):
         parts = [
@@ -176,6 +178,13 @@ def _line(row: list[str], widths: list[int], numeric: list[bool]) -> list[str]:
         ]
         lines.append("  ".join(parts))
     return lines
+
+
+def _shown(lines: list[str], width: int) -> list[str]:
+    """At most `MOST_LINES` of a cell: a kernel's name can fill a screen."""
+    if len(lines) <= MOST_LINES:
+        return lines
+    return [*lines[: MOST_LINES - 1], lines[MOST_LINES - 1][: width - 4] + " ..."]
 
 
 def _wrap(text: str, width: int) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.rows import WIDTH, render_rows
+from harness.cli.rows import MOST_LINES, WIDTH, render_rows
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 VALUES = st.one_of(
@@ -108,6 +108,13 @@ def test_table_wraps_long_text_and_cuts_nothing():
     text = render_rows(["rank", "text"], [(0, " ".join(words))])
     assert max(map(len, text.splitlines())) <= WIDTH
     assert [word for word in text.split() if word.startswith("word")] == words
+
+
+def test_a_cell_that_fills_a_screen_ends_in_dots():
+    name = "void kernel<" + "lambda(float), " * 200 + ">"
+    found = render_rows(["name", "calls"], [(name, 12)])
+    assert len(found.splitlines()) == 2 + MOST_LINES and found.rstrip().endswith(" ...")
+    assert json.loads(render_rows(["name"], [(name,)], "json")) == [{"name": name}]
 
 
 def test_table_with_many_columns_keeps_lines_whole():
