@@ -69,3 +69,78 @@ OTHERS = {
     "sacct: error: Problem talking to the database: Connection refused": "sacct_unavailable",
     "INFO all is well": "unknown",
 }  # fmt: skip
+
+REMEDIES = {
+    "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.": (
+        "oom_host", "memory"),
+    "slurmstepd: error: Step 7.0 exceeded memory limit (52 > 41), being killed": (
+        "oom_host", "--mem"),
+    "ValueError: No available memory for the cache blocks.": ("oom_gpu", "TP"),
+    "n:1:2 [1] enqueue.cc:1 NCCL WARN Cuda failure 'out of memory'": ("oom_gpu", "TP"),
+    "n:1:2 [0] net_ib.cc:1 NCCL WARN Call to ibv_create_cq failed with error Cannot allocate "
+    "memory": ("nccl_error", "ulimit -l"),
+    "Error 803: system has unsupported display driver / cuda driver combination": (
+        "no_driver", "driver"),
+    "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 802: system not yet "
+    "initialized": ("no_driver", "fabricmanager"),
+    "RuntimeError: CUDA error: no kernel image is available for execution on the device": (
+        "rank_failed", "compute capability"),
+    "RuntimeError: CUDA error: invalid device ordinal": ("rank_failed", "set_device"),
+    "OSError: [Errno 24] Too many open files": ("rank_failed", "ulimit -n"),
+    "RuntimeError: can't start new thread": ("rank_failed", "ulimit -u"),
+    "torch.distributed.DistNetworkError: The IPv6 network addresses of (a, 1) cannot be "
+    "retrieved (gai error: -2 - Name or service not known).": ("rank_failed", "MASTER_ADDR"),
+    "OSError: You are trying to access a gated repo.": ("rank_failed", "licence"),
+    "huggingface_hub.errors.LocalEntryNotFoundError: outgoing traffic has been disabled.": (
+        "rank_failed", "cache"),
+    "OSError: Can't load tokenizer for '/models/x'.": ("rank_failed", "path"),
+    "ValueError: Transformers does not recognize this architecture.": ("rank_failed", "update"),
+    "safetensors_rust.SafetensorError: Error while deserializing header": (
+        "rank_failed", "incomplete"),
+    "RuntimeError: probability tensor contains either `inf`, `nan` or element < 0": (
+        "rank_failed", "bfloat16"),
+    "FATAL:   could not open image /x.sif: no such file or directory": ("rank_failed", "image"),
+    "srun: error: Unable to create step for job 7: More processors requested than permitted": (
+        "rank_failed", "--overlap"),
+    "slurmstepd: error: execve(): vllm: No such file or directory": ("rank_failed", "absolute path"),
+    "srun: error: n1: task 3: Segmentation fault (core dumped)": ("rank_failed", "PYTHONFAULT"),
+    "srun: error: n1: tasks 4-7: Exited with exit code 1": ("rank_failed", "stderr"),
+    "mpirun noticed that process rank 2 with PID 0 on node n3 exited on signal 9 (Killed).": (
+        "rank_failed", "memory"),
+    "/var/spool/slurmd/job1/slurm_script: line 14: 30211 Killed        python x.py": (
+        "rank_failed", "memory"),
+    "[ERROR] [launch.py:321:sigkill_handler] ['python', 'x.py'] exits with return code = -9": (
+        "rank_failed", "memory"),
+    "slurmstepd: error: *** JOB 9 ON n1 CANCELLED AT 2024-02-02T02:02:02 DUE to SIGNAL "
+    "Terminated ***": ("cancelled", "scancel"),
+    "NVRM: Xid (PCI:0000:3b:00): 45, pid=7, Ch 00000010": ("xid", "killed"),
+}  # fmt: skip
+"""Further lines: verdict, and a word of the remedy."""
+
+TORCHRUN = """\
+failed (exitcode: {code}) local_rank: 5 (pid: 4211) of binary: python
+Root Cause (first observed failure):
+[0]:
+  time      : 2024-06-13_12:00:00
+  host      : n1
+  rank      : 13 (local_rank: 5)
+  exitcode  : {code} (pid: 4211)
+  error_file: <N/A>
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+"""
+"""The summary that torchrun prints of a rank's end."""
+
+HARMLESS = (
+    "UserWarning: CUDA initialization: Found no NVIDIA driver on your system.",
+    "UserWarning: CUDA initialization: CUDA unknown error - this may be due to an incorrectly set",
+    "NCCL WARN NET/Plugin: could not find libnccl-net.so",
+    "h:1:2 [0] NCCL WARN Failed to open libibverbs.so[.1]",
+    "[W socket.cpp:663] Warning: something",
+    "[rank0]:[W1 socket.cpp:200] [c10d] The hostname of the client socket cannot be retrieved.",
+    "slurm_script: line 4: module: command not found",
+    "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.104.05",
+    "found no NaN in the logits; error rate 0.0",
+    "WARNING: Could not find any nv files on this host!",
+    "consider decreasing `gpu_memory_utilization` if you are running out of memory",
+)
+"""Lines of runs that went well."""

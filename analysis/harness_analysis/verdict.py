@@ -16,6 +16,7 @@ from importlib import resources
 from typing import Final
 
 from harness_analysis.hang.model import DeclaredHang
+from harness_analysis.verdict_launchers import SAYS_LITTLE, elastic_exits, tasks_of
 from harness_analysis.verdict_suspects import (
     CollectiveProgress,
     Suspects,
@@ -53,7 +54,6 @@ _MOST_LINES: Final = 20_000
 _SHOWN: Final = 400
 _OOM_EXIT: Final = "0:125"
 _GOOD_STATES: Final = frozenset({"COMPLETED"})
-_TASKS = re.compile(r"\btasks? (?P<tasks>\d[\d,-]*): Out Of Memory")
 _CHATTER = re.compile(r"\bNCCL INFO\b")
 """NCCL tries things that need not work, and says so at this level: never a cause."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ufffc]+")
@@ -221,12 +221,20 @@ def _all_lines(evidence: VerdictEvidence) -> Iterator[TextLine]:
         if end.message != CONSEQUENCE:
             yield TextLine("exit", _exit_text(end), end.rank)
             yield from lines_of("stderr", end.message, end.rank)
+    for end in _summed_up(evidence):
+        if end.exit_code < 0 and end.exit_code not in SAYS_LITTLE:
+            yield TextLine("exit", _exit_text(end), end.rank)
     for line in evidence.lines[-_MOST_LINES:]:
         if _CHATTER.search(line.text):
             continue
         yield TextLine(line.source, line.text[:_LONGEST_LINE], line.rank)
     if evidence.exit_code:
         yield TextLine("launcher", f"the workload ended with code {evidence.exit_code}")
+
+
+def _summed_up(evidence: VerdictEvidence) -> list[RankExit]:
+    """Ranks that failed first as a launcher's text has it, where nothing better is known."""
+    return [] if evidence.rank_exits else elastic_exits(line.text for line in evidence.lines)
 
 
 def _sums_up(step: StepState) -> int:
@@ -263,7 +271,7 @@ def _hits(rules: Sequence[Rule], evidence: VerdictEvidence) -> dict[Rule, list[T
 
     Of a rule's lines, those of the rank that ended first come first.
     """
-    causes = [end.rank for end in evidence.rank_exits if end.message != CONSEQUENCE]
+    causes = _causes(evidence)
     order: dict[int | None, int] = {rank: place for place, rank in enumerate(causes)}
     lines = list(_all_lines(evidence))
     hits: dict[Rule, list[TextLine]] = {}
@@ -282,6 +290,11 @@ def _hits(rules: Sequence[Rule], evidence: VerdictEvidence) -> dict[Rule, list[T
     return hits
 
 
+def _causes(evidence: VerdictEvidence) -> list[int]:
+    ends = evidence.rank_exits or _summed_up(evidence)
+    return [end.rank for end in ends if end.message != CONSEQUENCE]
+
+
 def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence) -> Suspects:
     if rule.suspect == "missing" and evidence.hang:
         return Suspects(evidence.hang.suspects)
@@ -290,13 +303,20 @@ def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence
         texts = (line.text for line in evidence.lines)
         return found if found.ranks else suspects_from_watchdog(texts, evidence.world_size)
     if rule.suspect == "tasks":
-        tasks = _oom_tasks(evidence.lines)
+        first_only = rule.verdict != "oom_host"
+        tasks = tasks_of(
+            [line.text for line in (matched if first_only else evidence.lines)], first_only
+        )
         if tasks:
-            return Suspects(tasks, "named by srun as out of memory")
+            return Suspects(
+                tasks, "named by srun" + (" first" if first_only else " as out of memory")
+            )
     if rule.suspect == "none":
         return Suspects()
     ranks = (_rank_of(rule, line) for line in matched)
     first = next((rank for rank in ranks if rank is not None), None)
+    if first is None and (causes := _causes(evidence)):
+        return Suspects((causes[0],), "failed first")
     return Suspects() if first is None else Suspects((first,))
 
 
@@ -305,18 +325,6 @@ def _rank_of(rule: Rule, line: TextLine) -> int | None:
     match = rule.pattern.search(line.text)
     named = match.groupdict().get("rank") if match else None
     return int(named) if named is not None else line.rank
-
-
-def _oom_tasks(lines: Iterable[TextLine]) -> tuple[int, ...]:
-    """Tasks that srun names (`tasks 1-3,7: Out Of Memory`); with srun a task is a rank."""
-    tasks: set[int] = set()
-    for line in lines:
-        match = _TASKS.search(line.text)
-        for part in match["tasks"].split(",") if match else ():
-            first, _, last = part.partition("-")
-            if first.isdecimal() and (last or first).isdecimal():
-                tasks |= set(range(int(first), min(int(last or first), int(first) + 4096) + 1))
-    return tuple(sorted(tasks))
 
 
 def _shown(text: str, pattern: re.Pattern[str]) -> str:

@@ -34,7 +34,16 @@ WORDS: Final = (
     *(b"traceback (most recent", b"error", b"exception", b"fatal", b"panic", b"abort"),
     *(b"bad_alloc", b"cpuallocator", b"allocate memory", b"segmentation fault", b"core dumped"),
     *(b"cannot open shared", b"loading shared libraries", b"undefined symbol", b"glibc"),
-    *(b"no module named", b"any device set", b"keyboardinterrupt", b"killed by", b"too old"),
+    *(b"no module named", b"any device set", b"keyboardinterrupt", b"killed", b"too old"),
+    *(
+        b"root cause (",
+        b"(local_rank: ",
+        b"exitcode",
+        b"exits with return code",
+        b"exited on signal",
+    ),
+    *(b"illegal instruction", b"aborted", b"pthread_create", b"unavailable", b"pyxis: "),
+    *(b"no space", b"denied", b"gated repo", b"not found", b"no such file", b"got signal"),
     *(b"shared memory", b"space left", b"quota exceeded", b"already in use", b"eaddrinuse"),
     # memory and devices
     *(b"out of memory", b"oom_kill", b"oom-kill", b"oom killed", b"memory limit", b"nvrm:"),

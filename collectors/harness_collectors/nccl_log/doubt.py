@@ -15,11 +15,19 @@ from harness_collectors.nccl_log.state import Comm, Process, agreed
 _NEEDED: Final = 2
 """Lines that must agree on a value in a torn file."""
 
-_SINCE: Final = {"commId": (2, 16), "splitCount": (2, 23), "childCount": (2, 29)}
+_SINCE: Final = {
+    "cudaDev": (2, 4),
+    "busId": (2, 5),
+    "commId": (2, 16),
+    "splitCount": (2, 23),
+    "childCount": (2, 29),
+}
 """The first versions that print these, with room for vendors' builds."""
 _FUNCTION_SINCE: Final = (2, 21)
 _FUNCTION_ALWAYS: Final = (2, 23)
 _START_SINCE: Final = (2, 18)
+_CUDA_SINCE: Final = {"11": (2, 7), "12": (2, 15), "13": (2, 27)}
+"""The first versions that were built for a CUDA of this major number."""
 
 
 def doubt_torn(processes: Iterable[Process]) -> None:
@@ -88,7 +96,7 @@ def doubt_versions(processes: Iterable[Process], groups: Iterable[list[Comm]]) -
     for process in listed:
         torn = any(file.is_torn for file in process.files)
         for version in list(process.versions):
-            if (torn and said[version] < _NEEDED) or not is_possible(process, version[1]):
+            if (torn and said[version] < _NEEDED) or not is_possible(process, version):
                 del process.versions[version]
     for file in files.values():
         for version in list(file.bare_versions):
@@ -102,9 +110,12 @@ def doubt_versions(processes: Iterable[Process], groups: Iterable[list[Comm]]) -
                 process.versions.clear()
 
 
-def is_possible(process: Process, version: str) -> bool:
-    """Whether a version prints lines of the form that this process's lines have."""
-    parts = tuple(int(part) for part in version.split(".")[:2])
+def is_possible(process: Process, version: tuple[str, str, str | None]) -> bool:
+    """Whether a (library, version, CUDA version) prints lines like those of this process."""
+    _, number, cuda = version
+    parts = tuple(int(part) for part in number.split(".")[:2])
+    if parts < _CUDA_SINCE.get((cuda or "").partition(".")[0], parts):
+        return False
     for comm in process.all_comms:
         since = [first for name, first in _SINCE.items() if name in comm.votes]
         if comm.function is not None and comm.seen_init:

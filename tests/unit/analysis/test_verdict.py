@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from failure_lines import FAILURES, OTHERS, SEED
+from failure_lines import FAILURES, HARMLESS, OTHERS, REMEDIES, SEED, TORCHRUN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import cuts, flipped, interleaved_lines
@@ -78,15 +78,32 @@ def test_lines_that_others_reported(line):
     assert verdict_of(line).name == OTHERS[line]
 
 
+@pytest.mark.parametrize("line", sorted(REMEDIES))
+def test_a_cause_that_names_itself_leads_to_its_remedy(line):
+    name, word = REMEDIES[line]
+    found = verdict_of(line)
+    assert (found.name, word in found.remedy) == (name, True)
+
+
 @pytest.mark.parametrize(
-    "line",
-    [
-        "UserWarning: CUDA initialization: Found no NVIDIA driver on your system.",
-        "NCCL WARN NET/Plugin: could not find libnccl-net.so",
-        "h:1:2 [0] NCCL WARN Failed to open libibverbs.so[.1]",
-        "[W socket.cpp:663] Warning: something",
-    ],
+    ("code", "rule"), [(-11, "crash"), (-9, "killed"), (1, "child-failed"), (-6, "child-failed")]
 )
+def test_the_summary_of_torchrun_names_the_rank(code, rule):
+    """A local rank is no rank; an exit code says less than an exception does."""
+    text = TORCHRUN.format(code=code)
+    found = verdict_of(text)
+    assert (found.name, found.rule, found.suspects) == ("rank_failed", rule, (13,))
+    found = verdict_of(f"ValueError: 1 < 0\n{text}")
+    assert found.rule == (rule if rule in ("crash", "killed") else "exception")
+    assert found.suspects == (13,)
+
+
+def test_srun_names_first_the_task_that_ended_first():
+    text = "srun: error: n1: task 6: Killed\nsrun: error: n1: tasks 4-5,7: Exited with exit code 1"
+    assert verdict_of(text).suspects == (6,)
+
+
+@pytest.mark.parametrize("line", HARMLESS)
 def test_harmless_lines_are_no_cause(line):
     assert verdict_of(line, exit_code=1).name == "rank_failed"
     assert verdict_of(line, exit_code=1).rule == "launcher-exit"
@@ -350,7 +367,7 @@ def test_evidence_is_fit_to_be_shown():
 
 # --- robustness --------------------------------------------------------------------------------
 
-TEXT = "\n".join([*SEED, *OTHERS, watchdog(1, 9), watchdog(2, 9)]).encode()
+TEXT = "\n".join([*SEED, *OTHERS, *REMEDIES, watchdog(1, 9), watchdog(2, 9)]).encode()
 
 
 @settings(deadline=None)

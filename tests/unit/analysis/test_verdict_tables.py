@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from failure_lines import FAILURES, OTHERS, SEED
+from failure_lines import FAILURES, OTHERS, REMEDIES, SEED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import cuts, interleaved_chunks, interleaved_lines
@@ -77,7 +77,7 @@ def test_dumps_of_the_flight_recorder_name_who_is_missing(tmp_path):
     assert "suspect:" not in detail  # whose dump is not there may have been at the same place
 
 
-@pytest.mark.parametrize("line", sorted([*SEED, *OTHERS]))
+@pytest.mark.parametrize("line", sorted([*SEED, *OTHERS, *REMEDIES]))
 def test_what_a_rule_explains_is_kept_by_the_collector(line):
     found = judge(VerdictEvidence(lines=lines_of("log", line)))
     assert found.name == "unknown" or speaks(line.encode())
