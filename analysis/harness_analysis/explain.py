@@ -6,7 +6,7 @@ last and what that costs, `findings` whether it is material. What lacks its evid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness_analysis.store import require
@@ -38,12 +38,16 @@ PREEMPTED = "was off the CPU or unclassified for {} longer"
 
 @dataclass(frozen=True)
 class Explanation:
-    """Rows for two tables, and what cannot be answered, with the reason."""
+    """Rows for the tables, and what cannot be answered, with the reason.
+
+    `hang`: what the ranks stood on when they ended, and in which calls; empty where in none.
+    """
 
     units: list[dict[str, Any]]
     late: list[dict[str, Any]]
     unit_notes: list[str]
     late_notes: list[str]
+    hang: list[dict[str, Any]] = field(default_factory=list)
 
 
 def explain(con: duckdb.DuckDBPyConnection, worst: int) -> Explanation:
@@ -54,7 +58,10 @@ def explain(con: duckdb.DuckDBPyConnection, worst: int) -> Explanation:
     """
     require(con, "slow_units", "what_if")
     units, late = _units(con, worst), _late(con)
-    return Explanation(units, late, _unit_notes(con, units), _late_notes(con, late))
+    hang = _rows(
+        con, "SELECT rank, text FROM findings WHERE kind IN ('hang', 'stuck') ORDER BY position"
+    )
+    return Explanation(units, late, _unit_notes(con, units), _late_notes(con, late), hang)
 
 
 def _rows(con: duckdb.DuckDBPyConnection, sql: str, *values: Any) -> list[dict[str, Any]]:

@@ -7,13 +7,13 @@ that names somebody in every run is not believed when it matters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness_analysis.finding import Finding, percent, steady
+from harness_analysis.hang.findings import hang_findings
 from harness_analysis.pipeline_findings import pipeline_findings
 from harness_schemas.units import format_ns
 from harness_schemas.vocabulary import EVIDENCE_RANK
@@ -27,7 +27,7 @@ BOUND_BY_HOST = "its device waits for launches (bound by its host)"
 
 def find(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Rows for `findings`. Reads the views; changes nothing."""
-    found = [*_stuck(con), *_culprits(con), *pipeline_findings(con), *_unresolved(con)]
+    found = [*hang_findings(con), *_culprits(con), *pipeline_findings(con), *_unresolved(con)]
     found += [*_trimmed(con), *_cut(con)]
     order = {"problem": 0, "notice": 1, "info": 2}
     found.sort(key=lambda finding: (order[finding.severity], -(finding.share or 0)))
@@ -253,44 +253,3 @@ def _cut(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     ranks = ", ".join(str(rank) for (rank,) in rows)
     text = f"the evidence of rank {ranks} is cut: it ended without closing its spool"
     return [Finding("notice", "cut", text, rank=rows[0][0])]
-
-
-def _stuck(con: duckdb.DuckDBPyConnection) -> list[Finding]:
-    """Collectives that some ranks entered and never left: whom were they waiting for?"""
-    rows = con.execute(
-        """
-        SELECT comm_group, seq, op, list(DISTINCT rank ORDER BY rank), any_value(group_size)
-        FROM collectives_all WHERE unsplit_reason = 'never ended' AND op NOT IN ('send', 'recv')
-        GROUP BY comm_group, seq, op ORDER BY seq
-        """
-    ).fetchall()
-    found = []
-    for group, seq, op, inside, _ in rows:
-        members = _members(group)
-        missing = [rank for rank in members if rank not in inside]
-        if missing:
-            names = _ranks(missing)
-            where = f"{op} {seq} of group {group}"
-            text = f"{_ranks(inside)} waited in {where} for {names}, which never came"
-            found.append(Finding("problem", "stuck", text, rank=missing[0]))
-    pairs = con.execute(
-        """
-        SELECT DISTINCT op, rank, src_rank, dst_rank, seq FROM collectives_all
-        WHERE unsplit_reason = 'never ended' AND op IN ('send', 'recv') ORDER BY rank
-        """
-    ).fetchall()
-    for op, rank, source, target, seq in pairs:
-        peer = target if op == "send" else source
-        text = f"rank {rank} was inside {op} {seq} with rank {peer} when it ended"
-        found.append(Finding("notice", "stuck", text, rank=peer))
-    return found
-
-
-def _members(group: str | None) -> list[int]:
-    inside = (group or "").partition("[")[2].partition("]")[0]
-    return [int(text) for text in inside.split(",") if text.strip().isdigit()]
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    noun = "rank" if len(ranks) == 1 else "ranks"
-    return f"{noun} {', '.join(map(str, ranks))}"

@@ -85,15 +85,18 @@ def _look(run: RunDir, hang_after: float | None) -> Snapshot:
 def _show(now: Snapshot, style: str, before: str) -> None:
     from harness.status import tables
     from harness.status.collectors import read_collectors
+    from harness.status.hang_report import read_report
     from harness.status.progress import read_progress
 
     machine = style in ("json", "csv")
     progress = None if now.over else read_progress(now.run, now.ranks, now.now_ns)
-    lines = tables.headline(now, progress)
+    report = read_report(now.run)
+    lines = tables.headline(now, progress, report)
     collectors = read_collectors(now.run, now.data, now.ranks, now.over)
     sections = [
         tables.call_section(now, machine),
         tables.rank_section(now, machine),
+        tables.stack_section(report, machine),
         tables.group_section(now, machine),
         tables.collector_section(collectors, now, machine),
     ]

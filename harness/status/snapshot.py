@@ -43,7 +43,7 @@ class RankNow:
 @dataclass(frozen=True)
 class Snapshot:
     """A run at one moment. `over`: it has ended, by run.json or because no process is left;
-    `limit_ns`: quiet for longer is called a hang."""
+    `now_ns` is then when it ended. `limit_ns`: quiet for longer is called a hang."""
 
     run: RunDir
     data: Mapping[str, Any]
@@ -72,17 +72,25 @@ def take_snapshot(run: RunDir, limit_ns: int, here: Here | None = None) -> Snaps
     states += [RankState(rank, begun=False) for rank in absent]
     ranks = [replace(one, state=state) for one, state in zip(found, states, strict=False)]
     ranks += [RankNow(RankFiles(rank), RankState(rank, begun=False), None) for rank in absent]
+    at = _end_ns(data, states, now) if over else now
     return Snapshot(
         run,
         data,
         tuple(sorted(ranks, key=lambda rank: rank.state.rank)),
-        diagnose(states, now, limit_ns),
-        now,
+        diagnose(states, at, limit_ns),
+        at,
         limit_ns,
         over,
         world,
         tuple(dict.fromkeys(rank.host for rank in found if rank.host)),
     )
+
+
+def _end_ns(data: Mapping[str, Any], states: Sequence[RankState], now_ns: int) -> int:
+    """When a run ended: by run.json, else by what was recorded last."""
+    moved = [state.moved_ns for state in states if state.moved_ns is not None]
+    ended = data.get("ended_ns")
+    return ended if isinstance(ended, int) else max(moved, default=now_ns)
 
 
 def planned_limit_ns(run: RunDir) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.sections import Section
 from harness.status.collectors import CollectorNow
+from harness.status.hang_report import HangReport
 from harness.status.progress import Progress
 from harness.status.snapshot import RankNow, Snapshot
 from harness_analysis.hang.model import PendingCall
@@ -29,7 +30,7 @@ MOVES_NS = 2_000_000_000
 EARLIEST_NS = 1_000_000_000
 
 
-def headline(now: Snapshot, progress: Progress | None) -> list[str]:
+def headline(now: Snapshot, progress: Progress | None, report: HangReport | None) -> list[str]:
     """Whether it stands, where and on whom; then how far it is."""
     found = now.diagnosis
     states = {rank.state.rank: rank.state for rank in now.ranks}
@@ -37,7 +38,7 @@ def headline(now: Snapshot, progress: Progress | None) -> list[str]:
     if not now.ranks:
         return [_not_begun(now)]
     if now.over:
-        return list(_ended(now))
+        return list(_ended(now, report))
     told = sentence(found, states)
     if found.hangs:
         lines = [f"HANGS: no rank recorded anything for {quiet}: {told}"]
@@ -70,9 +71,13 @@ def _not_begun(now: Snapshot) -> str:
     return "unknown: no rank has begun to record"
 
 
-def _ended(now: Snapshot) -> Iterator[str]:
+def _ended(now: Snapshot, report: HangReport | None) -> Iterator[str]:
     found = now.diagnosis
     status = now.data.get("status")
+    if report is not None and now.data.get("verdict") == "hang":
+        yield f"ended: hang, declared after {format_ns(report.quiet_ns)}: {report.sentence}"
+        yield f"  to do: {report.remedy}"
+        return
     if status in ("finished", "failed"):
         yield f"ended: {_verdict(now)}"
     else:
@@ -264,6 +269,19 @@ def group_section(now: Snapshot, machine: bool) -> Section:
     columns = ("group", "ranks", "last entered by the slowest", "by the fastest", "behind")
     title = "Last collective of every group"
     return Section("groups", title, GROUP_COLUMNS if machine else columns, kept, more)
+
+
+def stack_section(report: HangReport | None, machine: bool) -> Section:
+    """Where the ranks stood when a hang was declared; ranks at the same place are one line."""
+    rows: list[tuple[Any, ...]] = []
+    for row in report.stacks if report is not None else ():
+        ranks = row["ranks"] if machine else ranks_text(row["ranks"])
+        rows.append((ranks, len(row["ranks"]), row["state"] or None, row["line"]))
+    columns = ("ranks", "count", "process", "stack")
+    title = "Where the ranks stood when the hang was declared (innermost call first)"
+    kept = rows if machine else rows[:MOST_LINES]
+    more = [f"and {len(rows) - len(kept):,} more places"] if len(kept) < len(rows) else []
+    return Section("stacks", title, columns, kept, more)
 
 
 def collector_section(found: Sequence[CollectorNow], now: Snapshot, machine: bool) -> Section:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 SHOWN_FRAMES = 5
-LEFT_OUT = ("/harness_probe/",)
-"""Wrappers of the recorder, in every stack of a call."""
+LEFT_OUT = ("/harness_probe/", "c10d_logger.py", "/torch/utils/_contextlib.py")
+WRAPPERS = frozenset({"log_wrapper", "_wrapped_call_impl", "_call_impl"})
+"""Wrappers of the recorder, torch and deepspeed: in every stack, and they say nothing."""
 
 _FAULT_HEAD = re.compile(r"^(Current thread|Thread) 0x[0-9a-fA-F]+.*:\s*$")
 _FAULT_FRAME = re.compile(r'^\s+File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
@@ -31,8 +32,12 @@ class Frame:
 
     def short(self) -> str:
         """`take (wire.py:56)`."""
-        where = PurePosixPath(self.file).name
+        where = PurePosixPath(self.file).name  # the folder says little, and takes a line
         return f"{self.name} ({where}{'' if self.line is None else f':{self.line}'})"
+
+    def is_wrapper(self) -> bool:
+        """Whether it only calls on."""
+        return self.name in WRAPPERS or any(part in self.file for part in LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class StackGroup:
 
     def line(self) -> str:
         """The innermost calls, joined by arrows to their callers."""
-        kept = [frame for frame in self.frames if not any(part in frame.file for part in LEFT_OUT)]
+        kept = [frame for frame in self.frames if not frame.is_wrapper()]
         shown = " < ".join(frame.short() for frame in (kept or self.frames)[:SHOWN_FRAMES])
         more = " < ..." if len(kept) > SHOWN_FRAMES else ""
         return shown + more if self.frames else self.why or "no stack"
