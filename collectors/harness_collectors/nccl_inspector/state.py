@@ -150,7 +150,8 @@ def read_file(records: Records, path: Path, root: Path) -> None:
     from harness_collectors.nccl_log import relative_name
 
     intake = Intake(path)
-    file = LogFile(relative_name(path, root), str(path.parent), intake)
+    name, folder = relative_name(path, root), str(path.parent)
+    file = LogFile(name, folder, intake, is_structured=True)
     records.evidence.files.append(file)
     context: tuple[Header, Metadata] | None = None
     for text in objects(intake):

@@ -155,6 +155,8 @@ class LogFile:
     unreadable: int = 0
     ends_cut: int = 0
     """Of the unreadable ones, those that are the file's last line, cut."""
+    is_structured: bool = False
+    """Its records are whole or not at all (JSON): nothing looks whole that was glued."""
     tails: int = 0
     """Lines that are the end of a record, without its prefix."""
     dropped: int = 0
@@ -172,7 +174,8 @@ class LogFile:
     @property
     def is_torn(self) -> bool:
         """Whether it has pieces of lines, so that what looks whole may be glued from two."""
-        return self.unreadable > self.ends_cut or self.tails > 0 or self.intake.overlong > 0
+        pieces = self.unreadable > self.ends_cut or self.tails > 0 or self.intake.overlong > 0
+        return pieces and not self.is_structured
 
 
 @dataclass(frozen=True)
