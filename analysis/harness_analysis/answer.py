@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from harness_analysis.estimates import parts_relation
 from harness_schemas.errors import EvidenceError
+from harness_schemas.units import format_share
 from harness_schemas.vocabulary import MEASURED_PHASES, PARTS
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class RankBreakdown:
-    """Where the time of one rank went in one phase (a row of the view `rank_breakdown`)."""
+    """Where the time of one rank went in one phase (views `rank_estimate`, `rank_breakdown`)."""
 
     rank: int
     stage: int | None
@@ -109,7 +111,19 @@ class RankBreakdown:
     evidence: str | None
     units: int | None
     left_out: int | None
+    sampled_units: int | None
+    """Units that were slowed by observing them, from which the parts are estimated; None: measured."""
+    slowed: float | None
     parts: Parts
+
+    @property
+    def basis(self) -> str:
+        """What the parts rest on: `app_timers`, or the sampled units of a collector."""
+        evidence = self.evidence or "-"
+        if self.sampled_units is None:
+            return evidence
+        longer = f", {format_share(self.slowed)} longer" if (self.slowed or 0) >= 0.001 else ""
+        return f"{evidence} in {self.sampled_units} sampled units a rank{longer}"
 
 
 @dataclass(frozen=True)
@@ -388,8 +402,9 @@ def _breakdown(con: duckdb.DuckDBPyConnection) -> tuple[RankBreakdown, ...]:
     rows = con.execute(
         f"""
         SELECT b.window_ns, {", ".join("b." + part for part in PARTS)},
-          b.rank, k.stage, k.tp_rank, k.host, b.phase, b.timeline, b.evidence, b.units, b.left_out
-        FROM rank_breakdown b LEFT JOIN ranks k ON k.run_id = b.run_id AND k.rank = b.rank
+          b.rank, k.stage, k.tp_rank, k.host, b.phase, b.timeline, b.evidence, b.units, b.left_out,
+          b.sampled_units, b.slowed
+        FROM {parts_relation(con)} b LEFT JOIN ranks k ON k.run_id = b.run_id AND k.rank = b.rank
         {_by_phase("b.phase")}, b.rank
         """
     ).fetchall()

@@ -1,8 +1,8 @@
 """Where the time of every unit went: windows that tile, one sweep, nine parts.
 
 Definitions: design, section 3 (docs/definitions.md). One rank at a time, so memory is bounded by
-the rank with the most spans; O(n log n) in its spans. Reads the temporary tables `spans_here` and
-`collectives_here` (harness_analysis.chunks).
+the rank with the most spans; O(n log n) in its spans. Reads the temporary tables `sources_here`, `spans_here`
+and `collectives_here` (harness_analysis.chunks).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Units:
 
 
 def breakdown_tables(con: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
-    """Rows for `unit_breakdown` of the ranks in `spans_here`, one table for each rank and
+    """Rows for `unit_breakdown` of the ranks in `sources_here`, one table for each rank and
     evidence, keys of work included."""
     for evidence in _evidence(con):
         if evidence.timeline == "device":
@@ -58,11 +58,7 @@ def breakdown_tables(con: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
 def _evidence(con: duckdb.DuckDBPyConnection) -> list[Evidence]:
     """Ranks and sources to divide: the device timeline where a source has one, else the host's."""
     rows = con.execute(
-        """
-        SELECT rank, source, bool_or(timeline = 'device'),
-               bool_or(timeline = 'host' AND category = 'unit')
-        FROM spans_here WHERE rank IS NOT NULL GROUP BY rank, source ORDER BY rank, source
-        """
+        "SELECT rank, source, on_device, host_units FROM sources_here ORDER BY rank, source"
     ).fetchall()
     on_device = {rank for rank, _, device, _ in rows if device}
     found = []
@@ -179,23 +175,37 @@ def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator
 
 
 def _event_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
-    """Event pairs alone: communication from the return of its call on, the rest unknown."""
+    """Event pairs alone: communication from the return of its call on, the rest unknown.
+
+    A graph's replay is one interval. A rank without peers computes in it; of others nobody knows
+    what it holds, so that only what was unsplit outside it is known at all.
+    """
     windows = _marked_units(con, evidence)
     if windows is None:
         return
     transfer, wait, unsplit = _communication(con, evidence)
     copies = _spans(con, evidence, "category = 'memcpy'")
-    parts = divide(windows.edges, [transfer, wait, unsplit, copies])
+    replays = _spans(con, evidence, "category = 'graph'")
+    parts = divide(windows.edges, [transfer, wait, unsplit, copies, replays])
     length = np.diff(windows.edges)
+    replayed, alone = parts[:, 4] > 0, _is_alone(con)
+    hidden = replayed & (not alone)
+    compute = np.where(replayed, parts[:, 4], 0) if alone else np.zeros_like(length)
     columns: dict[str, Any] = {
-        "comm_transfer_ns": parts[:, 0],
-        "comm_wait_ns": parts[:, 1],
+        "compute_ns": pa.array(compute, mask=~(replayed & alone)),
+        "comm_transfer_ns": pa.array(parts[:, 0], mask=hidden & (parts[:, 0] == 0)),
+        "comm_wait_ns": pa.array(parts[:, 1], mask=hidden & (parts[:, 1] == 0)),
         "comm_unsplit_ns": parts[:, 2],
-        "memcpy_ns": parts[:, 3],
-        "unresolved_ns": length - parts.sum(axis=1),
+        "memcpy_ns": pa.array(parts[:, 3], mask=hidden & (parts[:, 3] == 0)),
+        "unresolved_ns": length - parts[:, :4].sum(axis=1) - compute,
     }
     whole = np.ones(len(length), dtype=bool)
     yield _table(evidence, windows.keys, windows.edges[:-1], length, whole, columns)
+
+
+def _is_alone(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the run has one rank only, and so nothing to communicate."""
+    return con.execute("SELECT world_size FROM run.runs LIMIT 1").fetchall() == [(1,)]
 
 
 def _graph_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
@@ -205,18 +215,18 @@ def _graph_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[
     replays = _spans(con, evidence, "category = 'graph'")
     if windows is None or len(replays.start) == 0:
         return
-    transfer, wait, unsplit = _communication(con, evidence)
-    _, _, outside = _communication(con, events)
+    inside = _communication(con, evidence)
+    outside = _communication(con, events)
     copies = _spans(con, events, "category = 'memcpy'")
-    parts = divide(windows.edges, [transfer, wait, unsplit, replays, outside, copies])
+    parts = divide(windows.edges, [*inside, replays, *outside, copies])
     length = np.diff(windows.edges)
     seen = parts[:, 3] > 0
     columns: dict[str, Any] = {
         "compute_ns": parts[:, 3],
-        "comm_transfer_ns": parts[:, 0],
-        "comm_wait_ns": parts[:, 1],
-        "comm_unsplit_ns": parts[:, 2] + parts[:, 4],
-        "memcpy_ns": parts[:, 5],
+        "comm_transfer_ns": parts[:, 0] + parts[:, 4],
+        "comm_wait_ns": parts[:, 1] + parts[:, 5],
+        "comm_unsplit_ns": parts[:, 2] + parts[:, 6],
+        "memcpy_ns": parts[:, 7],
         "unresolved_ns": length - parts.sum(axis=1),
     }
     chosen = {name: values[seen] for name, values in columns.items()}

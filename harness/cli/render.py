@@ -166,7 +166,7 @@ def _phase_title(rows: Sequence[RankBreakdown], phase: str) -> str:
         title += f" ({left_out} warm-up or perturbed left out)" if left_out else ""
     else:
         title += ": first to last activity of each rank"
-    return f"{title}, {first.timeline or 'unknown'} timeline, from {first.evidence or '-'}\n"
+    return f"{title}, {first.timeline or 'unknown'} timeline, from {first.basis}\n"
 
 
 def _chosen(rows: Sequence[RankBreakdown]) -> list[RankBreakdown]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness_analysis.answer import refusing_foreign
+from harness_analysis.estimates import parts_view
 from harness_analysis.store import open_database
 from harness_schemas.errors import EvidenceError
 from harness_schemas.vocabulary import EVIDENCE_RANK, PARTS
@@ -75,6 +76,9 @@ class RunData:
     """Of metrics that the run lacks, the reason where it is known."""
     blamed_ns: Mapping[int, float]
     """Waiting of others that each rank caused in decode units, as last arriver."""
+    estimated: Mapping[str, PhaseUnits] = field(default_factory=dict)
+    """Of phases whose parts only sampled units tell (view `rank_estimate`): those units, scaled to
+    the length of the others."""
 
 
 def load_run(path: Path) -> RunData:
@@ -102,6 +106,7 @@ def load_run(path: Path) -> RunData:
             single=single,
             why_not=why_not,
             blamed_ns=_blamed(con),
+            estimated=_estimated(con),
         )
 
 
@@ -133,6 +138,16 @@ SELECT rank, phase, coalesce(repeat, 0) AS repeat, coalesce(batch, 0) AS batch,
   {", ".join(PARTS)}
 FROM kept ORDER BY phase, repeat, batch, step, microbatch, rank
 """
+_SAMPLED = f"""
+SELECT s.rank, s.phase, coalesce(repeat, 0) AS repeat, coalesce(batch, 0) AS batch,
+  coalesce(step, -1) AS step, coalesce(microbatch, 0) AS microbatch, s.timeline,
+  s.evidence || ' in sampled units' AS evidence, s.start_ns, s.window_ns / (1 + slowed) AS window_ns,
+  {", ".join(f"s.{part} / (1 + slowed) AS {part}" for part in PARTS)}
+FROM step_breakdown s JOIN rank_estimate e USING (run_id, rank, phase, evidence)
+WHERE e.basis = 'sampled' AND s.perturbed_by IS NOT NULL AND s.compute_ns IS NOT NULL
+  AND NOT coalesce(s.warmup, false) AND coalesce(s.on_all_ranks, true)
+ORDER BY s.phase, repeat, batch, step, microbatch, s.rank
+"""
 _WHOLE = f"""
 SELECT rank, phase, 0 AS repeat, 0 AS batch, -1 AS step, 0 AS microbatch, timeline, evidence,
   0 AS start_ns, window_ns, {", ".join(PARTS)}
@@ -145,6 +160,17 @@ def _phases(con: duckdb.DuckDBPyConnection) -> dict[str, PhaseUnits]:
     columns = con.execute(_UNITS).fetchnumpy()
     if not len(columns["rank"]):
         columns = con.execute(_WHOLE).fetchnumpy()
+    names = np.asarray(columns["phase"])
+    return {
+        str(phase): _phase_units({k: v[names == phase] for k, v in columns.items()})
+        for phase in dict.fromkeys(names.tolist())
+    }
+
+
+def _estimated(con: duckdb.DuckDBPyConnection) -> dict[str, PhaseUnits]:
+    if parts_view(con) != "rank_estimate":
+        return {}
+    columns = con.execute(_SAMPLED).fetchnumpy()
     names = np.asarray(columns["phase"])
     return {
         str(phase): _phase_units({k: v[names == phase] for k, v in columns.items()})

@@ -57,11 +57,31 @@ def part_effects(a: Side, b: Side, phase: str) -> list[Effect]:
         return [Effect(f"{phase}.window", "ns", None, None, None, CANNOT, reason,
                        phase=phase, part=WINDOW)]  # fmt: skip
     by_rank = same_layout(runs_a, runs_b, phase)
-    tables_a = [phase_columns(run, phase, by_rank) for run in runs_a]
-    tables_b = [phase_columns(run, phase, by_rank) for run in runs_b]
     compared = _within_columns if len(runs_a) == len(runs_b) == 1 else _between_columns
-    effects = compared(phase, tables_a, tables_b, paired)
+
+    def tables(estimated: bool) -> list[list[Columns]]:
+        return [[phase_columns(run, phase, by_rank, estimated) for run in runs]
+                for runs in (runs_a, runs_b)]  # fmt: skip
+
+    effects = compared(phase, *tables(False), paired)
+    if _told_by_samples((*runs_a, *runs_b), phase):
+        parts = compared(phase, *tables(True), paired)
+        effects = [e for e in effects if e.part == WINDOW]
+        effects += [
+            dataclasses.replace(e, method=f"{e.method}, sampled and scaled to the others' length")
+            for e in parts
+            if e.part != WINDOW
+        ]
     return _only_discoveries(effects)
+
+
+def _told_by_samples(runs: Sequence[RunData], phase: str) -> bool:
+    """Whether computing is known of sampled units only in some runs, and of headline units in the
+    others."""
+    rest = [run for run in runs if phase not in run.estimated]
+    compute = PARTS.index("compute_ns")
+    told = all(np.isfinite(run.phases[phase].parts[:, :, compute]).any() for run in rest)
+    return len(rest) < len(runs) and told
 
 
 def _parts_why_not(runs_a: Sequence[RunData], runs_b: Sequence[RunData], phase: str) -> str:
@@ -85,9 +105,10 @@ def same_layout(runs_a: Sequence[RunData], runs_b: Sequence[RunData], phase: str
     return len(layouts) == 1
 
 
-def phase_columns(run: RunData, phase: str, by_rank: bool) -> Columns:
-    """Means over ranks, then the ranks' own columns."""
-    units = run.phases[phase]
+def phase_columns(run: RunData, phase: str, by_rank: bool, estimated: bool = False) -> Columns:
+    """Means over ranks, then the ranks' own columns; `estimated`: of sampled units, if there are
+    any."""
+    units = (run.estimated if estimated and phase in run.estimated else run.phases)[phase]
     cube = np.concatenate((units.window[:, :, None], units.parts), axis=2)
     parts = (WINDOW, *PARTS)
     known = np.isfinite(cube)

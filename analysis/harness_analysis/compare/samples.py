@@ -97,16 +97,17 @@ def spans(units: PhaseUnits) -> Floats:
 
 
 def _cadences(units: PhaseUnits) -> tuple[list[Key], Floats]:
-    """From the end of a step to the end of the next of the same micro-batch."""
+    """From the end of a step to the end of the very next of the same micro-batch."""
     ends = np.nanmax(units.start + units.window, axis=1)
-    last: dict[Key, float] = {}
+    last: dict[Key, tuple[int, float]] = {}
     keys, values = [], []
     for key, end in zip(units.keys, ends.tolist(), strict=True):
         work = (key[0], key[1], key[3])
-        if work in last:
+        before, ended = last.get(work, (None, 0.0))
+        if before == key[2] - 1:  # between them none was left out
             keys.append(key)
-            values.append(end - last[work])
-        last[work] = end
+            values.append(end - ended)
+        last[work] = key[2], end
     return keys, np.array(values, dtype=float)
 
 

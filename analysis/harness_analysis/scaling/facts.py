@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,12 @@ class RunFacts:
     idle_share: float | None = None
     """Share of decode in which the worst rank's device had nothing to do; None: not known."""
     ranks: tuple[RankTime, ...] = field(default_factory=tuple)
+    decode: tuple[RankTime, ...] = field(default_factory=tuple)
+    """The same of decode alone."""
+    sampled_steps: int | None = None
+    """Decode steps that the parts of decode are estimated from; None: all are measured."""
+    slowed: float | None = None
+    """How much longer those steps are than the others, as a share."""
 
     @property
     def good(self) -> bool:
@@ -69,8 +75,20 @@ class RunFacts:
     @property
     def unresolved_share(self) -> float | None:
         """Share of the windows, over all ranks, that the evidence cannot classify."""
-        total = sum(rank.window_ns for rank in self.ranks)
-        unknown = [rank.parts.get("unresolved_ns") for rank in self.ranks]
-        if total <= 0 or any(value is None for value in unknown):
-            return None
-        return sum(value for value in unknown if value is not None) / total
+        return unresolved(self.ranks)
+
+    def part_share(self, *parts: str) -> float | None:
+        """Share of decode that parts take, over all ranks; None where one of them is unknown."""
+        total = sum(rank.window_ns for rank in self.decode)
+        found = [rank.parts.get(part) for rank in self.decode for part in parts]
+        known = [value for value in found if value is not None]
+        return sum(known) / total if total > 0 and len(known) == len(found) else None
+
+
+def unresolved(ranks: Sequence[RankTime]) -> float | None:
+    """Share of windows that the evidence cannot classify; None where that is unknown."""
+    total = sum(rank.window_ns for rank in ranks)
+    unknown = [rank.parts.get("unresolved_ns") for rank in ranks]
+    if total <= 0 or any(value is None for value in unknown):
+        return None
+    return sum(value for value in unknown if value is not None) / total

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from harness_analysis.scaling.facts import UNRESOLVED_AT_MOST, RunFacts
+from harness_analysis.scaling.facts import UNRESOLVED_AT_MOST, RankTime, RunFacts, unresolved
 from harness_schemas.vocabulary import PARTS
 
 
@@ -20,6 +20,8 @@ class Pop:
 
     load_balance: float
     communication_efficiency: float
+    of_decode: bool = False
+    """Whether it is of decode alone, since other phases are not resolved."""
 
     @property
     def parallel_efficiency(self) -> float:
@@ -38,18 +40,24 @@ class Limit:
 def pop(run: RunFacts) -> Pop | None:
     """Load balance = mean(useful) / max(useful); communication efficiency = max(useful) / window.
 
-    None where computing is not resolved on every rank: it is unknown, or more than
-    `UNRESOLVED_AT_MOST` of the windows is.
+    Of decode alone where only that is resolved. None where computing is not resolved on every
+    rank: it is unknown, or more than `UNRESOLVED_AT_MOST` of the windows is.
     """
-    useful = [rank.compute_ns for rank in run.ranks]
+    return _pop(run.ranks, run.world_size) or _pop(run.decode, run.world_size, of_decode=True)
+
+
+def _pop(
+    ranks: Sequence[RankTime], world_size: int | None, *, of_decode: bool = False
+) -> Pop | None:
+    useful = [rank.compute_ns for rank in ranks]
     known = [value for value in useful if value is not None]
-    unresolved = run.unresolved_share
-    if not known or len(known) < len(useful) or len(useful) != run.world_size:
+    unknown = unresolved(ranks)
+    if not known or len(known) < len(useful) or len(useful) != world_size:
         return None
-    if unresolved is None or unresolved > UNRESOLVED_AT_MOST or max(known) <= 0:
+    if unknown is None or unknown > UNRESOLVED_AT_MOST or max(known) <= 0:
         return None
-    window = max(rank.window_ns for rank in run.ranks)
-    return Pop(sum(known) / len(known) / max(known), min(1.0, max(known) / window))
+    window = max(rank.window_ns for rank in ranks)
+    return Pop(sum(known) / len(known) / max(known), min(1.0, max(known) / window), of_decode)
 
 
 def mean_parts(runs: Sequence[RunFacts]) -> dict[str, Fraction] | None:

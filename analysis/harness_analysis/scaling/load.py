@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness_analysis.estimates import parts_view
 from harness_analysis.scaling.cells import flatten
 from harness_analysis.scaling.facts import RankTime, RunFacts
 from harness_analysis.store import open_database
@@ -72,22 +73,38 @@ def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
         ttft_ms=_ms(latency.get("ttft")),
         tpot_ms=_ms(latency.get("tpot")),
         idle_share=_idle(con, run_id),
-        ranks=_ranks(con, run_id),
+        ranks=_ranks(con, run_id, MEASURED),
+        decode=_ranks(con, run_id, ("decode",)),
+        **_sampled(con, run_id),
     )
 
 
-def _ranks(con: duckdb.DuckDBPyConnection, run_id: str) -> tuple[RankTime, ...]:
+def _ranks(
+    con: duckdb.DuckDBPyConnection, run_id: str, phases: Sequence[str]
+) -> tuple[RankTime, ...]:
     sums = ", ".join(f"sum({part})::BIGINT AS {part}" for part in PARTS)
-    phases = ", ".join(f"'{phase}'" for phase in MEASURED)
     rows = _dicts(
         con,
-        f"SELECT rank, sum(window_ns)::BIGINT AS window_ns, {sums} FROM rank_breakdown "
-        f"WHERE run_id = ? AND phase IN ({phases}) GROUP BY rank ORDER BY rank",
+        f"SELECT rank, sum(window_ns)::BIGINT AS window_ns, {sums} FROM {parts_view(con)} "
+        "WHERE run_id = ? AND list_contains(?, phase) GROUP BY rank ORDER BY rank",
         run_id,
+        list(phases),
     )
     return tuple(
         RankTime(row["rank"], row["window_ns"], {part: row[part] for part in PARTS}) for row in rows
     )
+
+
+def _sampled(con: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
+    """How many steps of decode its parts were estimated from, and how slow these were."""
+    if parts_view(con) != "rank_estimate":
+        return {}
+    return _dicts(
+        con,
+        "SELECT max(sampled_units) AS sampled_steps, max(slowed) AS slowed FROM rank_estimate "
+        "WHERE run_id = ? AND phase = 'decode'",
+        run_id,
+    )[0]
 
 
 def _idle(con: duckdb.DuckDBPyConnection, run_id: str) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness_analysis.scaling.cells import Cell
 from harness_analysis.scaling.facts import UNRESOLVED_AT_MOST, RunFacts
+from harness_analysis.scaling.limits import pop
 
 if TYPE_CHECKING:
     from harness_analysis.scaling.study import Point
@@ -26,6 +27,7 @@ def watermarks(kind: str, cells: Sequence[Cell], points: Sequence[Point]) -> tup
         _forms(points),
         _failed(points),
         _unresolved(cells, points),
+        _sampled(cells),
         _single(points),
     ]
     return tuple(text for text in found if text)
@@ -106,15 +108,36 @@ def _unresolved(cells: Sequence[Cell], points: Sequence[Point]) -> str:
     if not everyone:
         return ""
     noun = "run" if len(everyone) == 1 else "runs"
+    most = f"up to {100 * max(everyone):.0f} % of their time"
+    bad = [run for cell in cells for run in cell.good if _disturbed(run) is not None]
+    if all((found := pop(run)) is not None and found.of_decode for run in bad):
+        return (
+            f"outside decode computing is not resolved in {len(everyone)} {noun} ({most}): POP "
+            "efficiencies are those of decode"
+        )
     text = (
-        f"computing is not resolved in {len(everyone)} {noun} (up to "
-        f"{100 * max(everyone):.0f} % of their time is unclassified, as when other processes "
-        "take the cores): no POP efficiencies from those"
+        f"computing is not resolved in {len(everyone)} {noun} ({most} is unclassified"
+        f"{', as when other processes take the cores' if bad[0].device == 'cpu' else ''}): "
+        "no POP efficiencies from those"
     )
     base = [cell for cell, point in zip(cells, points, strict=True) if point.base]
     if any(shares[id(cell)] for cell in base) and len(cells) > 1:
         text += "; the base is among them, so speed-up and efficiency of the others look too good"
     return text
+
+
+def _sampled(cells: Sequence[Cell]) -> str:
+    """Of CUDA graphs, only the replays with stamps inside show what they hold."""
+    runs = [run for cell in cells for run in cell.good if run.sampled_steps]
+    if not runs:
+        return ""
+    steps = sorted(run.sampled_steps or 0 for run in runs)
+    counts = f"{steps[0]} to {steps[-1]}" if steps[0] < steps[-1] else f"{steps[0]}"
+    return (
+        f"the parts of decode are estimated from {counts} sampled steps a run, which observing "
+        f"made up to {100 * max(max(run.slowed or 0, 0) for run in runs):.1f} % longer; wall clock, "
+        "speed-up and throughput are those of all other steps"
+    )
 
 
 def _disturbed(run: RunFacts) -> float | None:

@@ -32,6 +32,9 @@ QUANTITIES = (
     "load_balance",
     "communication_efficiency",
     "pop_efficiency",
+    "decode_compute",
+    "decode_transfer",
+    "decode_wait",
 )
 """Fields of a point that are estimates."""
 
@@ -50,7 +53,7 @@ def seconds(value: Estimate | None) -> str:
 
 def number(value: Estimate | None) -> str:
     """A number with its interval on a second line."""
-    return _shown(value, lambda v: f"{v:.3g}")
+    return _shown(value, lambda v: f"{v:,.0f}" if v >= 1000 else f"{v:.3g}")
 
 
 def percent(value: Estimate | None, runs: int | None = None) -> str:
@@ -128,7 +131,7 @@ def _seed_columns(study: Study) -> list[tuple[str, Cell]]:
         ("resource use", lambda p: percent(p.resource_use)),
         ("I/O time", lambda p: seconds(p.io_s)),
         ("communication time", lambda p: seconds(p.communication_s)),
-        ("of it waiting", lambda p: percent(p.wait_share)),
+        ("of it waiting", lambda p: percent(p.wait_share, p.runs)),
         ("preprocessing cost", lambda p: seconds(p.preprocessing_s)),
     ]
 
@@ -150,6 +153,9 @@ def limits_table(study: Study) -> tuple[list[str], list[list[str]]]:
         "communication efficiency",
         "POP parallel efficiency",
         "TPOT (ms)",
+        "decode: computing",
+        "decode: transfer",
+        "decode: waiting",
         "limited first by",
     ]
     rows = [
@@ -159,6 +165,9 @@ def limits_table(study: Study) -> tuple[list[str], list[list[str]]]:
             percent(point.communication_efficiency, point.runs),
             percent(point.pop_efficiency, point.runs),
             number(point.tpot_ms),
+            percent(point.decode_compute),
+            percent(point.decode_transfer),
+            percent(point.decode_wait),
             limit_text(point.limit) + (" of its own time" if point.base and point.limit else ""),
         ]
         for point in study.points

@@ -49,6 +49,10 @@ class Point:
     load_balance: Estimate | None = None
     communication_efficiency: Estimate | None = None
     pop_efficiency: Estimate | None = None
+    decode_compute: Estimate | None = None
+    """Shares of decode, over all ranks: computing, moving data, waiting."""
+    decode_transfer: Estimate | None = None
+    decode_wait: Estimate | None = None
     limit: Limit | None = None
     parts_ns: Mapping[str, float] | None = None
     """Where the measured time went, mean over ranks and runs, by part."""
@@ -141,6 +145,9 @@ def _point(cell: Cell, kind: str, base: Cell | None, label: str) -> Point:
         load_balance=mean([found.load_balance for found in pops], most=1.0),
         communication_efficiency=mean([found.communication_efficiency for found in pops], most=1.0),
         pop_efficiency=mean([found.parallel_efficiency for found in pops], most=1.0),
+        decode_compute=mean([run.part_share("compute_ns") for run in good], most=1.0),
+        decode_transfer=mean([run.part_share("comm_transfer_ns") for run in good], most=1.0),
+        decode_wait=mean([run.part_share("comm_wait_ns") for run in good], most=1.0),
         limit=_limit(cell, kind, base),
         parts_ns=None if parts is None else {name: float(ns) for name, ns in parts.items()},
     )

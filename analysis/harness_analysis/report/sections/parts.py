@@ -79,7 +79,7 @@ def _basis(rows: Sequence[RankBreakdown]) -> str:
     """What the bars of a phase rest on."""
     units = sum(row.units or 0 for row in rows)
     left_out = sum(row.left_out or 0 for row in rows)
-    evidence = " and ".join(sorted({row.evidence or "-" for row in rows}))
+    evidence = " and ".join(sorted({row.basis for row in rows}))
     note = f"From {evidence}, {rows[0].timeline or 'unknown'} timeline"
     note += f", {format_count(units)} units" if units else ", first to last activity"
     note += f" ({format_count(left_out)} warm-up or perturbed left out)" if left_out else ""

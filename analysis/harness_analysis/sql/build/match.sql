@@ -105,6 +105,27 @@ CREATE OR REPLACE TEMP TABLE split_here AS
     CASE WHEN wait_ns IS NOT NULL THEN wait_error_ns END AS wait_error_ns
   FROM split;
 
+-- Nothing leaves a rank while it replays a graph: what a receiver behind event pairs spent until the
+-- sender's replay ended was waiting, whenever the send itself was seen.
+CREATE OR REPLACE TEMP TABLE replayed AS
+  WITH replays AS (
+    SELECT rank, end_ns, lag(end_ns, 1, 0) OVER (PARTITION BY rank ORDER BY end_ns) AS before_ns
+    FROM run.spans
+    WHERE category = 'graph' AND timeline = 'device' AND source IN ('app_timers', 'graph_events')
+  ), behind_pairs AS (
+    SELECT c.rank, c.span_id, c.src_rank, greatest(c.start_ns, c.return_ns) AS entry_ns,
+      c.end_ns + k.residual_ns + p.residual_ns AS until_ns
+    FROM parts_here c
+    JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank AND k.timeline = 'device'
+    JOIN rank_clock p ON p.source = c.source AND p.rank = c.src_rank AND p.timeline = 'device'
+    WHERE c.op = 'recv' AND c.timeline = 'device' AND c.source = 'app_timers'
+      AND c.return_ns IS NOT NULL
+  )
+  SELECT r.rank, r.span_id, g.end_ns AS replayed_until
+  FROM behind_pairs r ASOF JOIN replays g ON g.rank = r.src_rank AND g.end_ns <= r.until_ns
+  -- The sender's last replay ended while the receiver waited, and no other did.
+  WHERE g.end_ns > r.entry_ns AND g.before_ns <= r.entry_ns;
+
 -- Point-to-point: sender and receiver of the same ordered pair and ordinal.
 CREATE OR REPLACE TEMP TABLE sides AS
   SELECT c.*, k.clock_domain, k.residual_ns
@@ -114,21 +135,25 @@ CREATE OR REPLACE TEMP TABLE sides AS
 
 INSERT INTO split_here BY NAME
   WITH paired AS (
-    SELECT a.*, b.start_ns AS peer_start, b.end_ns AS peer_end, b.duration_ns AS peer_duration,
+    SELECT a.*, w.replayed_until, b.start_ns AS peer_start, b.end_ns AS peer_end, b.duration_ns AS peer_duration,
       b.rank AS peer, b.bytes IS DISTINCT FROM a.bytes AS other_size,
       a.residual_ns IS NOT NULL AND b.residual_ns IS NOT NULL AND a.timeline = 'host' AS comparable,
       greatest(a.residual_ns, b.residual_ns) AS pair_residual
     FROM sides a LEFT JOIN sides b ON a.source = b.source AND a.timeline = b.timeline
       AND a.src_rank = b.src_rank AND a.dst_rank = b.dst_rank AND a.seq = b.seq AND a.op <> b.op
+    LEFT JOIN replayed w ON w.span_id = a.span_id AND w.rank = a.rank
   ), reasoned AS (
     SELECT *, CASE WHEN duration_ns IS NULL OR (peer IS NOT NULL AND peer_duration IS NULL) THEN 'never ended on both sides'
                    WHEN peer IS NULL THEN 'the other side is not in the evidence'
                    WHEN other_size THEN 'the sides disagree on the size'
+                   WHEN replayed_until IS NOT NULL THEN NULL
                    WHEN timeline = 'device' AND source NOT IN (FROM evidence_exact)
                      THEN 'event pairs enclose the launch' END AS reason
     FROM paired
   ), waited AS (
     SELECT *, CASE WHEN reason IS NOT NULL THEN NULL
+                   WHEN replayed_until IS NOT NULL
+                     THEN greatest(0, least(replayed_until, end_ns) - greatest(start_ns, return_ns))
                    -- Without a common clock the shorter side is the later one.
                    WHEN NOT comparable THEN duration_ns - least(duration_ns, peer_duration)
                    -- It had left before the other came: the message was buffered, nobody waited.
@@ -136,13 +161,16 @@ INSERT INTO split_here BY NAME
                    ELSE greatest(0, peer_start - start_ns) END AS w
     FROM reasoned
   )
-  SELECT * EXCLUDE (peer_start, peer_end, peer_duration, peer, other_size, comparable,
+  SELECT * EXCLUDE (replayed_until, peer_start, peer_end, peer_duration, peer, other_size, comparable,
                     pair_residual, reason, w, clock_domain, residual_ns, transfer_ns, wait_ns,
                     wait_method, wait_error_ns, unsplit_reason),
-    w AS wait_ns, duration_ns - w AS transfer_ns,
+    w AS wait_ns,
+    CASE WHEN replayed_until IS NULL THEN duration_ns - w
+         ELSE end_ns - least(replayed_until, end_ns) END AS transfer_ns,
     CASE WHEN w IS NULL AND low_ns IS NOT NULL THEN 'bounded' WHEN w IS NULL THEN NULL
-         WHEN comparable THEN 'start_anchored' ELSE 'end_anchored' END AS wait_method,
-    CASE WHEN w IS NULL THEN NULL WHEN comparable THEN pair_residual END AS wait_error_ns,
+         WHEN comparable OR replayed_until IS NOT NULL THEN 'start_anchored'
+         ELSE 'end_anchored' END AS wait_method,
+    CASE WHEN w IS NULL THEN NULL WHEN comparable OR replayed_until IS NOT NULL THEN pair_residual END AS wait_error_ns,
     coalesce(unsplit_reason, reason) AS unsplit_reason
   FROM waited;
 
