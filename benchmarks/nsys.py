@@ -175,16 +175,18 @@ def read_into_arrow(path: Path) -> None:
 
 def read_into_tables(path: Path) -> None:
     """The rows in a DuckDB file."""
+    from harness.ingest.ahead import ahead
     from harness_analysis.store import Writer
     from harness_collectors.nsys import COLLECTOR
     from harness_schemas.spi import IngestContext
 
     with (
         tempfile.TemporaryDirectory() as folder,
+        ahead(COLLECTOR.ingest([path], IngestContext(path.parent))) as batches,
         Writer(Path(folder) / "rows.duckdb", "rows") as writer,
     ):
         with writer.transaction():
-            for batch in COLLECTOR.ingest([path], IngestContext(path.parent)):
+            for batch in batches:
                 writer.add(batch.table, batch.data)
         writer.finish()
 

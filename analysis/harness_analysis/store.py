@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness_analysis.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
 from harness_analysis.masking import masked
+from harness_analysis.row_groups import RowGroups
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
 from harness_schemas.tables import BY_NAME, TABLES, Table, arrow_schema, ddl
 
@@ -28,7 +29,8 @@ STAGED = {"collectives": "collective_parts", "ranks": "rank_parts"}
 """Tables whose rows are completed by a later step, and where they wait."""
 BUILD_MEMORY = "640MB"
 """DuckDB's share of the ingest; beyond it DuckDB spills to `<file>.tmp.spill`."""
-MOST_THREADS = 4
+GROUPED = ("spans",)
+"""Tables of many rows, which are inserted in whole row groups."""
 
 
 class Writer:
@@ -42,6 +44,7 @@ class Writer:
         self.path = path
         self.run_id = run_id
         self.axis = Axis()
+        self._groups: dict[str, RowGroups] = {}
         self._temporary = path.with_name(path.name + ".tmp")
         self._spill = path.with_name(path.name + ".tmp.spill")
         self.con = self._connect()
@@ -53,7 +56,7 @@ class Writer:
         con = duckdb.connect()
         try:
             con.execute(f"SET memory_limit = '{os.environ.get('HARNESS_MEMORY', BUILD_MEMORY)}'")
-            con.execute(f"SET threads = {_threads(1)}")
+            con.execute(f"SET threads = {_threads()}")
             con.execute("SET preserve_insertion_order = false")
             con.execute(f"SET temp_directory = {_quote(self._spill)}")
             _attach_new(con, self._temporary)
@@ -84,13 +87,15 @@ class Writer:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Rows added inside are committed together: row groups are filled across batches, which
-        halves the time and the file. Half of the cores are left to those that read the rows; a
-        batch shared by threads leaves row groups half full, to be written a second time."""
-        self.con.execute(f"SET threads = {_threads(2)}")
+        halves the time and the file."""
         self.con.execute("BEGIN")
+        self._groups = {name: RowGroups(_threads()) for name in GROUPED}
         yield
+        for name, groups in self._groups.items():
+            for rows in groups.rest():
+                self._insert(name, rows)
+        self._groups = {}
         self.con.execute("COMMIT")
-        self.con.execute(f"SET threads = {_threads(1)}")
 
     def add(self, table_name: str, data: pyarrow.Table) -> None:
         """Append rows; columns that `data` lacks become NULL, `run_id` is filled in.
@@ -107,16 +112,23 @@ class Writer:
             raise ValueError(f"{table_name} has no column {sorted(unknown)}")
         if data.num_rows == 0:
             return
-        batch = masked(_cast(table, data))  # noqa: F841 - DuckDB finds it by its name
-        names = [name for name in data.column_names if name != "run_id"]
-        select = f"SELECT {', '.join(names)} FROM batch"
+        rows = masked(_cast(table, data))
         if table_name in TIMES:
-            self.refresh_clocks()
-            select = aligned_select(table_name, names)
+            self.refresh_clocks()  # those that the rows need are fixed now, whoever waits
         elif table_name == "clock_anchors":
             self.axis.add_anchors(data.to_pylist())
         elif table_name == "clock_pingpongs":
             self.axis.add_pingpongs(data.to_pylist())
+        groups = self._groups.get(table_name)
+        for whole in groups.add(rows) if groups else (rows,):
+            self._insert(table_name, whole)
+
+    def _insert(self, table_name: str, batch: pyarrow.Table) -> None:
+        """`batch` is what DuckDB finds by its name."""
+        names = [name for name in batch.column_names if name != "run_id"]
+        select = f"SELECT {', '.join(names)} FROM batch"
+        if table_name in TIMES:
+            select = aligned_select(table_name, names)
         target = STAGED.get(table_name, f"run.{table_name}")
         self.con.execute(
             f"INSERT INTO {target} (run_id, {', '.join(names)}) "
@@ -193,9 +205,8 @@ class Writer:
         shutil.rmtree(self._spill, ignore_errors=True)
 
 
-def _threads(share: int) -> int:
-    """DuckDB's threads, given one core in so many."""
-    return min(max(1, (os.cpu_count() or 1) // share), MOST_THREADS)
+def _threads() -> int:
+    return min(os.cpu_count() or 1, 4)
 
 
 def _attach_new(con: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -42,10 +42,14 @@ class _Lookup:
 
     def column(self, pick: Any, kind: pa.DataType) -> pa.Array:
         """`pick(id)` for every row, with one Python call an id."""
-        table = pa.array([pick(key) for key in range(self.largest + 1)], type=kind)
-        if pa.types.is_string(kind):
-            return pa.DictionaryArray.from_arrays(pa.array(self.ids.astype(np.int32)), table)
-        return table.take(pa.array(self.ids))
+        values = [pick(key) for key in range(self.largest + 1)]
+        if not pa.types.is_string(kind):
+            return pa.array(values, type=kind).take(pa.array(self.ids))
+        # Arrow does not join dictionaries that hold a NULL.
+        unknown = np.array([value is None for value in values], np.bool_)
+        codes = pa.array(self.ids.astype(np.int32), mask=unknown[self.ids])
+        table = pa.array([value or "" for value in values], type=kind)
+        return pa.DictionaryArray.from_arrays(codes, table)
 
 
 def _describe(meta: RankMeta, records: np.ndarray) -> _Lookup:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Generic, TypeVar
 
 import msgspec
+
+from harness_collectors.read_ahead import read_ahead
 
 E = TypeVar("E")
 
@@ -93,7 +93,7 @@ def read_blocks(path: Path, health: Health) -> Generator[bytes, None, None]:
                 health.bytes += len(block)
                 yield block
             return
-        for inflated in _read_ahead(_inflate(stream, health)):
+        for inflated in read_ahead(_inflate(stream, health), READ_AHEAD):
             health.bytes += len(inflated)
             for start in range(0, len(inflated), BLOCK_BYTES):
                 yield inflated[start : start + BLOCK_BYTES]
@@ -135,15 +135,6 @@ def _crumbs(engine: Any, compressed: bytes) -> Iterator[bytes]:
         except zlib.error:
             return
         if block:
-            yield block
-
-
-def _read_ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same blocks, made in a thread: inflating releases the interpreter's lock."""
-    with ThreadPoolExecutor(1, "gunzip") as pool:
-        pending = deque(pool.submit(next, blocks, b"") for _ in range(READ_AHEAD))
-        while block := pending.popleft().result():
-            pending.append(pool.submit(next, blocks, b""))
             yield block
 
 

@@ -22,8 +22,10 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors.nsys.pages import MAGIC, NULL, Chunk, Ints, NotReadable, PageFile
+from harness_collectors.read_ahead import read_ahead
 
 ROWS_AT_ONCE: Final = 1 << 16
+CHUNKS_AHEAD: Final = 2
 _MOST_INFLATED: Final = 64 << 30
 _MOST_RATIO: Final = 1000
 """gzip cannot shrink anything further than about this; exports reach 5."""
@@ -48,6 +50,14 @@ class Export(Protocol):
 
     def chunks(self, table: str, ints: Sequence[str], texts: Sequence[str] = ()) -> Iterator[Chunk]:
         """Rows of a table, some at a time; columns that it lacks are all NULL."""
+
+
+def large_chunks(
+    export: Export, table: str, ints: Sequence[str], texts: Sequence[str] = ()
+) -> Iterator[Chunk]:
+    """Rows of a table of millions, the next ones read while the last are used. Nothing else may
+    be read of the export meanwhile."""
+    return read_ahead(iter(export.chunks(table, ints, texts)), CHUNKS_AHEAD)
 
 
 def load(
@@ -95,7 +105,8 @@ class RowsExport:
 
     def __init__(self, path: Path) -> None:
         self.lost = 0
-        self._con = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._con = sqlite3.connect(uri, uri=True, check_same_thread=False)  # see large_chunks
         self._con.text_factory = bytes
         query = "SELECT name FROM sqlite_master WHERE type = 'table'"
         self._tables = {name.decode("utf-8", "replace") for (name,) in self._con.execute(query)}

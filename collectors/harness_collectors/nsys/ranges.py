@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.nsys.export import Export
+from harness_collectors.nsys.export import Export, large_chunks
 from harness_collectors.nsys.names import EVENT_TYPES, Enumeration, Names, Strings
 from harness_collectors.nsys.pages import NULL, Chunk, Ints, gather
 from harness_collectors.nsys.work import ANNOTATION, OP, RANGES, Host, Raw, host_rows, process_of
@@ -75,7 +75,7 @@ def read_ranges(
     wanted = ("text", "binaryData") if "binaryData" in export.columns(RANGES) else ("text",)
     payloads = Payloads()
     marks: list[tuple[int, int, int]] = []
-    for chunk in export.chunks(RANGES, _INTS, wanted):
+    for chunk in large_chunks(export, RANGES, _INTS, wanted):
         texts, is_op = cut_suffixes(chunk.texts["text"])
         own = names.codes(texts)
         name = np.where(own >= 0, ~own, strings.note(chunk.ints["textId"]))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness_collectors.nsys.export import Export
+from harness_collectors.nsys.export import Export, large_chunks
 from harness_collectors.nsys.names import (
     COPY_KINDS,
     MEMORY_KINDS,
@@ -62,6 +62,9 @@ _MORE: Final[Mapping[str, tuple[str, ...]]] = {
     FILLS: ("graphNodeId", "graphId", "bytes"),
     GRAPHS: ("graphId",),
 }
+
+
+_CALL_COLUMNS: Final = ("start", "end", "globalTid", "correlationId", "nameId")
 
 
 @dataclass
@@ -154,7 +157,7 @@ def read_device(raw: Raw, export: Export, strings: Strings, names: Names) -> Non
     """Read kernels, copies, fills and whole graphs."""
     copies, memory = Enumeration(export, COPY_KINDS), Enumeration(export, MEMORY_KINDS)
     for kind, table in enumerate(DEVICE_TABLES):
-        for chunk in export.chunks(table, (*_SHARED, *_MORE[table])):
+        for chunk in large_chunks(export, table, (*_SHARED, *_MORE[table])):
             if kind == KERNEL:
                 name = strings.note(_first_known([chunk.ints[n] for n in _KERNEL_NAMES]))
             elif kind == MEMCPY:
@@ -209,7 +212,7 @@ def _copy_names(chunk: Chunk, copies: Enumeration, memory: Enumeration, names: N
 def read_host(raw: Raw, export: Export, strings: Strings) -> None:
     """Read CUDA calls, the profiler's own time, and calls of the system."""
     for kind, table in ((RUNTIME, CALLS), *((OVERHEAD, t) for t in OVERHEADS), (IO, SYSTEM_CALLS)):
-        for chunk in export.chunks(table, ("start", "end", "globalTid", "correlationId", "nameId")):
+        for chunk in large_chunks(export, table, _CALL_COLUMNS):
             name = strings.note(chunk.ints["nameId"])
             rows_of = host_rows(chunk, np.full(chunk.size, kind, np.int8), name)
             for process, rows in raw.split(chunk, "globalTid"):
