@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,5 +38,8 @@ def patience_s(capture: Capture, usual: float) -> float:
 
 def say_what_stayed(stage: StagePlan, narrator: Narrator) -> None:
     """Where spools still lie on this node, their bringer having failed or been killed."""
-    if stage.spool is not None and Path(stage.spool).exists():
-        narrator.say(f"records stayed in {stage.spool}: copy its files to the run's spans/")
+    if stage.spool is None:
+        return
+    folder = Path(stage.spool) / socket.gethostname()
+    if folder.exists():
+        narrator.say(f"records stayed in {folder}: copy its files to the run's spans/")

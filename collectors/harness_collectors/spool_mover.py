@@ -44,7 +44,7 @@ class SpoolMover:
     """Moves one node's spools until it is told to stop (harness_schemas.spi.Sampler)."""
 
     def __init__(self, run_dir: Path, host: str, options: Mapping[str, Any]) -> None:
-        self.source = Path(options["source"])
+        self.source = Path(options["source"]) / host
         self.target = RunDir(run_dir).spans
         self.host = host
         self.every_s = parse_duration_ns(options["every"]) / 1e9
@@ -76,6 +76,8 @@ class SpoolMover:
             os.write(2, f"harness agent: spools stay in {self.source}: {last.problem}\n".encode())
         else:
             shutil.rmtree(self.source, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.source.parent.rmdir()
 
     def _pass(self, whole: bool) -> Moved:
         """Bring what is new; of spans only where `whole`, or where none were brought before."""

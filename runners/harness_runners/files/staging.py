@@ -32,7 +32,8 @@ def spool_folder(plan: RunPlan) -> tuple[Path, str]:
     """Where this rank records; and, where that is not where it was to be, why."""
     if plan.stage.spool is None:
         return plan.run.spans, ""
-    folder = Path(plan.stage.spool)
+    # A folder a host: were the disk a shared one after all, each would bring its own only.
+    folder = Path(plan.stage.spool) / socket.gethostname()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
@@ -61,8 +62,9 @@ def weights_on_node(stage: StagePlan) -> Iterator[Locate]:
         if not stage.keep:
             for copy in made:
                 copy.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # the last one of this host
                     copy.parent.rmdir()
+                    copy.parent.parent.rmdir()
 
 
 def _bring(folder: Path, files: Sequence[Path], made: list[Path]) -> Mapping[Path, Path]:

@@ -37,7 +37,7 @@ for step in range(10**9):
 def run(tmp_path):
     run = RunDir(tmp_path / "runs" / "r")
     run.spans.mkdir(parents=True)
-    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "n1").mkdir(parents=True)
     return run
 
 
@@ -68,7 +68,7 @@ def test_a_copy_is_always_a_beginning_and_in_the_end_the_whole(tmp_path_factory,
 
 @pytest.mark.parametrize("number", [9, 15])
 def test_a_rank_that_is_killed_loses_nothing_that_it_had_written(run, tmp_path, number):
-    disk = tmp_path / "disk"
+    disk = tmp_path / "disk" / "n1"
     moving = mover(run, tmp_path)
     moving.start()
     rank = subprocess.Popen(
@@ -84,7 +84,7 @@ def test_a_rank_that_is_killed_loses_nothing_that_it_had_written(run, tmp_path, 
     lines = (run.spans / "rank-00000.meta.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["t"] == "start"
     assert (run.spans / "rank-00000.live").stat().st_size == spool.LIVE_BYTES
-    assert not disk.exists(), "nothing is left on the node"
+    assert not (tmp_path / "disk").exists(), "nothing is left on the node"
     [batch, _] = COLLECTOR.ingest([run.spans / "stage-n1.otel.jsonl"], None)
     rows = batch.data.to_pylist()
     assert {row["category"] for row in rows} == {"io"}
@@ -93,7 +93,7 @@ def test_a_rank_that_is_killed_loses_nothing_that_it_had_written(run, tmp_path, 
 
 def test_live_pages_come_each_second_and_spans_when_it_is_their_time(run, tmp_path, monkeypatch):
     monkeypatch.setattr(spool_mover, "TICK_SECONDS", 0.02)
-    disk = tmp_path / "disk"
+    disk = tmp_path / "disk" / "n1"
     for name in ("rank-00000.spans", "rank-00000.meta.jsonl", "rank-00000.live"):
         (disk / name).write_bytes(b"\0" * spool.HEADER_BYTES)
     moving = mover(run, tmp_path, every="1h")
@@ -109,7 +109,7 @@ def test_live_pages_come_each_second_and_spans_when_it_is_their_time(run, tmp_pa
 
 
 def test_what_cannot_be_brought_stays_and_is_said(run, tmp_path, capfd):
-    disk = tmp_path / "disk"
+    disk = tmp_path / "disk" / "n1"
     (disk / "rank-00000.meta.jsonl").write_text("{}\n")
     (run.spans / "rank-00000.meta.jsonl").mkdir()
     moving = mover(run, tmp_path)
