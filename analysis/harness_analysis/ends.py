@@ -2,14 +2,18 @@
 
 On one host they agree to 0.2 to 0.6 us (H200s, NVLink). So where two ranks' clocks are tied by
 their wall clocks only, the median difference of matched ends is the offset between them, and its
-spread says how finely they may be compared. Small differences are left as they are and reported
-as residual; one that is clearly an offset is taken out (docs/clocks.md). Raw times stay.
+spread says how finely they may be compared. Quartz drifts by some ppm, tens of microseconds in a
+minute: where the difference clearly grows, a line is laid through it. Small differences are left
+as they are and reported as residual; one that is clear is taken out (docs/clocks.md). Raw times
+stay.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,7 +24,10 @@ FEWEST = 8
 MATERIAL_NS = 10_000
 """A difference below is no error worth moving times for: it is reported as residual."""
 CLEARLY = 4
-"""An offset is so many times the spread of the differences."""
+"""An offset, or what a drift amounts to, is so many times the spread of the differences."""
+DRIFT_POINTS = 10
+"""Medians of so many parts of the recording that a drift is fitted to."""
+FEWEST_A_POINT = 5
 CHECKED = "collective_ends"
 
 
@@ -32,13 +39,17 @@ class Ends:
     rank: int
     offset_ns: int
     spread_ns: int
-    """Nine in ten differences lie within it of the median."""
+    """Nine in ten differences lie within it of the median, or of the line."""
     calls: int
+    drift_ppb: int = 0
+    ref_ns: int = 0
+    """Time on the axis at which the offset holds exactly."""
 
     @property
     def moves(self) -> bool:
         """Whether the difference is an offset that is to be taken out."""
-        return abs(self.offset_ns) > max(MATERIAL_NS, CLEARLY * self.spread_ns)
+        clear = abs(self.offset_ns) > max(MATERIAL_NS, CLEARLY * self.spread_ns)
+        return clear or self.drift_ppb != 0
 
     @property
     def residual_ns(self) -> int:
@@ -74,12 +85,17 @@ def check_clocks(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(
             f"""
             UPDATE run.clock_offsets SET residual_ns = ?, samples = ?,
-              offset_ns = coalesce(offset_ns, 0) + ?,
+              ref_ns = CASE WHEN ? <> 0 THEN ? - coalesce(offset_ns, 0) ELSE ref_ns END,
+              offset_ns = coalesce(offset_ns, 0) + ?, drift_ppb = coalesce(drift_ppb, 0) + ?,
               method = CASE WHEN ? THEN '{CHECKED}' ELSE method || '+{CHECKED}' END
             WHERE source = ? AND rank = ? AND timeline IS DISTINCT FROM 'host'
               AND residual_ns IS NULL
             """,
-            [residual, ends.calls, ends.offset_ns if shift else 0, shift, ends.source, ends.rank],
+            [
+                *(residual, ends.calls, ends.drift_ppb if shift else 0, ends.ref_ns),
+                *((ends.offset_ns, ends.drift_ppb) if shift else (0, 0)),
+                *(shift, ends.source, ends.rank),
+            ],
         )
 
 
@@ -98,32 +114,66 @@ def measure_ends(con: duckdb.DuckDBPyConnection) -> list[Ends]:
           SELECT source, stream, min(rank) AS first, 1 + (max(seq) - min(seq)) // {SAMPLED} AS every
           FROM calls WHERE stream IS NOT NULL GROUP BY ALL
         ), apart AS (
-          SELECT source, a.rank AS first, b.rank, (a.end_ns - b.end_ns) AS ns
+          SELECT source, a.rank AS first, b.rank, b.end_ns, (a.end_ns - b.end_ns) AS ns
           FROM firsts f
           JOIN calls a USING (source, stream) JOIN calls b USING (source, stream)
           WHERE a.rank = f.first AND b.rank > f.first AND a.seq = b.seq AND a.seq % f.every = 0
-        ), middles AS (
-          SELECT source, first, rank, median(ns) AS middle FROM apart GROUP BY ALL
         )
-        SELECT source, first, rank, round(middle)::BIGINT, count(*),
-          ceil(quantile_cont(abs(ns - middle), 0.9))::BIGINT
-        FROM apart JOIN middles USING (source, first, rank)
-        GROUP BY ALL HAVING count(*) >= {FEWEST} ORDER BY source, first, rank
+        SELECT source, first, rank, list(end_ns ORDER BY end_ns), list(ns ORDER BY end_ns)
+        FROM apart GROUP BY ALL HAVING count(*) >= {FEWEST} ORDER BY source, first, rank
         """
     ).fetchall()
     found: dict[tuple[str, int], Ends] = {}
-    for source, first, rank, middle, count, spread in rows:
+    for source, first, rank, at, apart in rows:
         if not any(source == known for known, _ in found):
             found[source, first] = Ends(source, first, 0, 0, 0)
         base = found.get((source, first))
         if base is None:
             continue  # nothing ties it to the lowest rank
         # Ties come in the order of ranks: what `first` itself is off by is known by now.
-        candidate = Ends(source, rank, base.offset_ns + middle, base.spread_ns + spread, int(count))
+        candidate = _behind(base, fit(source, rank, np.array(at), np.array(apart)))
         best = found.get((source, rank))
         if best is None or (candidate.spread_ns, first) < (best.spread_ns, first):
             found[source, rank] = candidate
     return [ends for ends in found.values() if ends.calls]
+
+
+def fit(source: str, rank: int, at_ns: np.ndarray, apart_ns: np.ndarray) -> Ends:
+    """A rank's clock against another's by differences `apart_ns` at the times `at_ns`, ascending.
+
+    The median; or where differences clearly grow, a line through the medians of parts of the
+    recording. Both arrays of shape [calls], integers.
+    """
+    middle = float(np.median(apart_ns))
+    flat = Ends(source, rank, round(middle), _spread(apart_ns - middle), len(at_ns))
+    if len(at_ns) < DRIFT_POINTS * FEWEST_A_POINT:
+        return flat
+    ref = int(at_ns[len(at_ns) // 2])
+    since = (at_ns - ref).astype(float)
+    parts = np.array_split(np.arange(len(at_ns)), DRIFT_POINTS)
+    slope, offset = np.polyfit(
+        [np.median(since[part]) for part in parts], [np.median(apart_ns[part]) for part in parts], 1
+    )
+    spread = _spread(apart_ns - (offset + slope * since))
+    amounts_to = abs(slope) * float(since[-1] - since[0])
+    if amounts_to <= max(MATERIAL_NS, CLEARLY * spread):
+        return flat
+    return Ends(source, rank, round(offset), spread, len(at_ns), round(slope * 1e9), ref)
+
+
+def _spread(differences: np.ndarray) -> int:
+    return int(np.ceil(np.quantile(np.abs(differences), 0.9)))
+
+
+def _behind(base: Ends, ends: Ends) -> Ends:
+    """`ends`, measured against the rank of `base`, against the lowest rank's clock."""
+    drift = base.drift_ppb + ends.drift_ppb
+    ref = ends.ref_ns or base.ref_ns
+    moved = base.drift_ppb * (ref - base.ref_ns) // 1_000_000_000 if base.drift_ppb else 0
+    return Ends(
+        *(ends.source, ends.rank, base.offset_ns + ends.offset_ns + moved),
+        *(base.spread_ns + ends.spread_ns, ends.calls, drift, ref),
+    )
 
 
 def _shift(con: duckdb.DuckDBPyConnection, ends: Ends) -> None:
@@ -132,7 +182,14 @@ def _shift(con: duckdb.DuckDBPyConnection, ends: Ends) -> None:
         "collective_parts": ("enqueue_ns", "start_ns", "end_ns", "return_ns"),
     }
     for table, columns in times.items():
-        moved = ", ".join(f"{name} = {name} + {ends.offset_ns}" for name in columns)
+        moved = ", ".join(f"{name} = {_moved(name, ends)}" for name in columns)
         con.execute(
             f"UPDATE {table} SET {moved} WHERE source = ? AND rank = ?", [ends.source, ends.rank]
         )
+
+
+def _moved(name: str, ends: Ends) -> str:
+    if not ends.drift_ppb:
+        return f"{name} + {ends.offset_ns}"
+    drift = f"({name} - {ends.ref_ns})::HUGEINT * {ends.drift_ppb} // 1000000000"
+    return f"{name} + {ends.offset_ns} + ({drift})::BIGINT"
