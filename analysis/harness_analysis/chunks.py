@@ -1,4 +1,4 @@
-"""The build in pieces of bounded size: groups of ranks to match, ranks to divide.
+"""The build in pieces of bounded size: groups of ranks to match, ranks to divide, groups to judge.
 
 What belongs together stays together: all ranks of a group's collectives, both sides of a pair's
 messages; all spans of a rank. So memory depends on the largest group and the busiest rank, not
@@ -8,15 +8,16 @@ on how many there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import duckdb
 
 K = TypeVar("K")
 
-CHUNK_ROWS = 2_000_000
-"""Rows taken at once, where what belongs together is not more."""
+CHUNK_ROWS = 500_000
+"""Rows taken at once, where what belongs together is not more: all that is derived from them
+fits into the smallest memory that DuckDB is given, so the cost of a row does not grow."""
 
 _KEY = """coalesce(CASE WHEN op IN ('send', 'recv')
   THEN 'p2p ' || lpad(least(src_rank, dst_rank)::VARCHAR, 9, '0') ELSE comm_group END, '')"""
@@ -35,6 +36,9 @@ _SPANS = """rank, source, timeline, batch, microbatch, repeat, phase, step, warm
 _COLLECTIVES = """rank, source, timeline, comm_group, seq, span_id, op, group_size, start_ns,
   end_ns, low_ns, transfer_ns, wait_ns, wait_method"""
 """What the scripts and modules that read these relations use."""
+_USED = """(category IN ('unit', 'compute', 'comm', 'comm_fused', 'memcpy', 'memset', 'graph', 'io')
+  OR name IN ('torch_profiler.window', 'nsys.window'))"""
+"""Of the spans: calls of the runtime, layers and the like divide nothing."""
 
 
 def bounded(sizes: Sequence[tuple[K, int]], most: int) -> list[list[K]]:
@@ -52,39 +56,102 @@ def bounded(sizes: Sequence[tuple[K, int]], most: int) -> list[list[K]]:
 
 def group_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iterator[None]:
     """Makes the temporary relation `parts_here` out of `collective_parts`, chunk by chunk."""
-    sizes = con.execute(
-        f"SELECT {_KEY} AS key, count(*) FROM collective_parts GROUP BY key ORDER BY key"
-    ).fetchall()
-    chunks = bounded([(str(key), size) for key, size in sizes], most or CHUNK_ROWS)
-    for keys in chunks or [[""]]:
-        kind, where = "VIEW", "true"
-        if len(chunks) > 1:
-            kind, where = "TABLE", f"{_KEY} BETWEEN {_text(keys[0])} AND {_text(keys[-1])}"
+    chunks = _divided(con, "collective_parts", _KEY, most)
+    for of_groups, of_ranks in chunks:
+        kind = "TABLE" if len(chunks) > 1 else "VIEW"
         con.execute(
             f"CREATE OR REPLACE TEMP {kind} parts_here AS "
-            f"SELECT {_TIMES} FROM collective_parts WHERE {where}"
+            f"SELECT {_TIMES} FROM collective_parts WHERE {of_groups} AND {of_ranks}"
         )
         yield
 
 
-def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iterator[None]:
-    """Makes the temporary tables `spans_here` and `collectives_here` out of the run's, some ranks
-    at a time; spans without a rank are in none."""
-    sizes = con.execute(
-        "SELECT rank, count(*) FROM run.spans WHERE rank IS NOT NULL GROUP BY rank "
-        "UNION ALL SELECT DISTINCT rank, 0 FROM run.collectives WHERE rank IS NOT NULL"
+def judged_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iterator[None]:
+    """Makes the temporary views `members_here` (collectives), `instances_here` and `gaps_here` of
+    some groups at a time."""
+    con.execute(
+        "CREATE OR REPLACE TEMP VIEW joint AS FROM run.collectives "
+        "WHERE op NOT IN ('send', 'recv') AND comm_group IS NOT NULL"
+    )
+    for of_groups, of_ranks in _divided(con, "joint", "comm_group", most):
+        for name, relation, where in (
+            ("members", "joint", f"{of_groups} AND {of_ranks}"),
+            ("instances", "run.collective_instances", of_groups),
+            ("gaps", "gaps", f"{of_groups} AND {of_ranks}"),
+        ):
+            con.execute(f"CREATE OR REPLACE TEMP VIEW {name}_here AS FROM {relation} WHERE {where}")
+        yield
+
+
+def _divided(
+    con: duckdb.DuckDBPyConnection, relation: str, key: str, most: int | None
+) -> list[tuple[str, str]]:
+    """Conditions that divide `relation` by `key`, the groups of the first ranks first: so a rank's
+    collectives lie together afterwards. The second one, on ranks, is implied by the first; it lets
+    DuckDB pass over what is about others."""
+    rows = con.execute(
+        f"""
+        SELECT {key} AS key, count(*), count(rank) = count(*), min(rank), max(rank)
+        FROM {relation} GROUP BY key ORDER BY min(rank), key
+        """
     ).fetchall()
-    totals: dict[int, int] = {}
-    for rank, size in sizes:
-        totals[rank] = max(size, totals.get(rank, 0))
-    for ranks in bounded(sorted(totals.items()), most or CHUNK_ROWS):
+    chunks = bounded([((key, *ranks), size) for key, size, *ranks in rows], most or CHUNK_ROWS)
+    if len(chunks) <= 1:
+        return [("true", "true")]
+    found = []
+    for groups in chunks:
+        names, ranked, first, last = zip(*groups, strict=True)
+        of_ranks = f"rank BETWEEN {min(first)} AND {max(last)}" if all(ranked) else "true"
+        found.append((f"{key} IN ({', '.join(map(_text, names))})", of_ranks))
+    return found
+
+
+def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iterator[None]:
+    """Makes the temporary relations `sources_here`, `spans_here` and `collectives_here` out of the
+    run's, some ranks at a time; spans without a rank are in none.
+
+    `sources_here`: what each rank's spans come from, and whether they show its device and units on
+    its host. `spans_here`: those that divide time.
+    """
+    con.execute(
+        """
+        CREATE TEMP TABLE rank_sources AS
+        SELECT rank, source, count(*) AS spans, bool_or(timeline = 'device') AS on_device,
+          bool_or(timeline = 'host' AND category = 'unit') AS host_units
+        FROM run.spans WHERE rank IS NOT NULL GROUP BY rank, source
+        """
+    )
+    sizes = con.execute(
+        """
+        SELECT rank, max(spans) FROM (
+          SELECT rank, sum(spans)::BIGINT AS spans FROM rank_sources GROUP BY rank
+          UNION ALL SELECT DISTINCT rank, 0 FROM run.collectives WHERE rank IS NOT NULL)
+        GROUP BY rank ORDER BY rank
+        """
+    ).fetchall()
+    for ranks in bounded(sizes, most or CHUNK_ROWS):
         where = f"rank BETWEEN {ranks[0]} AND {ranks[-1]}"
-        for name, columns in (("spans", _SPANS), ("collectives", _COLLECTIVES)):
+        con.execute(f"CREATE OR REPLACE TEMP VIEW sources_here AS FROM rank_sources WHERE {where}")
+        for name, columns, kept in (
+            ("spans", _SPANS, f"{where} AND {_USED}"),
+            ("collectives", _COLLECTIVES, where),
+        ):
             con.execute(
                 f"CREATE OR REPLACE TEMP TABLE {name}_here AS "
-                f"SELECT {columns} FROM run.{name} WHERE {where} ORDER BY rank"
+                f"SELECT {columns} FROM run.{name} WHERE {kept} ORDER BY rank"
             )
         yield
+
+
+def release(con: duckdb.DuckDBPyConnection, *names: str) -> None:
+    """Drop temporary relations, so that what follows has their memory."""
+    kinds = con.execute(
+        "SELECT table_name, 'TABLE' FROM duckdb_tables() WHERE temporary "
+        "UNION ALL SELECT view_name, 'VIEW' FROM duckdb_views() WHERE temporary"
+    ).fetchall()
+    for name, kind in kinds:
+        if name in names:
+            con.execute(f"DROP {kind} temp.{name}")
 
 
 def _text(value: str) -> str:
