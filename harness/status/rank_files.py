@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,6 @@ def read_rank(spans: Path, rank: int) -> RankFiles:
 def _joined(rank: int, page: LivePage | None, meta: MetaEnds, record_ns: int | None) -> RankFiles:
     anchor = meta.last("anchor") or {}
     mono, wall = anchor.get("mono_ns"), anchor.get("wall_ns")
-    known = isinstance(mono, int) and isinstance(wall, int)
     began = (meta.first("anchor") or {}).get("mono_ns")
     groups: dict[int, dict[str, Any]] = {}
     descriptors: dict[int, dict[str, Any]] = {}
@@ -87,14 +86,14 @@ def _joined(rank: int, page: LivePage | None, meta: MetaEnds, record_ns: int | N
     return RankFiles(
         rank=rank,
         start=meta.first("start") or {},
-        began_ns=began if isinstance(began, int) else None,
+        began_ns=began,
         page=page,
         unit=unit,
         groups=groups,
         descriptors=descriptors,
         facts=meta.facts(),
         collection=tuple(meta.every("collection")),
-        to_wall_ns=wall - mono if known else None,  # type: ignore[operator]
+        to_wall_ns=None if mono is None or wall is None else wall - mono,
         last_record_ns=record_ns,
         first_step_ns=meta.first_prefill_ns(),
         end=meta.last("end"),
@@ -159,8 +158,7 @@ class MetaEnds:
         where = self._head.find(b'"phase":"prefill"')
         line = self._head[self._head.rfind(b"\n", 0, max(where, 0)) + 1 :]
         row = next(_lines(line, _prefix("unit")), {}) if where >= 0 else {}
-        begin = row.get("start_ns")
-        return begin if isinstance(begin, int) else None
+        return row.get("start_ns")
 
     def facts(self) -> dict[str, Any]:
         """What the rank says that it is."""
@@ -189,6 +187,34 @@ class MetaEnds:
         return self._whole
 
 
+TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("host", "boot_id", "phase", "op", "name", "kind", "message"), (str,)),
+    **dict.fromkeys(("collector", "state", "reason"), (str,)),
+    **dict.fromkeys(("rank", "world_size", "local_rank", "pid", "mono_ns", "wall_ns"), (int,)),
+    **dict.fromkeys(("start_ns", "step", "batch", "microbatch", "repeat", "ordinal"), (int,)),
+    "planned_requests": (int,),
+    "live": (bool,),
+    "warmup": (bool,),
+    "ranks": (list,),
+}
+"""What status uses of a line, and of which type it has to be: a damaged line may hold anything."""
+LARGEST = 1 << 62
+
+
+def sound(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without values that cannot be what their names say."""
+    return {name: value for name, value in row.items() if _is_sound(name, value)}
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    types = TYPES.get(name)
+    if types is None or not isinstance(value, types):
+        return False
+    if isinstance(value, list):
+        return all(isinstance(item, int) and 0 <= item < 1 << 31 for item in value)
+    return not isinstance(value, int) or isinstance(value, bool) or abs(value) < LARGEST
+
+
 def _prefix(kind: str) -> bytes:
     return b'{"t":"%s"' % kind.encode()
 
@@ -203,7 +229,7 @@ def _lines(data: bytes, prefix: bytes) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(data[position:end])
             if isinstance(row, dict):
-                yield row
+                yield sound(row)
         position = data.find(b"\n" + prefix, end) + 1
         if not position:
             return

@@ -194,7 +194,7 @@ def _group_names(files: RankFiles) -> dict[int, tuple[str, tuple[int, ...]]]:
     named = {}
     for number, row in files.groups.items():
         ranks = row.get("ranks")
-        if isinstance(ranks, list) and all(isinstance(rank, int) for rank in ranks):
+        if ranks is not None:
             named[number] = (_group_name(tuple(ranks), row.get("ordinal")), tuple(ranks))
     return named
 

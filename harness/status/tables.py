@@ -264,11 +264,13 @@ def group_section(now: Snapshot, machine: bool) -> Section:
         name = group if machine else group_text(group).removeprefix("group ")
         rows.append((name, len(ordinals), low, high, shown))
     rows.sort(key=lambda row: (not row[4], row[2] - row[3]))
-    kept = rows if machine else rows[:MOST_LINES]
-    more = [f"and {len(rows) - len(kept):,} more groups"] if len(kept) < len(rows) else []
+    kept = rows if machine or len(rows) <= MOST_LINES else [row for row in rows if row[4]]
+    kept = kept if machine else kept[:MOST_LINES]
+    more = [f"{len(rows) - len(kept):,} more groups, none further apart"]
     columns = ("group", "ranks", "last entered by the slowest", "by the fastest", "behind")
     title = "Last collective of every group"
-    return Section("groups", title, GROUP_COLUMNS if machine else columns, kept, more)
+    notes = more if len(kept) < len(rows) else []
+    return Section("groups", title, GROUP_COLUMNS if machine else columns, kept, notes)
 
 
 def stack_section(report: HangReport | None, machine: bool) -> Section:

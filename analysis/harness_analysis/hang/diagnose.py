@@ -184,7 +184,8 @@ def _ended_in(
     halted = {rank for rank in ends if rank in states and states[rank].halted}
     named = halted or ends
     waited = [call for call in calls if named & set(call.blockers)]
-    decisive = max(waited, key=lambda call: (len(call.waiting), bool(call.missing)))
+    # What it has to enter next is the call that lacks nobody else, if there is one.
+    decisive = max(waited, key=lambda call: (named >= set(call.blockers), len(call.waiting)))
     return ("halted" if halted else "missing"), tuple(sorted(named)), decisive
 
 

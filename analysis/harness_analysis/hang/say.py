@@ -8,6 +8,7 @@ from harness_analysis.hang.model import Diagnosis, PendingCall, RankState
 from harness_schemas.units import format_bytes
 
 MOST_NAMED = 8
+MOST_MEMBERS = 4
 REMEDIES: Mapping[str, str] = {
     "missing": "look at what the missing rank does (its stack, its log), not at those that wait",
     "halted": "find out what stopped or ended that process: a debugger, job control, the kernel's "
@@ -47,9 +48,9 @@ def group_text(group: str | None) -> str:
         return "an unknown group"
     inside, mark, ordinal = group.removeprefix("[").rpartition("]#")
     members = inside.split(",")
-    if not mark or len(members) <= MOST_NAMED or not all(part.isdigit() for part in members):
+    if not mark or len(members) <= MOST_MEMBERS or not all(part.isdigit() for part in members):
         return f"group {group}"
-    return f"group [{ranks_text(map(int, members), 4).replace(', ', ',')}]#{ordinal}"
+    return f"group [{ranks_text(map(int, members), MOST_MEMBERS).replace(', ', ',')}]#{ordinal}"
 
 
 def call_text(call: PendingCall) -> str:
