@@ -112,7 +112,7 @@ class RankBreakdown:
     units: int | None
     left_out: int | None
     sampled_units: int | None
-    """Units that were slowed by observing them, from which the parts are estimated; None: measured."""
+    """Units slowed by observing them, from which the parts are estimated; None: measured."""
     slowed: float | None
     parts: Parts
 

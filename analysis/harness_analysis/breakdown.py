@@ -185,7 +185,11 @@ def _event_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[
         return
     transfer, wait, unsplit = _communication(con, evidence)
     copies = _spans(con, evidence, "category = 'memcpy'")
-    replays = _spans(con, evidence, "category = 'graph'")
+    stamped = _spans(con, Evidence(evidence.rank, "graph_events", "device"), "category = 'graph'")
+    clean = _spans(con, evidence, "category = 'graph'")
+    replays = Intervals(
+        np.concatenate([clean.start, stamped.start]), np.concatenate([clean.end, stamped.end])
+    )
     parts = divide(windows.edges, [transfer, wait, unsplit, copies, replays])
     length = np.diff(windows.edges)
     replayed, alone = parts[:, 4] > 0, _is_alone(con)

@@ -141,11 +141,16 @@ FROM kept ORDER BY phase, repeat, batch, step, microbatch, rank
 _SAMPLED = f"""
 SELECT s.rank, s.phase, coalesce(repeat, 0) AS repeat, coalesce(batch, 0) AS batch,
   coalesce(step, -1) AS step, coalesce(microbatch, 0) AS microbatch, s.timeline,
-  s.evidence || ' in sampled units' AS evidence, s.start_ns, s.window_ns / (1 + slowed) AS window_ns,
+  s.evidence || ' in sampled units' AS evidence, s.start_ns,
+  s.window_ns / (1 + slowed) AS window_ns,
   {", ".join(f"s.{part} / (1 + slowed) AS {part}" for part in PARTS)}
 FROM step_breakdown s JOIN rank_estimate e USING (run_id, rank, phase, evidence)
+JOIN (SELECT rank, phase, median(window_ns) AS usual_ns FROM step_breakdown WHERE {HEADLINE}
+  GROUP BY ALL) u USING (rank, phase)
 WHERE e.basis = 'sampled' AND s.perturbed_by IS NOT NULL AND s.compute_ns IS NOT NULL
   AND NOT coalesce(s.warmup, false) AND coalesce(s.on_all_ranks, true)
+QUALIFY max(s.window_ns / usual_ns) OVER (PARTITION BY s.phase, repeat, batch, microbatch, step)
+  <= 1.1
 ORDER BY s.phase, repeat, batch, step, microbatch, s.rank
 """
 _WHOLE = f"""

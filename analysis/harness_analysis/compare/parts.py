@@ -59,17 +59,17 @@ def part_effects(a: Side, b: Side, phase: str) -> list[Effect]:
     by_rank = same_layout(runs_a, runs_b, phase)
     compared = _within_columns if len(runs_a) == len(runs_b) == 1 else _between_columns
 
-    def tables(estimated: bool) -> list[list[Columns]]:
-        return [[phase_columns(run, phase, by_rank, estimated) for run in runs]
-                for runs in (runs_a, runs_b)]  # fmt: skip
+    def effects_of(estimated: bool) -> list[Effect]:
+        first = [phase_columns(run, phase, by_rank, estimated) for run in runs_a]
+        second = [phase_columns(run, phase, by_rank, estimated) for run in runs_b]
+        return compared(phase, first, second, paired)
 
-    effects = compared(phase, *tables(False), paired)
+    effects = effects_of(estimated=False)
     if _told_by_samples((*runs_a, *runs_b), phase):
-        parts = compared(phase, *tables(True), paired)
         effects = [e for e in effects if e.part == WINDOW]
         effects += [
             dataclasses.replace(e, method=f"{e.method}, sampled and scaled to the others' length")
-            for e in parts
+            for e in effects_of(estimated=True)
             if e.part != WINDOW
         ]
     return _only_discoveries(effects)

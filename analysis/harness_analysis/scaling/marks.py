@@ -133,9 +133,10 @@ def _sampled(cells: Sequence[Cell]) -> str:
         return ""
     steps = sorted(run.sampled_steps or 0 for run in runs)
     counts = f"{steps[0]} to {steps[-1]}" if steps[0] < steps[-1] else f"{steps[0]}"
+    longer = 100 * max(max(run.slowed or 0, 0) for run in runs)
     return (
         f"the parts of decode are estimated from {counts} sampled steps a run, which observing "
-        f"made up to {100 * max(max(run.slowed or 0, 0) for run in runs):.1f} % longer; wall clock, "
+        f"made up to {longer:.1f} % longer; wall clock, "
         "speed-up and throughput are those of all other steps"
     )
 

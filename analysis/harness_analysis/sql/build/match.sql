@@ -48,6 +48,7 @@ CREATE OR REPLACE TEMP TABLE uneven_ends AS
     FROM parts_here c JOIN joined j ON j.source = c.source AND j.timeline = c.timeline
       AND j.comm_group = c.comm_group AND j.seq = c.seq
     WHERE j.unknown_clocks > 0 AND c.timeline = 'device' AND c.source IN (FROM evidence_exact)
+      AND c.op NOT IN ('send', 'recv')
     WINDOW place AS (PARTITION BY c.source, c.timeline, c.comm_group, c.rank)
   )
   WHERE n >= 10 GROUP BY source, timeline, comm_group, seq;
@@ -144,9 +145,9 @@ INSERT INTO split_here BY NAME
     LEFT JOIN replayed w ON w.span_id = a.span_id AND w.rank = a.rank
   ), reasoned AS (
     SELECT *, CASE WHEN duration_ns IS NULL OR (peer IS NOT NULL AND peer_duration IS NULL) THEN 'never ended on both sides'
-                   WHEN peer IS NULL THEN 'the other side is not in the evidence'
-                   WHEN other_size THEN 'the sides disagree on the size'
+                   WHEN peer IS NOT NULL AND other_size THEN 'the sides disagree on the size'
                    WHEN replayed_until IS NOT NULL THEN NULL
+                   WHEN peer IS NULL THEN 'the other side is not in the evidence'
                    WHEN timeline = 'device' AND source NOT IN (FROM evidence_exact)
                      THEN 'event pairs enclose the launch' END AS reason
     FROM paired

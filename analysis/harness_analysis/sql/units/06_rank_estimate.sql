@@ -10,8 +10,8 @@
 -- @column units: headline units, whose windows are summed
 -- @column left_out: units of the phase left out (warm-up, perturbed, not on all ranks)
 -- @column sampled_units: sampled units that the parts rest on; NULL where measured
--- @column slowed: how much longer a sampled unit is than a headline unit, as a share; NULL where
--- measured
+-- @column slowed: how much longer sampled units are than the median headline unit, as a share;
+-- NULL where measured
 -- @column window_ns: length of the headline windows together
 -- @column compute_ns: computing
 -- @column fused_ns: kernels that compute and communicate
@@ -26,21 +26,26 @@ CREATE VIEW rank_estimate AS
 WITH kept AS (
   SELECT * FROM step_breakdown WHERE NOT coalesce(warmup, false) AND coalesce(on_all_ranks, true)
 ), untold AS (
-  SELECT run_id, rank, phase, avg(window_ns) AS mean_ns FROM kept WHERE perturbed_by IS NULL
+  SELECT run_id, rank, phase, median(window_ns) AS usual_ns FROM kept WHERE perturbed_by IS NULL
   GROUP BY ALL HAVING count(*) > count(compute_ns)
-), sampled AS (
-  SELECT k.run_id, k.rank, k.phase, k.evidence, count(*) AS units,
-    avg(k.window_ns) / any_value(u.mean_ns) - 1 AS slowed, sum(k.window_ns) AS window_ns,
+), seen AS (
+  SELECT k.*, u.usual_ns,
+    max(k.window_ns / u.usual_ns) OVER (PARTITION BY run_id, evidence, repeat, batch, microbatch,
+      phase, step) AS slowest
+  FROM kept k JOIN untold u USING (run_id, rank, phase)
+  WHERE k.perturbed_by IS NOT NULL AND k.compute_ns IS NOT NULL AND k.timeline = 'device'
+), best AS (
+  SELECT run_id, phase, evidence FROM seen WHERE slowest <= 1.1 GROUP BY run_id, phase, evidence
+  QUALIFY row_number() OVER (PARTITION BY run_id, phase
+    ORDER BY count(DISTINCT rank) DESC, count(*) DESC, evidence) = 1
+), chosen AS (
+  SELECT run_id, rank, phase, evidence, count(*) AS units,
+    sum(window_ns) / sum(usual_ns) - 1 AS slowed, sum(window_ns) AS window_ns,
     sum(compute_ns) AS compute_ns, sum(fused_ns) AS fused_ns,
     sum(comm_transfer_ns) AS comm_transfer_ns, sum(comm_wait_ns) AS comm_wait_ns,
     sum(comm_unsplit_ns) AS comm_unsplit_ns, sum(memcpy_ns) AS memcpy_ns, sum(io_ns) AS io_ns,
     sum(idle_ns) AS idle_ns, sum(unresolved_ns) AS unresolved_ns
-  FROM kept k JOIN untold u USING (run_id, rank, phase)
-  WHERE k.perturbed_by IS NOT NULL AND k.compute_ns IS NOT NULL AND k.timeline = 'device'
-  GROUP BY ALL
-), chosen AS (
-  FROM sampled WHERE slowed <= 0.1
-  QUALIFY row_number() OVER (PARTITION BY run_id, rank, phase ORDER BY units DESC, evidence) = 1
+  FROM seen SEMI JOIN best USING (run_id, phase, evidence) WHERE slowest <= 1.1 GROUP BY ALL
 )
 SELECT b.run_id, b.rank, b.phase, b.timeline,
   CASE WHEN s.units IS NULL THEN 'measured' ELSE 'sampled' END AS basis,
