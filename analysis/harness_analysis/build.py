@@ -26,7 +26,6 @@ from harness_analysis.same_calls import same_calls
 from harness_analysis.store import Writer
 from harness_analysis.verdict import VerdictEvidence
 from harness_analysis.verdict_tables import job_verdicts, settle
-from harness_analysis.views import create_views
 from harness_schemas.spi import Batch
 from harness_schemas.vocabulary import SYNCHRONISING_OPS
 
@@ -51,7 +50,6 @@ def build_database(
     Raises HarnessError where `path` cannot be written.
     """
     with Writer(path, run_id) as writer:
-        create_views(writer.con)  # first, since the first rows may still be read
         writer.add_rows("runs", [{"run_id": run_id, **run_row}])
         with writer.transaction():
             for batch in batches:

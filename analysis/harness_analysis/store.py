@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_analysis.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
+from harness_analysis.blank import attach_blank
 from harness_analysis.masking import masked
 from harness_analysis.row_groups import RowGroups
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
-from harness_schemas.tables import BY_NAME, TABLES, Table, arrow_schema, ddl
+from harness_schemas.tables import BY_NAME, Table, arrow_schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from harness_analysis.parquet import ParquetSet
 
 SQL = Path(__file__).with_name("sql")
-STORAGE_VERSION = "v1.4.0"
-"""Files are written so that DuckDB 1.4 and later can read them."""
 STAGED = {"collectives": "collective_parts", "ranks": "rank_parts"}
 """Tables whose rows are completed by a later step, and where they wait."""
 BUILD_MEMORY = "640MB"
@@ -59,8 +58,8 @@ class Writer:
             con.execute(f"SET threads = {_threads()}")
             con.execute("SET preserve_insertion_order = false")
             con.execute(f"SET temp_directory = {_quote(self._spill)}")
-            _attach_new(con, self._temporary)
-        except duckdb.Error as error:
+            attach_blank(con, self._temporary)
+        except (duckdb.Error, OSError) as error:
             con.close()
             self._remove()
             raise HarnessError(
@@ -68,10 +67,6 @@ class Writer:
                 "choose another place with --output",
             ) from None
         con.execute("USE run")
-        con.execute("BEGIN")  # one transaction: half of the time of one a statement
-        for table in TABLES:
-            con.execute(ddl(table))
-        con.execute("COMMIT")
         for table_name, temporary in STAGED.items():
             con.execute(f"CREATE TEMP TABLE {temporary} AS FROM run.{table_name} LIMIT 0")
         self._set_clocks(con)
@@ -207,17 +202,6 @@ class Writer:
 
 def _threads() -> int:
     return min(os.cpu_count() or 1, 4)
-
-
-def _attach_new(con: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Attach a new file as `run`. It counts only once it is whole, so it needs no log."""
-    import duckdb
-
-    options = f"STORAGE_VERSION '{STORAGE_VERSION}'"
-    try:
-        con.execute(f"ATTACH {_quote(path)} AS run ({options}, RECOVERY_MODE no_wal_writes)")
-    except (duckdb.BinderException, duckdb.ParserException):  # before DuckDB 1.5
-        con.execute(f"ATTACH {_quote(path)} AS run ({options})")
 
 
 def _cast(table: Table, data: pyarrow.Table) -> pyarrow.Table:

@@ -5,22 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness_schemas.cachedir import cache_dir
 from harness_schemas.errors import HarnessError
 
-
-def cache_dir() -> Path:
-    """HARNESS_CACHE_DIR, else `harness` in the user's cache folder."""
-    named = os.environ.get("HARNESS_CACHE_DIR")
-    if named:
-        return Path(named).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+__all__ = ["cache_dir", "content_key", "file_key", "publish_folder"]
 
 
 def content_key(*parts: Any) -> str:

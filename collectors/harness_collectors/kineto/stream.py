@@ -10,32 +10,24 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from harness_collectors.read_ahead import read_ahead
+from harness_collectors.kineto import gunzip
 
 E = TypeVar("E")
 
-GZIP_MAGIC: Final = b"\x1f\x8b"
 BLOCK_BYTES: Final = 1 << 18
 """What is decoded at once: it and its events fit the processor's cache."""
-INFLATED_BYTES: Final = 1 << 21
-"""What is gunzipped at once: large, since each handing over may wait for the interpreter."""
-READ_AHEAD: Final = 3
 MAX_HEADER_BYTES: Final = 32 << 20
 """Largest text before or after the events that is kept."""
 MAX_EVENT_BYTES: Final = 16 << 20
 PATIENCE_BYTES: Final = 1 << 20
 """An event longer than this that holds the beginning of another one has lost its own end."""
-MAX_INFLATION: Final = 400
-"""Real traces shrink 10 to 50 times; what shrinks more, beyond `BOMB_FLOOR_BYTES`, is a bomb."""
-BOMB_FLOOR_BYTES: Final = 256 << 20
 
 _OPENING = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
@@ -78,7 +70,7 @@ class Split(Generic[E]):
 
 
 def read_blocks(path: Path, health: Health) -> Generator[bytes, None, None]:
-    """The file's bytes in blocks, gunzipped (in a thread of its own) where it is gzip.
+    """The file's bytes in blocks, gunzipped where it is gzip.
 
     A torn or damaged gzip ends early and says so in `health`.
 
@@ -86,56 +78,17 @@ def read_blocks(path: Path, health: Health) -> Generator[bytes, None, None]:
         OSError: it cannot be read.
     """
     with path.open("rb") as stream:
-        magic = stream.read(2)
+        magic = stream.read(len(gunzip.MAGIC))
         stream.seek(0)
-        if magic != GZIP_MAGIC:
+        if magic != gunzip.MAGIC:
             while block := stream.read(BLOCK_BYTES):
                 health.bytes += len(block)
                 yield block
             return
-        for inflated in read_ahead(_inflate(stream, health), READ_AHEAD):
+        for inflated in gunzip.inflate(stream, health):
             health.bytes += len(inflated)
             for start in range(0, len(inflated), BLOCK_BYTES):
                 yield inflated[start : start + BLOCK_BYTES]
-
-
-def _inflate(stream: BinaryIO, health: Health) -> Iterator[bytes]:
-    taken = given = 0
-    engine = zlib.decompressobj(wbits=31)
-    while compressed := stream.read(INFLATED_BYTES // 8):
-        taken += len(compressed)
-        while compressed:
-            if engine.eof:
-                if not compressed.lstrip(b"\x00").startswith(GZIP_MAGIC[:1]):
-                    return  # padding after the last member
-                engine = zlib.decompressobj(wbits=31)
-            before = engine.copy()
-            try:
-                block = engine.decompress(compressed, INFLATED_BYTES)
-            except zlib.error:
-                health.cut = "the gzip stream is damaged"
-                yield from _crumbs(before, compressed)
-                return
-            compressed = engine.unused_data if engine.eof else engine.unconsumed_tail
-            given += len(block)
-            if given > BOMB_FLOOR_BYTES and given > MAX_INFLATION * taken:
-                health.cut = f"it inflates more than {MAX_INFLATION} times: taken for a gzip bomb"
-                return
-            if block:
-                yield block
-    if not engine.eof:
-        health.cut = "the gzip stream ends early"
-
-
-def _crumbs(engine: Any, compressed: bytes) -> Iterator[bytes]:
-    """What can still be inflated before the damage: a call that fails gives nothing at all."""
-    for place in range(0, len(compressed), 16):
-        try:
-            block = engine.decompress(compressed[place : place + 16])
-        except zlib.error:
-            return
-        if block:
-            yield block
 
 
 class Splitter(Generic[E]):

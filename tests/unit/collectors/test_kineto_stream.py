@@ -29,6 +29,7 @@ from unit.collectors.kineto_traces import (
     units,
 )
 
+from harness_collectors.kineto import gunzip
 from harness_collectors.kineto import stream as kineto_stream
 from harness_collectors.kineto.events import exact_nanoseconds, nanoseconds
 from harness_collectors.kineto.stream import Health, mend, read_blocks
@@ -214,7 +215,7 @@ def test_mending_leaves_sound_json_alone(junk):
 
 
 def test_gzip_bomb_is_left_early(tmp_path, monkeypatch):
-    monkeypatch.setattr(kineto_stream, "BOMB_FLOOR_BYTES", 1 << 20)
+    monkeypatch.setattr(gunzip, "BOMB_FLOOR_BYTES", 1 << 20)
     path = tmp_path / "bomb.json.gz"
     with gzip.open(path, "wb", compresslevel=9) as stream:
         stream.write(text(decode_events(), INFO, style="compact").encode()[:-30] + b",")
