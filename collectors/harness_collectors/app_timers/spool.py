@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness_collectors.app_timers.meta_lines import is_plausible_id, is_sound
 from harness_schemas import spool
 
 if TYPE_CHECKING:
@@ -70,16 +71,23 @@ def read_meta(path: Path, only: tuple[bytes, ...] = ()) -> RankMeta:
                 continue
             try:
                 row = json.loads(line)
+                if b"\\ud" in line:  # half a character, which no table can hold
+                    json.dumps(row, ensure_ascii=False).encode()
                 _place(meta, row)
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 meta.unreadable += 1
     return meta
 
 
 def _place(meta: RankMeta, row: dict[str, Any]) -> None:
     kind = row.pop("t")
+    if not is_sound(kind, row):
+        raise ValueError(kind)
     if kind in _DEFINITIONS:
-        getattr(meta, _DEFINITIONS[kind])[int(row["id"])] = row
+        known = getattr(meta, _DEFINITIONS[kind])
+        if not is_plausible_id(row["id"], len(known)):
+            raise ValueError(kind)
+        known[row["id"]] = row
     elif kind == "start":
         meta.start = row
         meta.rank = int(row["rank"])
