@@ -30,7 +30,8 @@ def find(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     found = [*hang_findings(con), *_culprits(con), *pipeline_findings(con), *_unresolved(con)]
     found += [*_trimmed(con), *_cut(con)]
     order = {"problem": 0, "notice": 1, "info": 2}
-    found.sort(key=lambda finding: (order[finding.severity], -(finding.share or 0)))
+    # What ended the run comes before what made it slow.
+    found.sort(key=lambda f: (order[f.severity], f.kind != "hang", -(f.share or 0)))
     return [{"position": k, **asdict(finding)} for k, finding in enumerate(found)]
 
 
