@@ -19,6 +19,7 @@ from harness_analysis.chunks import group_chunks, rank_chunks
 from harness_analysis.ends import check_clocks
 from harness_analysis.findings import find
 from harness_analysis.lateness import add_device_gaps
+from harness_analysis.message_clocks import tie_clocks
 from harness_analysis.overhead import measure_overhead
 from harness_analysis.parquet import ParquetSet
 from harness_analysis.recordings import align_ordinals
@@ -66,6 +67,7 @@ def build_database(
         writer.script("identify")
         writer.script("floors")
         align_ordinals(writer.con)
+        tie_clocks(writer.con)
         check_clocks(writer.con)
         for _ in group_chunks(writer.con):
             writer.script("match")

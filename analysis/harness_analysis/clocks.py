@@ -88,14 +88,17 @@ def align_domains(
     found = {reference: base}
     trips = list(pingpongs)
     missing = [domain for domain in dict.fromkeys(domains) if domain not in found]
-    # Outwards from the reference: a device is paired with its host, its host with another.
-    while reached := [d for d in missing if any(_joins(t, d, found) for t in trips)]:
+    # Outwards from the reference: a device is paired with its host, its host with another. What
+    # is left begins anew with a host that only its wall clock ties.
+    while missing:
+        reached = [d for d in missing if any(_joins(t, d, found) for t in trips)]
         for domain in reached:
             seen = [_on_axis(t, domain, found) for t in trips if _joins(t, domain, found)]
-            found[domain] = _pingpong_mapping(domain, seen)
+            found[domain] = fit_round_trips(domain, seen)
+        if not reached:
+            domain = max(missing, key=lambda d: len(by_domain.get(d, [])))
+            found[domain] = _wall_mapping(domain, by_domain.get(domain, []), "wall_clock")
         missing = [domain for domain in missing if domain not in found]
-    for domain in missing:
-        found[domain] = _wall_mapping(domain, by_domain.get(domain, []), "wall_clock")
     return found
 
 
@@ -126,7 +129,7 @@ def _wall_mapping(domain: str, anchors: list[Anchor], method: str) -> Mapping:
     return Mapping(domain, offset, 0, anchors[0].raw_ns, residual, method, len(anchors))
 
 
-def _pingpong_mapping(domain: str, trips: list[OffsetSample]) -> Mapping:
+def fit_round_trips(domain: str, trips: list[OffsetSample], method: str = "ping_pong") -> Mapping:
     """Offset and drift against the axis from the quickest round trips of each cluster.
 
     Least squares over the quickest tenth of the trips, taken in clusters of 2 s so that the
@@ -154,7 +157,7 @@ def _pingpong_mapping(domain: str, trips: list[OffsetSample]) -> Mapping:
         round(slope * 1e9),
         ref,
         int(spread + bound) + SAME_HOST_RESIDUAL_NS,
-        "ping_pong",
+        method,
         len(trips),
     )
 

@@ -161,7 +161,7 @@ RUN_TABLES: tuple[Table, ...] = (
             drift_ppb BIGINT parts per billion, from ref_ns on
             ref_ns BIGINT raw time at which the offset holds exactly
             residual_ns BIGINT how finely two ranks' times may be compared; NULL: unknown
-            method VARCHAR reference, same_host, ping_pong, wall_clock, collective_ends, wall_clock+collective_ends (checked)
+            method VARCHAR reference, same_host, ping_pong, messages, wall_clock, collective_ends, wall_clock+collective_ends (checked)
             samples BIGINT measurements behind it
             """
         ),

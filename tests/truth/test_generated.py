@@ -87,22 +87,50 @@ def test_two_hosts_with_offset_and_drift_are_right_within_the_residual(tmp_path:
             assert abs(found[key][part] - truth[part]) <= allowed, (key, part)
 
 
-def test_without_pingpongs_clocks_of_other_hosts_are_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [{"tp": 2, "pp": 1}, {"tp": 1, "pp": 2}])
+def test_without_pingpongs_messages_tie_the_clocks_of_hosts(shape, tmp_path: Path) -> None:
+    """Collectives across hosts, and messages both ways: all that is recorded lies where it was,
+    within what is said."""
+    clocks = (Clock(), Clock(offset_ns=-50_000_000, drift_ppb=8_000, boot_id="boot-b"))
+    untied = Simulation(Scenario(clocks=clocks, ranks_per_host=1, steps=2_000, **shape))
+    untied._pingpong = lambda: None  # type: ignore[method-assign]
+    with open_database(ingest(untied.run(), tmp_path)) as con:
+        clock = "SELECT offset_ns, residual_ns, method FROM clock_offsets WHERE rank = ?"
+        reference, *_ = con.execute(clock, [0]).fetchone()
+        _, residual, method = con.execute(clock, [1]).fetchone()
+        rows = con.execute("SELECT start_ns, raw_start_ns FROM spans WHERE rank = 1").fetchall()
+        calls, split, error = con.execute(
+            "SELECT count(*), count(wait_ns), max(wait_error_ns) FROM collectives"
+        ).fetchone()
+    assert method == "messages" and residual < 3 * untied.s.transfer_ns
+
+    def true(raw: int) -> int:
+        return round((raw - clocks[1].read(0)) * 1e9 / (1e9 + clocks[1].drift_ppb))
+
+    off = [start - (clocks[0].read(true(raw)) + reference) for start, raw in rows]
+    assert max(map(abs, off)) <= residual
+    assert calls == split and error == residual
+
+
+def test_clocks_that_messages_tie_one_way_only_stay_unknown(tmp_path: Path) -> None:
     clocks = (Clock(), Clock(offset_ns=-50_000_000, boot_id="boot-b"))
-    # The tensor-parallel pair straddles the hosts: without a common clock nothing may be split.
-    simulation = Simulation(Scenario(clocks=clocks, ranks_per_host=1, tp=2, pp=1))
+    simulation = Simulation(Scenario(clocks=clocks, ranks_per_host=1, tp=1, pp=2))
     simulation._pingpong = lambda: None  # type: ignore[method-assign]
-    database = ingest(simulation.run(), tmp_path)
-    with open_database(database) as con:
-        split, unsplit, reason = con.execute(
-            "SELECT count(wait_ns), count(*), any_value(unsplit_reason) FROM collectives"
-        ).fetchone()
+    both_ways = simulation.message
+
+    def forward_only(sender: Any, receiver: Any, size: int) -> None:
+        if sender.rank == 0:
+            both_ways(sender, receiver, size)
+
+    simulation.message = forward_only  # type: ignore[method-assign]
+    with open_database(ingest(simulation.run(), tmp_path)) as con:
+        clock = con.execute("SELECT residual_ns, method FROM clock_offsets WHERE rank = 1")
+        assert clock.fetchone() == (None, "wall_clock")
         assert split_or_reasoned(con)
-        parts = con.execute(
-            "SELECT sum(comm_wait_ns), sum(comm_unsplit_ns) > 0 FROM step_breakdown"
-        ).fetchone()
-    assert (split, reason) == (0, "no common clock") and unsplit > 0
-    assert parts == (0, True)
+        # Between the two, only durations are compared.
+        assert con.execute("SELECT DISTINCT wait_method FROM collectives").fetchall() == [
+            ("end_anchored",)
+        ]
 
 
 def test_the_late_rank_is_named_and_only_when_it_is_late(tmp_path: Path) -> None:
