@@ -1,8 +1,8 @@
 """Where the time of every unit went: windows that tile, one sweep, nine parts.
 
 Definitions: design, section 3 (docs/definitions.md). One rank at a time, so memory is bounded by
-the rank with the most spans; O(n log n) in its spans. Reads the temporary tables `sources_here`, `spans_here`
-and `collectives_here` (harness_analysis.chunks).
+the rank with the most spans; O(n log n) in its spans. Reads the temporary relations `sources_here`,
+`spans_here` and `collectives_here` (harness_analysis.chunks).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness_analysis.breakdown import breakdown_tables
 from harness_analysis.can_answer import can_answer_rows
-from harness_analysis.chunks import group_chunks, rank_chunks
+from harness_analysis.chunks import group_chunks, judged_chunks, rank_chunks, release
 from harness_analysis.ends import check_clocks
 from harness_analysis.findings import find
 from harness_analysis.lateness import add_device_gaps
@@ -32,6 +32,11 @@ from harness_schemas.vocabulary import SYNCHRONISING_OPS
 
 EXACT_SOURCES = ("torch_profiler", "nsys", "graph_events", "nccl_inspector")
 """Evidence whose device intervals are those of the kernels themselves."""
+MATCHING = (
+    *("collective_parts", "parts_here", "joined", "methods", "uneven_ends", "split_or_why"),
+    *("split_here", "replayed", "sides", "matched_here"),
+)
+"""Temporary relations of sql/build/match.sql."""
 
 
 def build_database(
@@ -64,19 +69,27 @@ def build_database(
         _name_list(writer, "synchronising", (*sorted(SYNCHRONISING_OPS), "all_to_all"))
         writer.script("ranks")
         writer.script("tokens")
-        writer.script("identify")
+        if writer.completes_calls:
+            writer.script("identify")
         writer.script("floors")
         align_ordinals(writer.con)
         tie_clocks(writer.con)
         check_clocks(writer.con)
+        writer.script("replays")
         for _ in group_chunks(writer.con):
             writer.script("match")
+        release(writer.con, *MATCHING)
         tell("divide every step, and find out who was late")
         writer.script("gaps")
         for _ in rank_chunks(writer.con):
             writer.script("rank_gaps")
             add_device_gaps(writer.con)
             writer.add_all("unit_breakdown", breakdown_tables(writer.con))
+        release(writer.con, "spans_here", "collectives_here", "totals")
+        writer.script("judged")
+        for _ in judged_chunks(writer.con):
+            writer.script("late")
+        release(writer.con, "gaps", "late_gaps", "passed_on")
         writer.script("stragglers")
         writer.script("trim")
         tell("findings")
@@ -100,6 +113,9 @@ def _judge(writer: Writer, ended: VerdictEvidence, run_row: dict[str, Any]) -> N
 
 def _join_evidence(writer: Writer) -> None:
     """Complete each call's best row by the other evidence of it, and put the others aside."""
+    sources = writer.con.execute("SELECT DISTINCT source FROM run.collectives").fetchall()
+    if len(sources) < 2 and not {("nccl_log",), ("nccl_inspector",)} & set(sources):
+        return  # nothing that could complete it
     writer.script("calls")
     found = same_calls(writer.con)  # noqa: F841 - DuckDB finds it by its name
     writer.con.execute("CREATE TEMP TABLE same_call AS FROM found")

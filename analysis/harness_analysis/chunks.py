@@ -8,7 +8,7 @@ on how many there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import duckdb
@@ -121,7 +121,7 @@ def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iter
         FROM run.spans WHERE rank IS NOT NULL GROUP BY rank, source
         """
     )
-    sizes = con.execute(
+    sizes: list[tuple[int, int]] = con.execute(
         """
         SELECT rank, max(spans) FROM (
           SELECT rank, sum(spans)::BIGINT AS spans FROM rank_sources GROUP BY rank

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SQL = Path(__file__).with_name("sql")
 STAGED = {"collectives": "collective_parts", "ranks": "rank_parts"}
 """Tables whose rows are completed by a later step, and where they wait."""
+NAMELESS = ("torch_profiler", "nsys", "nccl_inspector")
+"""Evidence of kernels: which calls they are, and their ordinals and clocks, is found out later."""
 BUILD_MEMORY = "640MB"
 """DuckDB's share of the ingest; beyond it DuckDB spills to `<file>.tmp.spill`."""
 GROUPED = ("spans",)
@@ -43,6 +45,9 @@ class Writer:
         self.path = path
         self.run_id = run_id
         self.axis = Axis()
+        self.completes_calls = True
+        """Whether rows of collectives may be changed before they are matched; else they are read
+        where they lie."""
         self._groups: dict[str, RowGroups] = {}
         self._temporary = path.with_name(path.name + ".tmp")
         self._spill = path.with_name(path.name + ".tmp.spill")
@@ -154,15 +159,23 @@ class Writer:
 
     def add_stored(self, stored: ParquetSet) -> None:
         """Take the large tables of a Parquet set: spans as a view, collectives as rows that wait
-        for their matching. Every clock is known by now, and in `clock_offsets`."""
+        for their matching, or as a view where they are complete. Every clock is known by now, and
+        in `clock_offsets`."""
         if stored.has("spans"):
             self.con.execute("DROP TABLE run.spans")
             self.con.execute(f"SET file_search_path = {_quote(self.path.resolve().parent)}")
             self.con.execute(stored.view(BY_NAME["spans"], self.path))
         if stored.has("collectives"):
             table = BY_NAME["collectives"]
-            select = aligned_select(table.name, table.column_names(), stored.scan(table.name))
-            self.con.execute(f"INSERT INTO {STAGED[table.name]} {select}")
+            scan, staged = stored.scan(table.name), STAGED[table.name]
+            select = aligned_select(table.name, table.column_names(), scan)
+            found = self.con.execute(f"SELECT DISTINCT source FROM {scan}").fetchall()
+            self.completes_calls = bool({source for (source,) in found} & set(NAMELESS))
+            if self.completes_calls:
+                self.con.execute(f"INSERT INTO {staged} {select}")
+            else:
+                self.con.execute(f"DROP TABLE {staged}")
+                self.con.execute(f"CREATE TEMP VIEW {staged} AS {select}")
 
     def _set_clocks(self, con: duckdb.DuckDBPyConnection) -> None:
         import pyarrow as pa

@@ -1,7 +1,7 @@
 -- Match collectives and point-to-point calls over ranks and split wait from transfer
 -- (design, section 3). Input: temp tables parts_here (aligned; some groups whole, the next ones
--- in another pass: harness_analysis.chunks), rank_clock, floor_of and evidence_exact (source: its
--- device intervals are those of kernels).
+-- in another pass: harness_analysis.chunks), rank_clock, floor_of, replays and evidence_exact
+-- (source: its device intervals are those of kernels).
 
 -- One row a collective: what its ranks agree on, who came when.
 CREATE OR REPLACE TEMP TABLE joined AS
@@ -109,11 +109,7 @@ CREATE OR REPLACE TEMP TABLE split_here AS
 -- Nothing leaves a rank while it replays a graph: what a receiver behind event pairs spent until the
 -- sender's replay ended was waiting, whenever the send itself was seen.
 CREATE OR REPLACE TEMP TABLE replayed AS
-  WITH replays AS (
-    SELECT rank, end_ns, lag(end_ns, 1, 0) OVER (PARTITION BY rank ORDER BY end_ns) AS before_ns
-    FROM run.spans
-    WHERE category = 'graph' AND timeline = 'device' AND source IN ('app_timers', 'graph_events')
-  ), behind_pairs AS (
+  WITH behind_pairs AS (
     SELECT c.rank, c.span_id, c.src_rank, greatest(c.start_ns, c.return_ns) AS entry_ns,
       c.end_ns + k.residual_ns + p.residual_ns AS until_ns
     FROM parts_here c
