@@ -12,10 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness_collectors.text_evidence import batch
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 SOURCE = "otel"
 MAX_LINE = 16 << 20
+_END_OF_TIME = 1 << 63
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 class OtelSpans:
@@ -54,10 +57,10 @@ class OtelSpans:
                 while line := stream.readline(MAX_LINE):
                     try:
                         rows += list(_rows(json.loads(line)))
-                    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    except _DAMAGE:
                         unreadable += 1
             if rows:
-                yield Batch("spans", pa.Table.from_pylist(rows, schema=_schema()))
+                yield batch("spans", rows)
             state = {
                 "collector": [SOURCE],
                 "state": ["degraded" if unreadable else "ok"],
@@ -68,18 +71,6 @@ class OtelSpans:
             }
             reason = pa.array(state.pop("reason"), pa.string())
             yield Batch("collection", pa.table({**state, "reason": reason}))
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    texts = ("source", "timeline", "name", "category", "request", "attrs")
-    numbers = ("start_ns", "end_ns", "raw_start_ns")
-    return pa.schema(
-        [("rank", pa.int32()), ("complete", pa.bool_())]
-        + [(name, pa.string()) for name in texts]
-        + [(name, pa.int64()) for name in numbers]
-    )
 
 
 def _rows(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -94,6 +85,9 @@ def _row(span: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     attributes = _attributes(span.get("attributes", []))
     request = attributes.get("request") or attributes.get("request_id")
     start, end = int(span["startTimeUnixNano"]), int(span.get("endTimeUnixNano") or 0)
+    if not 0 <= start < _END_OF_TIME:
+        raise ValueError("no time")
+    end = end if start <= end < _END_OF_TIME else 0
     rank = facts.get("rank", attributes.get("rank"))
     kept = {name: span[name] for name in ("traceId", "spanId", "parentSpanId") if span.get(name)}
     return {
