@@ -210,6 +210,8 @@ def _is_sound(name: str, value: Any) -> bool:
     types = TYPES.get(name)
     if types is None or not isinstance(value, types):
         return False
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode() == value  # half a character is not
     if isinstance(value, list):
         return all(isinstance(item, int) and 0 <= item < 1 << 31 for item in value)
     return not isinstance(value, int) or isinstance(value, bool) or abs(value) < LARGEST

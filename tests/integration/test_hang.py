@@ -146,7 +146,7 @@ def test_a_wrapped_rank_that_sleeps_is_missing(tmp_path):
         "rank 1 has not entered all_reduce 5 of group [0,1]#0 (1.0 KiB); it is in decode step 5"
     )
     assert missing in narration.replace("\n", " ")
-    assert "<module> (sleeper.py:13)" in narration  # where it sleeps
+    assert "rank 1: <module> (sleeper.py:12)" in narration  # where it sleeps
     asked = harness(tmp_path, "explain", "--json")
     found = json.loads(asked.communicate(timeout=60)[0])["hang"]["rows"]
     assert found[0]["rank"] == 1 and "has not entered all_reduce 5" in found[0]["why"]
