@@ -9,6 +9,7 @@
 # preempt those of `debug`. Where the memory hierarchy of cgroup v1 can be written, memory limits
 # are the kernel's and OUT_OF_MEMORY is real.
 set -euo pipefail
+exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- # daemons would keep a caller's lock (flock) for ever
 
 root=${HARNESS_SLURM_ROOT:-/var/lib/harness-slurm}
 mark="# written by slurm_up.sh of harness"
