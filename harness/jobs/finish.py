@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from harness_collectors.sacct.query import (
     Answer,
     CommandClient,
     Fetched,
+    Policy,
     SlurmClient,
     fetch,
 )
@@ -48,9 +49,15 @@ def finish(
 ) -> list[RunResult]:
     """Fetch the accounting of all jobs with one question, then judge and ingest each."""
     narrator.say("accounting")
-    fetched = fetch(list(record.runs(run)), _sacct_folder(run), client or _client(record.cluster))
+    fetched = fetch(
+        list(record.runs(run)),
+        _sacct_folder(run),
+        client or _client(record.cluster),
+        Policy(sleep=_told_sleep(narrator)),
+    )
     if fetched.state != "ok":
         narrator.say(f"  {fetched.reason}")
+        narrator.say(f"  `harness run --attach {record.job_id}` asks again")
     results = [
         _finish_one(own, job, states.get(job), fetched, record, narrator)
         for job, own in record.runs(run).items()
@@ -59,6 +66,14 @@ def finish(
         worst = next((one.outcome for one in results if one.exit_code), results[0].outcome)
         _write(run, {**run.read(), "job_id": record.job_id}, worst)
     return results
+
+
+def _told_sleep(narrator: Narrator) -> Callable[[float], None]:
+    def sleep(seconds: float) -> None:
+        narrator.say(f"  not its last word yet, asked again in {seconds:.0f} s")
+        time.sleep(seconds)
+
+    return sleep
 
 
 def _client(cluster: str | None) -> SlurmClient:

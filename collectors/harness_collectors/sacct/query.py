@@ -1,9 +1,10 @@
 """Asking Slurm, gently: one call for all jobs, seldom, with a limit, and then something else.
 
 sacct answers out of a database that may lag behind the job, be down, or not exist. It is asked
-again only after `Policy.interval_s`, at most `Policy.calls` times; then `scontrol show job`,
-which forgets a job minutes after its end, is asked once. What came is written as it came, with a
-header line of the fields, so that ingest can be repeated anywhere.
+again only after `Policy.interval_s`, at most `Policy.calls` times. `scontrol show job`, which
+forgets a job minutes after its end, is asked once: at last, or at once where the database is
+down, for then nobody is to wait for steps' figures that may never come. What came is written as
+it came, with a header line of the fields, so that ingest can be repeated anywhere.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from harness_collectors.sacct.fields import ENDED_STATES, QUERY_FIELDS, Step
+from harness_collectors.sacct.scontrol import read_scontrol
 from harness_collectors.sacct.table import read_table
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import write_json
@@ -142,6 +144,7 @@ class _Asker:
         self.client = client
         self.policy = policy
         self.fields = list(QUERY_FIELDS)
+        self._told: str | None = None
 
     def accounting(self, ended: bool) -> Fetched:
         """Ask sacct until the rows are final, the calls are used up or it cannot answer at all."""
@@ -157,6 +160,8 @@ class _Asker:
                 found.reason = _first_line(answer.err) or f"sacct ended with {answer.code}"
             hopeless = answer.code == 127 or DISABLED in (answer.err + answer.out)
             if found.state == "ok" or hopeless or not ended or found.calls >= self.policy.calls:
+                return found
+            if answer.code and self._all_final(read_scontrol(self._controller()).steps):
                 return found
             self.policy.sleep(max(0.0, self.policy.interval_s - (self.policy.clock() - asked)))
 
@@ -179,20 +184,30 @@ class _Asker:
         found.files = [self._write("sacct.txt", text)]
 
     def fall_back(self, found: Fetched) -> None:
-        """Ask scontrol once for each job that sacct had no final word on."""
-        settled = {step.raw_job_id for step in found.steps if _is_final(step)}
-        settled |= {step.job_id for step in found.steps if _is_final(step)}
-        texts = []
-        for job in [job for job in self.jobs if job not in settled]:
-            answer = self.client.run(("scontrol", "show", "job", "-o", job))
-            if answer.code == 0 and "JobState=" in answer.out:
-                texts.append(answer.out)
-        if texts:
+        """Take the rows of jobs that sacct had no final word on from scontrol."""
+        text = "" if self._all_final(found.steps) else self._controller()
+        if text:
             found.method = "sacct+scontrol" if found.steps else "scontrol"
-            found.files.append(self._write("scontrol.txt", "".join(texts)))
+            found.files.append(self._write("scontrol.txt", text))
+            found.steps += read_scontrol(text).steps
             found.reason += "; the job's own row is from scontrol, which knows no steps"
         elif not found.steps:
             found.method, found.state = "none", "skipped"
+
+    def _controller(self) -> str:
+        """What scontrol says, one question a job or array; empty where it knows none."""
+        if self._told is None:
+            texts = []
+            for job in dict.fromkeys(job.partition("_")[0] for job in self.jobs):
+                answer = self.client.run(("scontrol", "show", "job", "-o", job))
+                texts += [answer.out] if answer.code == 0 and "JobState=" in answer.out else []
+            self._told = "".join(texts)
+        return self._told
+
+    def _all_final(self, steps: Sequence[Step]) -> bool:
+        settled = {step.raw_job_id for step in steps if _is_final(step)}
+        settled |= {step.job_id for step in steps if _is_final(step)}
+        return settled.issuperset(self.jobs)
 
     def note(self, found: Fetched) -> None:
         """Write down how it went, for ingest."""

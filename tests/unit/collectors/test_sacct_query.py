@@ -153,6 +153,15 @@ def test_a_database_that_is_down_is_asked_again(tmp_path):
     assert clock.slept == [60.0]
 
 
+def test_nobody_waits_for_a_database_that_is_down_if_the_controller_knows_the_end(tmp_path):
+    down = Answer(1, "", "sacct: error: Problem talking to the database: Connection refused")
+    slurm, clock = Slurm(down, scontrol=Answer(0, SCONTROL, "")), Clock()
+    found = fetch(["7"], tmp_path, slurm, clock.policy())
+    assert (slurm.count("sacct"), slurm.count("scontrol"), clock.slept) == (1, 1, [])
+    assert [(step.job_id, step.state) for step in found.steps] == [("7", "OUT_OF_MEMORY")]
+    assert (found.state, found.method) == ("degraded", "scontrol")
+
+
 def test_a_field_that_this_version_lacks_is_left_out(tmp_path):
     refused = Answer(1, "", 'sacct: error: Invalid field requested: "TRESUsageOutTot"\n')
     slurm, clock = Slurm(refused, rows(("7", "FAILED"))), Clock()
