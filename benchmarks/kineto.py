@@ -165,9 +165,9 @@ READERS = {
     "HolisticTraceAnalysis": read_with_hta,
 }
 _IMPORTS = {
-    "harness, Arrow": "harness_collectors.kineto.rows",
-    "harness, DuckDB": "harness_collectors.kineto.rows",
-    "HolisticTraceAnalysis": "hta.common.trace",
+    "harness, Arrow": ("harness_collectors.kineto.rows",),
+    "harness, DuckDB": ("harness_collectors.kineto.rows", "harness.ingest", "duckdb"),
+    "HolisticTraceAnalysis": ("hta.common.trace",),
 }
 
 
@@ -177,7 +177,8 @@ def child(reader: str, path: Path) -> None:
     import logging
 
     logging.disable(logging.CRITICAL)
-    importlib.import_module(_IMPORTS[reader])
+    for name in _IMPORTS[reader]:
+        importlib.import_module(name)
     begin = time.perf_counter()
     events = READERS[reader](path)
     seconds = time.perf_counter() - begin
@@ -201,15 +202,16 @@ def measure(python: str, reader: str, path: Path, repeat: int) -> dict[str, floa
 def report(path: Path, readers: dict[str, str], repeat: int) -> None:
     """One table a trace; readers by their python."""
     print(f"\n{path.name}, {path.stat().st_size / 1e6:,.1f} MB as stored\n")
-    print("| reader | events | s | CPU s | events/s | peak MiB | against HTA |")
-    print("|---|---|---|---|---|---|---|")
+    print("| reader | events | s | CPU s | events/s | peak MiB | against HTA | CPU against HTA |")
+    print("|---|---|---|---|---|---|---|---|")
     results = {name: measure(python, name, path, repeat) for name, python in readers.items()}
     base = results.get("HolisticTraceAnalysis")
     for name, result in results.items():
         events, seconds = result["events"], result["seconds"]
-        ratio = f"{base['seconds'] / seconds:.1f} x" if base else "-"
         times = f"{seconds:.2f} | {result['cpu']:.2f} | {events / seconds:,.0f}"
-        print(f"| {name} | {events:,} | {times} | {result['peak'] / 1024:,.0f} | {ratio} |")
+        ratios = [f"{base[key] / result[key]:.1f} x" if base else "-" for key in ("seconds", "cpu")]
+        peak = f"{result['peak'] / 1024:,.0f}"
+        print(f"| {name} | {events:,} | {times} | {peak} | {' | '.join(ratios)} |")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness_analysis.row_groups import GROUP_ROWS
 from harness_analysis.views import create_views, load_views
 from harness_schemas.cachedir import cache_dir
 from harness_schemas.tables import TABLES, ddl
@@ -53,7 +54,7 @@ def _kept() -> Path | None:
     """Where the empty database of this DuckDB and these declarations is kept."""
     import duckdb
 
-    parts = [duckdb.__version__, STORAGE_VERSION, *map(ddl, TABLES)]
+    parts = [duckdb.__version__, STORAGE_VERSION, str(GROUP_ROWS), *map(ddl, TABLES)]
     parts += [f"{view.sql}{view.doc}{view.columns}" for view in load_views()]
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     with contextlib.suppress(*_UNUSABLE):
@@ -85,7 +86,7 @@ def _attach(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     """The file counts only once it is whole, so it needs no log."""
     import duckdb
 
-    options = f"STORAGE_VERSION '{STORAGE_VERSION}'"
+    options = f"STORAGE_VERSION '{STORAGE_VERSION}', ROW_GROUP_SIZE {GROUP_ROWS}"
     file = str(path).replace("'", "''")
     try:
         con.execute(f"ATTACH '{file}' AS run ({options}, RECOVERY_MODE no_wal_writes)")

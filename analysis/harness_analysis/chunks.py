@@ -131,6 +131,7 @@ def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iter
     ).fetchall()
     for ranks in bounded(sizes, most or CHUNK_ROWS):
         where = f"rank BETWEEN {ranks[0]} AND {ranks[-1]}"
+        order = "" if ranks[0] == ranks[-1] else "ORDER BY rank"
         con.execute(f"CREATE OR REPLACE TEMP VIEW sources_here AS FROM rank_sources WHERE {where}")
         for name, columns, kept in (
             ("spans", _SPANS, f"{where} AND {_USED}"),
@@ -138,7 +139,7 @@ def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iter
         ):
             con.execute(
                 f"CREATE OR REPLACE TEMP TABLE {name}_here AS "
-                f"SELECT {columns} FROM run.{name} WHERE {kept} ORDER BY rank"
+                f"SELECT {columns} FROM run.{name} WHERE {kept} {order}"
             )
         yield
 
