@@ -204,7 +204,7 @@ class Communication(TimedSpan):
         self,
         rec: Recorder,
         head: int,
-        op: str,
+        slot: int,
         group: int,
         peer: int,
         num_bytes: int,
@@ -215,7 +215,7 @@ class Communication(TimedSpan):
         self._head = head
         self._id = 0
         self._group_peer = group << 32 | (peer + 1)
-        self._slot = slot_of(op, group, peer)
+        self._slot = slot
         self._bytes = num_bytes
         self._ordinal = ordinal
         self._enqueued = enqueued_ns
@@ -327,4 +327,5 @@ def communication(
         head = rec.descriptor(kind, key, **fields)
     if ordinal < 0:
         ordinal = next_ordinal(rec, op, group, peer)
-    return Communication(rec, head, op, group, peer, num_bytes, ordinal, enqueued_ns)
+    slot = slot_of(op, group, peer) if point_to_point else group << 32
+    return Communication(rec, head, slot, group, peer, num_bytes, ordinal, enqueued_ns)
