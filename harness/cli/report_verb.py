@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("report", epilog="Example: `harness report latest --html`")
-@click.argument("run", default="latest")
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
 @click.option("--html", is_flag=True, help="Write the report as one self-contained HTML page.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The page's file; default: in the run."
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--markdown", "style", flag_value="markdown", help="Tables as Markdown.")
 @click.option("--text", "style", flag_value="text", default="text", hidden=True)
 def command(
-    run: str,
+    runs: tuple[str, ...],
     html: bool,
     output: Path | None,
     picture: Path | None,
@@ -46,32 +46,22 @@ def command(
 ) -> int:
     """Print the answer of RUN; with --html write it as a page and print the page's path.
 
-    RUN may be a sweep, or a wildcard for several runs: scaling tables are printed, or written as
-    a page; with -o FILE.md as a Markdown page with pictures beside it. Of a specification run
-    with --split, one table: what each run's evidence says.
+    RUN is `latest` if not given. Of a sweep, of several runs or sweeps, or of a wildcard, scaling
+    tables are printed, or written as a page; with -o FILE.md as a Markdown page with pictures
+    beside it. Of a specification run with --split, one table: what each run's evidence says.
     """
-    from harness.runs import find_databases, find_split, find_sweep
-
-    sweep = find_sweep(run)
-    if sweep is not None:
-        from harness.cli.sweep_report import report_sweep
-
-        report_sweep(sweep, style, html, output)
+    names = runs or ("latest",)
+    if len(names) == 1 and _report_group(names[0], style, html, output, picture):
         return 0
-    split = find_split(run)
-    if split is not None and not html and output is None and picture is None:
-        from harness.cli.split_report import report_split
-
-        report_split(split, style)
-        return 0
+    from harness.runs import find_databases
     from harness.page import write_run_page
     from harness_analysis.store import open_database
 
-    database, *more = find_databases([run])
+    database, *more = find_databases(names)
     if more:
         from harness.cli.sweep_report import report_runs
 
-        report_runs(run, [database, *more], style, html, output)
+        report_runs(" ".join(names), [database, *more], style, html, output)
         return 0
     page = output or (database.with_name("report.html") if html else None)
     if page is None and picture is None:
@@ -85,6 +75,27 @@ def command(
             _draw(con, picture, other)
             emit(str(picture))
     return 0
+
+
+def _report_group(
+    name: str, style: str, html: bool, output: Path | None, picture: Path | None
+) -> bool:
+    """Report what is the folder of a sweep or of a split specification; whether it is one."""
+    from harness.runs import find_split, find_sweep
+
+    sweep = find_sweep(name)
+    if sweep is not None:
+        from harness.cli.sweep_report import report_sweep
+
+        report_sweep(sweep, style, html, output)
+        return True
+    split = find_split(name)
+    if split is None or html or output is not None or picture is not None:
+        return False
+    from harness.cli.split_report import report_split
+
+    report_split(split, style)
+    return True
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def report_runs(
     from harness_analysis.scaling.study import make_studies
 
     runs = load_runs(databases)
-    facts = sweep_facts(name, "", "", runs)
+    facts = sweep_facts(output.stem if output else name, "", "", runs)
     _report(facts, make_studies(runs), style, output or (Path("report.html") if html else None))
 
 

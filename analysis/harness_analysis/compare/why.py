@@ -34,6 +34,8 @@ class Moved:
     by_rank: Mapping[int, Mapping[str, float]]
     judged: bool = True
     """There are intervals."""
+    unjudged: frozenset[str] = frozenset()
+    """Parts without one."""
 
 
 def explain(a: Side, b: Side, effects: Sequence[Effect]) -> list[str]:
@@ -66,6 +68,7 @@ def moved_parts(phase: str, effects: Sequence[Effect]) -> Moved | None:
         frozenset(part for part, e in means.items() if e.word in ("better", "worse")),
         by_rank,
         judged=window.interval is not None,
+        unjudged=frozenset(part for part, e in means.items() if e.interval is None),
     )
 
 
@@ -98,7 +101,9 @@ def balance(moved: Moved) -> str:
 
 
 def _doubt(moved: Moved, part: str) -> str:
-    return "" if part in moved.shown or not moved.judged else " (may be chance)"
+    if part in moved.shown or not moved.judged:
+        return ""
+    return " (how surely is unknown)" if part in moved.unjudged else " (may be chance)"
 
 
 def signed_ns(ns: float) -> str:

@@ -15,7 +15,7 @@ from harness_analysis.scaling.intervals import Estimate
 from harness_analysis.scaling.rows import title
 from harness_analysis.scaling.study import Point, Study
 
-WIDTH, HEIGHT = 720, 300
+WIDTH, HEIGHT = 720, 312
 PLOT_TOP, PLOT_BOTTOM = 66, 250
 PANELS = ((62, 340), (422, 700))
 """Left and right edges of the two plots."""
@@ -102,7 +102,7 @@ def _speedups(study: Study, known: Sequence[Point], sizes: Sequence[int]) -> lis
     frame = _frame(axes, study.axis, f"{word}, times that of {against}", lambda v: f"{v:g}")
     line = [(axes.x(size), axes.y(value)) for size, value in ideal.items()]
     marks = [(point.size or 0, point.speedup) for point in known if point.speedup]
-    return [*frame, *_ideal(line), *_marks(axes, marks)]
+    return [*frame, *_ideal(line), *_marks(axes, marks), *_labels(axes, known, marks)]
 
 
 def _efficiencies(study: Study, known: Sequence[Point], sizes: Sequence[int]) -> list[str]:
@@ -113,7 +113,7 @@ def _efficiencies(study: Study, known: Sequence[Point], sizes: Sequence[int]) ->
     frame = _frame(axes, study.axis, word, lambda v: f"{100 * v:.0f} %")
     line = [(axes.x(sizes[0]), axes.y(1.0)), (axes.x(sizes[-1]), axes.y(1.0))]
     marks = [(point.size or 0, point.efficiency) for point in known if point.efficiency]
-    return [*frame, *_ideal(line), *_marks(axes, marks)]
+    return [*frame, *_ideal(line), *_marks(axes, marks), *_labels(axes, known, marks)]
 
 
 def _frame(axes: Axes, along: str, name: str, show: Callable[[float], str]) -> list[str]:
@@ -133,9 +133,12 @@ def _ideal(places: Sequence[tuple[float, float]]) -> list[str]:
 
 
 def _marks(axes: Axes, values: Sequence[tuple[int, Estimate]]) -> list[str]:
-    """Points with their intervals, joined in the order of size."""
+    """Points with their intervals; the best of each size are joined."""
     places = [(axes.x(size), axes.y(value.value)) for size, value in values]
-    parts = [f'<path class="joined" d="{_path(places)}"/>']
+    best: dict[float, float] = {}
+    for x, y in places:
+        best[x] = min(y, best.get(x, y))
+    parts = [f'<path class="joined" d="{_path(sorted(best.items()))}"/>']
     for (x, y), (_, value) in zip(places, values, strict=True):
         if value.low is not None and value.high is not None:
             top, bottom = axes.y(value.high), axes.y(value.low)
@@ -145,6 +148,23 @@ def _marks(axes: Axes, values: Sequence[tuple[int, Estimate]]) -> list[str]:
             parts.append(f'<path class="whisker" d="M{x:.1f} {top:.1f}V{bottom:.1f}{caps}"/>')
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
     return parts
+
+
+def _labels(
+    axes: Axes, known: Sequence[Point], values: Sequence[tuple[int, Estimate]]
+) -> list[str]:
+    """Where several points have one size: how each cuts the model, from the best down."""
+    found = []
+    for size in axes.sizes:
+        alike = sorted(
+            (axes.y(value.value), f"TP {point.tp or '-'} x PP {point.pp or '-'}")
+            for point, (at, value) in zip(known, values, strict=True)
+            if at == size
+        )
+        for row, (_, text) in enumerate(alike if len(alike) > 1 else []):
+            y = min(alike[-1][0] + 24, PLOT_BOTTOM - 15 * len(alike)) + 15 * row
+            found.append(_text(axes.right, y, f"{row + 1}. {text}", "muted", "end"))
+    return found
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:

@@ -102,6 +102,12 @@ def _split(point: Point) -> str:
     return f"{point.tp or UNKNOWN} x {point.pp or UNKNOWN}"
 
 
+def _place(study: Study, point: Point) -> str:
+    """The size; where several points have it, also how the model is cut."""
+    alike = [other for other in study.points if other.size == point.size]
+    return f"{_size(point)} ({_split(point)})" if len(alike) > 1 else _size(point)
+
+
 def _size(point: Point) -> str:
     return UNKNOWN if point.size is None else str(point.size)
 
@@ -160,7 +166,7 @@ def limits_table(study: Study) -> tuple[list[str], list[list[str]]]:
     ]
     rows = [
         [
-            point.label if study.kind == "grid" else _size(point),
+            point.label if study.kind == "grid" else _place(study, point),
             percent(point.load_balance, point.runs),
             percent(point.communication_efficiency, point.runs),
             percent(point.pop_efficiency, point.runs),
