@@ -53,8 +53,8 @@ def command(
     names = runs or ("latest",)
     if len(names) == 1 and _report_group(names[0], style, html, output, picture):
         return 0
-    from harness.runs import find_databases
     from harness.page import write_run_page
+    from harness.runs import find_databases
     from harness_analysis.store import open_database
 
     database, *more = find_databases(names)
