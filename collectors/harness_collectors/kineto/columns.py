@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -208,11 +208,13 @@ class TraceColumns:
     dropped_times: int = 0
     first_ns: int = LIMIT
     last_ns: int = -LIMIT
-    cats: Counter[str] = field(default_factory=Counter)
     pids: set[int] = field(default_factory=set)
     labels: dict[CommLabel, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._cat_codes = Names({"": 0})
+        self._kinds = np.zeros(1, np.int8)
+        self._counts = np.zeros(1, np.int64)
         self.device_names = _KernelNames(self.classifier)
         self.host_names = Names()
         self._threads = _Threads()
@@ -232,26 +234,47 @@ class TraceColumns:
         """Append the events of a piece that are of a kept kind."""
         events = piece.events
         self.events += len(events)
-        cats = [event.cat if event.ph == "X" else "" for event in events]
-        self.cats.update(cats)
-        kinds = np.fromiter(map(_KIND_OF_CAT.__getitem__, cats), np.int8, len(events))
-        chosen = np.flatnonzero(kinds)
-        kept = [events[index] for index in chosen.tolist()]
-        start, dur, sound = _times(piece.text, kept, chosen)
-        kind = kinds[chosen]
+        code_of = self._cat_codes
+        codes = np.array(
+            [code_of[event.cat] if event.ph == "X" else 0 for event in events], np.intp
+        )
+        kinds = self._count(codes)
+        on_device = (kinds > 0) & (kinds <= MEMSET)
+        for mask, add in ((on_device, self._add_device), (kinds > MEMSET, self._add_host)):
+            rows = np.flatnonzero(mask)
+            if rows.size:
+                self._add_timed(add, piece, rows, kinds[rows])
+
+    def _count(self, codes: np.ndarray) -> np.ndarray:
+        """Count events by their category; returns their kinds."""
+        if len(self._cat_codes) > len(self._kinds):
+            new = list(self._cat_codes)[len(self._kinds) :]
+            self._kinds = np.concatenate([self._kinds, [_KIND_OF_CAT[cat] for cat in new]])
+            self._counts = np.concatenate([self._counts, np.zeros(len(new), np.int64)])
+        self._counts += np.bincount(codes, minlength=len(self._counts))
+        kinds: np.ndarray = self._kinds[codes]
+        return kinds
+
+    @property
+    def cats(self) -> Counter[str]:
+        """Complete events by category; "": events that are no complete ones."""
+        counts = zip(self._cat_codes, self._counts.tolist(), strict=True)
+        return Counter({cat: count for cat, count in counts if count})
+
+    def _add_timed(
+        self, add: Callable[..., None], piece: Piece[Event], rows: np.ndarray, kind: np.ndarray
+    ) -> None:
+        """Hand on the events of a piece that have a time."""
+        kept = [piece.events[row] for row in rows.tolist()]
+        start, dur, sound = _times(piece.text, kept, rows)
         if not sound.all():
             self.dropped_times += int((~sound).sum())
             kept = [kept[index] for index in np.flatnonzero(sound).tolist()]
             kind, start, dur = kind[sound], start[sound], dur[sound]
-        if start.size:
+        if kept:
             self.first_ns = min(self.first_ns, int(start.min()))
             self.last_ns = max(self.last_ns, int((start + np.maximum(dur, 0)).max()))
-        on_device = kind <= MEMSET
-        for mask, add in ((on_device, self._add_device), (~on_device, self._add_host)):
-            rows = np.flatnonzero(mask)
-            if rows.size:
-                members = [kept[index] for index in rows.tolist()]
-                add(members, kind[rows], start[rows], dur[rows])
+            add(kept, kind, start, dur)
 
     def _add_host(
         self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray
