@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.status.hang_report import read_report
+from harness.status.snapshot import take_snapshot
 from harness.witness import Witness
 from harness_analysis.hang.model import HANG_LINE, DeclaredHang
+from harness_analysis.hang.say import reason
 from harness_analysis.verdict import TextLine, Verdict, VerdictEvidence, judge, lines_of
-from harness_analysis.verdict_suspects import CollectiveProgress
+from harness_analysis.verdict_suspects import CollectiveProgress, Suspects
 from harness_schemas.errors import ExitCode
 from harness_schemas.live import read_page
 from harness_schemas.redact import redact
@@ -152,7 +154,15 @@ def gather(run: RunDir, end: End, world_size: int | None) -> VerdictEvidence:
         oom_kills=end.oom_kills,
         progress=tuple(progress(run)),
         hang=declared_hang(run) if end.hung else None,
+        standing=left_standing(run) if end.exit_code != 0 else Suspects(),
     )
+
+
+def left_standing(run: RunDir) -> Suspects:
+    """For whom the others waited when the ranks ended; nobody where the pages do not say."""
+    found = take_snapshot(run, 1).diagnosis
+    why = reason(found)
+    return Suspects(found.culprits, why) if why else Suspects()
 
 
 def declared_hang(run: RunDir) -> DeclaredHang:

@@ -10,7 +10,7 @@ import re
 import signal
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from typing import Final
@@ -88,7 +88,8 @@ class VerdictEvidence:
     """All that is known of an end. What is not known is None or empty.
 
     `exit_code` is the workload's. `rank_exits` holds the ranks that failed, the cause first.
-    `oom_kills`: rise of `oom_kill` in the cgroup's memory.events over the run.
+    `oom_kills`: rise of `oom_kill` in the cgroup's memory.events over the run. `hang`: one that
+    the harness declared. `standing`: for whom the ranks' pages say that the others waited.
     """
 
     exit_code: int | None = None
@@ -101,6 +102,7 @@ class VerdictEvidence:
     oom_kills: int | None = None
     progress: tuple[CollectiveProgress, ...] = ()
     hang: DeclaredHang | None = None
+    standing: Suspects = field(default_factory=Suspects)
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,8 @@ def _causes(evidence: VerdictEvidence) -> list[int]:
 def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence) -> Suspects:
     if rule.suspect == "missing" and evidence.hang:
         return Suspects(evidence.hang.suspects)
+    if rule.suspect == "missing" and evidence.standing.ranks:
+        return evidence.standing
     if rule.suspect == "missing":
         found = suspects_from_progress(evidence.progress)
         texts = (line.text for line in evidence.lines)

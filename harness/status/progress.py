@@ -23,7 +23,7 @@ GENERATES = ("prefill", "decode", "mixed")
 class Progress:
     """Steps of the slowest rank out of those planned, at most, since prompts may end early.
 
-    `left_ns`: at the rate so far, None where it is not known.
+    `batch`: the one it is in, from 1. `left_ns`: at the rate so far, None where it is not known.
     """
 
     done: int
@@ -51,7 +51,7 @@ def read_progress(run: RunDir, ranks: Sequence[RankNow], now_ns: int) -> Progres
             return None
         done = min(known)
         left = _left(ranks, done, len(jobs) * steps, now_ns)
-        return Progress(done, len(jobs) * steps, min(done // steps, len(jobs)), len(jobs), left)
+        return Progress(done, len(jobs) * steps, min(done // steps + 1, len(jobs)), len(jobs), left)
     return None
 
 

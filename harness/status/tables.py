@@ -65,9 +65,11 @@ def _not_begun(now: Snapshot) -> str:
     begin = read_begin(now.run)
     if record is not None and begin is None:
         return f"unknown: job {record.job_id} has left no mark in its folder that it began"
-    status = now.data.get("status")
-    if status in ("finished", "failed"):
+    if now.data.get("status") in ("finished", "failed"):
         return f"ended: {_verdict(now)}; no rank had begun to record"
+    if begin is not None:
+        where = f"job {begin.job_id} began on {begin.host} {_age(begin.began_ns, now)} ago"
+        return f"unknown: {where}, and no rank has begun to record"
     return "unknown: no rank has begun to record"
 
 

@@ -87,6 +87,13 @@ def sentence(found: Diagnosis, states: Mapping[int, RankState]) -> str:
     return text + _others(found)
 
 
+def reason(found: Diagnosis) -> str:
+    """What the culprits are blamed for, in half a sentence; empty where nobody can be named."""
+    if found.kind == "missing":
+        return f"had not entered {_missed(found)}"
+    return "wait for each other" if found.kind == "cycle" else ""
+
+
 def _missing(found: Diagnosis, states: Mapping[int, RankState]) -> str:
     who, one = named(found.culprits), len(found.culprits) == 1
     kinds = [states.get(rank) for rank in found.culprits]

@@ -17,12 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.cli import main
+from harness.outcome import End, judge_run
 from harness.status import tables
 from harness.status.processes import Here
 from harness.status.rank_files import read_rank
 from harness.status.snapshot import take_snapshot
 from harness_probe.recorder import boot_id
 from harness_schemas.rundir import RunDir
+from harness_slurm.job import marks
 from tests.rank_pages import write_rank, write_run
 
 LIMIT = 30_000_000_000
@@ -163,6 +165,41 @@ def test_definitions_far_from_both_ends_are_found(tmp_path):
     files = read_rank(tmp_path, 0)
     assert files.groups[1]["ranks"] == [0, 1]
     assert files.descriptors[1]["op"] == "all_reduce" and files.unit["step"] == 7
+
+
+def test_a_submitted_job_says_whether_it_has_begun(tmp_path, capsys):
+    run = RunDir(small(tmp_path))
+    shutil.rmtree(run.spans)
+    marks.JobRecord("4711", "spec").write(run)
+    said = status(capsys, run.path)[1].out
+    assert said.startswith("unknown: job 4711 has left no mark in its folder that it began")
+    marks.write_begin(run, "4711", 1)
+    said = status(capsys, run.path)[1].out
+    assert said.startswith("unknown: job 4711 began on ") and "job 4711, attempt 1" in said
+
+
+def test_of_a_sweep_the_run_that_goes_on_is_shown(tmp_path, capsys):
+    for name, state in (("a", "finished"), ("b", "running"), ("c", "finished")):
+        path = small(tmp_path / name)
+        data = json.loads((path / "run.json").read_text()) | {"status": state, "started_ns": 5}
+        (path / "run.json").write_text(json.dumps(data))
+        path.rename(tmp_path / f"run-{name}")
+    (tmp_path / "sweep.json").write_text("{}")
+    assert "  run-b\n" in status(capsys, tmp_path)[1].out
+
+
+def test_a_time_limit_names_the_stage_that_did_not_send(tmp_path):
+    """Stages wait for messages only: the chain ends at the first."""
+    pair = {1: (0, 1), 2: (1, 2)}
+    (tmp_path / "logs").mkdir()
+    for rank in range(3):
+        entered = {("send", rank + 1, rank + 1): 4} if rank < 2 else {}
+        entered |= {("recv", rank, rank - 1): 5} if rank else {}
+        pending = ("recv", rank, rank - 1) if rank else None
+        write_rank(tmp_path / "spans", rank, 3, groups=pair, entered=entered, pending=pending)
+    outcome = judge_run(RunDir(tmp_path), End(exit_code=124, timed_out=True), 3)
+    assert (outcome.verdict, outcome.rank) == ("timeout", 0)
+    assert "suspect: rank 0 (had not entered send 5 to rank 1)" in outcome.detail
 
 
 class Whole(dict):
