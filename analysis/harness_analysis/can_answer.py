@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,11 +92,10 @@ def can_answer_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
           AND NOT EXISTS (FROM collectives)
         """
     ).fetchone() == (True,)
+    seen = _seen(con)
     rows = []
     for need in NEEDS:
-        shown = " OR ".join(f"{column} IS NOT NULL" for column in need.columns) or "true"
-        sql = f"SELECT EXISTS (FROM {need.relation} WHERE {shown})"
-        found = con.execute(sql).fetchone() == (True,) or (silent and need.relation in OF_CALLS)
+        found = seen[need] or (silent and need.relation in OF_CALLS)
         rows.append(
             {
                 "relation": need.relation,
@@ -106,6 +106,22 @@ def can_answer_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _seen(con: duckdb.DuckDBPyConnection) -> dict[Need, bool]:
+    """Whether a row has what each need names. One query a relation: to plan a view takes longer
+    than to look through it."""
+    found: dict[Need, bool] = {}
+    for relation, group in groupby(NEEDS, key=lambda need: need.relation):
+        needs = list(group)
+        known = [
+            "(" + (" OR ".join(f"{name} IS NOT NULL" for name in need.columns) or "true") + ")"
+            for need in needs
+        ]
+        sql = f"SELECT {', '.join(f'bool_or({shown})' for shown in known)} FROM {relation}"
+        values = con.execute(sql).fetchone() or ()
+        found.update(zip(needs, (value is True for value in values), strict=True))
+    return found
 
 
 def _reason(need: Need, states: Iterable[tuple[str, str, str | None, str | None]]) -> str:
