@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import slurm_jobs as jobs
 
 from harness_analysis.store import open_database
 
@@ -150,3 +151,25 @@ def test_a_wrapped_rank_that_sleeps_is_missing(tmp_path):
     asked = harness(tmp_path, "explain", "--json")
     found = json.loads(asked.communicate(timeout=60)[0])["hang"]["rows"]
     assert found[0]["rank"] == 1 and "has not entered all_reduce 5" in found[0]["why"]
+
+
+def test_under_slurm_a_stage_that_never_sends_is_missing(tmp_path, slurm):
+    """Stage 1, on the other node, is busy for ever: its peer waits for the token."""
+    two_stages = SPEC.replace("tp = 2", "tp = 1") + '[slurm]\nnodes = 2\ntime = "4min"\n'
+    (tmp_path / "spec.toml").write_text(two_stages)
+    options = ("--launcher", "slurm", "--hang-timeout", "5", "--inject", "rank=1,delay=1h")
+    code, _, said = jobs.harness("run", "spec.toml", *options, cwd=tmp_path)
+    assert code == 124, said
+    folder = jobs.latest(tmp_path)
+    report = json.loads((folder / "artifacts/hang/report.json").read_text())
+    assert (report["kind"], report["culprits"], report["blocked"]) == ("missing", [1], [0])
+    assert report["sentence"].startswith("rank 1 has not entered send 0 to rank 0")
+    places = {tuple(row["ranks"]): row["line"] for row in report["stacks"]}
+    assert "_spin (inject.py" in places[1,]  # each taken on its own node
+    assert "take (wire.py" in places[0,]
+    assert {path.name for path in (folder / "artifacts/hang").glob("done-*")} == {
+        "done-node1.json",
+        "done-node2.json",
+    }
+    rows = jobs.rows(folder, "SELECT verdict, verdict_detail FROM runs")
+    assert rows[0][0] == "hang" and "suspect: rank 1" in rows[0][1]
