@@ -134,18 +134,41 @@ def read_with_harness(path: Path) -> int:
     return int(json.loads(detail)["complete_events"])
 
 
-def read_into_database(path: Path) -> int:
-    """The finished DuckDB file."""
-    import duckdb
+def read_into_tables(path: Path) -> int:
+    """Rows in DuckDB: every span classified and given its step, as ingest writes them."""
+    from harness.ingest.ahead import ahead
+    from harness_analysis.store import Writer
+    from harness_collectors.kineto import COLLECTOR
+    from harness_schemas.spi import IngestContext
 
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "trace.duckdb"
+        with (
+            ahead(COLLECTOR.ingest([path], IngestContext(path.parent))) as batches,
+            Writer(database, "trace") as writer,
+        ):
+            with writer.transaction():
+                for batch in batches:
+                    writer.add(batch.table, batch.data)
+            writer.finish()
+        return _events_in(database)
+
+
+def read_into_database(path: Path) -> int:
+    """The finished DuckDB file: besides, calls matched, windows divided, causes and findings."""
     from harness.ingest import ingest_paths
 
     with tempfile.TemporaryDirectory() as folder:
-        database = ingest_paths([path], Path(folder) / "trace.duckdb")
-        with duckdb.connect(str(database), read_only=True) as con:
-            found = con.execute(
-                "SELECT detail->>'complete_events' FROM collection WHERE collector = 'kineto'"
-            ).fetchone()
+        return _events_in(ingest_paths([path], Path(folder) / "trace.duckdb"))
+
+
+def _events_in(database: Path) -> int:
+    import duckdb
+
+    with duckdb.connect(str(database), read_only=True) as con:
+        found = con.execute(
+            "SELECT detail->>'complete_events' FROM collection WHERE collector = 'kineto'"
+        ).fetchone()
     assert found is not None
     return int(found[0])
 
@@ -161,12 +184,15 @@ def read_with_hta(path: Path) -> int:
 
 READERS = {
     "harness, Arrow": read_with_harness,
-    "harness, DuckDB": read_into_database,
+    "harness, rows in DuckDB": read_into_tables,
+    "harness, finished database": read_into_database,
     "HolisticTraceAnalysis": read_with_hta,
 }
+_INGEST = ("harness_collectors.kineto.rows", "harness.ingest", "harness_analysis.build")
 _IMPORTS = {
-    "harness, Arrow": ("harness_collectors.kineto.rows",),
-    "harness, DuckDB": ("harness_collectors.kineto.rows", "harness.ingest", "duckdb"),
+    "harness, Arrow": _INGEST[:1],
+    "harness, rows in DuckDB": (*_INGEST, "duckdb", "pyarrow.compute"),
+    "harness, finished database": (*_INGEST, "duckdb", "pyarrow.compute"),
     "HolisticTraceAnalysis": ("hta.common.trace",),
 }
 
@@ -229,7 +255,8 @@ def main() -> None:
         return
     readers = {"harness, Arrow": sys.executable}
     if given.database:
-        readers["harness, DuckDB"] = sys.executable
+        readers["harness, rows in DuckDB"] = sys.executable
+        readers["harness, finished database"] = sys.executable
     if given.hta_python:
         readers["HolisticTraceAnalysis"] = given.hta_python
     for path in given.traces:
