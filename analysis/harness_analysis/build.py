@@ -19,6 +19,7 @@ from harness_analysis.chunks import group_chunks, judged_chunks, rank_chunks, re
 from harness_analysis.ends import check_clocks
 from harness_analysis.findings import find
 from harness_analysis.lateness import add_device_gaps
+from harness_analysis.memory import shortages_told
 from harness_analysis.message_clocks import tie_clocks
 from harness_analysis.overhead import measure_overhead
 from harness_analysis.parquet import ParquetSet
@@ -53,9 +54,9 @@ def build_database(
     `run_row`: columns of the table `runs`. `ended`: what is known of the run's end besides the
     batches. `tell` hears what is being done. `stored`: more rows, in Parquet files.
 
-    Raises HarnessError where `path` cannot be written.
+    Raises HarnessError where `path` cannot be written, or memory or space does not suffice.
     """
-    with Writer(path, run_id) as writer:
+    with shortages_told(path), Writer(path, run_id) as writer:
         writer.add_rows("runs", [{"run_id": run_id, **run_row}])
         with writer.transaction():
             for batch in batches:

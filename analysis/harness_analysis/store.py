@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness_analysis.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
 from harness_analysis.blank import attach_blank
 from harness_analysis.masking import masked
+from harness_analysis.memory import build_memory
 from harness_analysis.row_groups import RowGroups
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
 from harness_schemas.tables import BY_NAME, Table, arrow_schema
@@ -28,8 +29,6 @@ STAGED = {"collectives": "collective_parts", "ranks": "rank_parts"}
 """Tables whose rows are completed by a later step, and where they wait."""
 NAMELESS = ("torch_profiler", "nsys", "nccl_inspector")
 """Evidence of kernels: which calls they are, and their ordinals and clocks, is found out later."""
-BUILD_MEMORY = "640MB"
-"""DuckDB's share of the ingest; beyond it DuckDB spills to `<file>.tmp.spill`."""
 GROUPED = ("spans",)
 """Tables of many rows, which are inserted in whole row groups."""
 
@@ -38,6 +37,7 @@ class Writer:
     """Builds one database under a temporary name; `finish` gives it its own.
 
     Usage: `with Writer(path, run_id) as writer: writer.add(...); ...; writer.finish()`.
+    What exceeds memory (harness_analysis.memory) spills to `<path>.tmp.spill`.
     Leaving without `finish` removes what was built.
     """
 
@@ -59,7 +59,7 @@ class Writer:
         self._remove()
         con = duckdb.connect()
         try:
-            con.execute(f"SET memory_limit = '{os.environ.get('HARNESS_MEMORY', BUILD_MEMORY)}'")
+            con.execute(f"SET memory_limit = {_quote(build_memory())}")
             con.execute(f"SET threads = {_threads()}")
             con.execute("SET preserve_insertion_order = false")
             con.execute(f"SET temp_directory = {_quote(self._spill)}")
