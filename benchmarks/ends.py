@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -330,26 +331,22 @@ def scratch_full(scene: Scene) -> Answer:
         scene.to_decode()
         scene.provoke(lambda: _fill(scratch / "filler"))
         answer = scene.end()
-        _keep(scratch, scene.folder / "kept")
+        (scratch / "filler").unlink()
+        shutil.copytree(scratch, scene.folder / "kept", symlinks=True)
+        scene.root = scene.folder / "kept"
+        # The small scratch had no room for the database; where it is was said.
+        said = re.search(r"the database is (\S+)", answer.err)
+        if said:
+            shutil.move(said[1], scene.run / "run.duckdb")
         return answer
     finally:
         _run("umount", "--lazy", str(scratch))
-        scene.root = scene.folder / "kept"
 
 
 def _fill(path: Path) -> None:
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as stream:
         while stream.write(b"x" * 4096):
             pass
-
-
-def _keep(scratch: Path, kept: Path) -> None:
-    """What was left, with the database that the small scratch had no room for."""
-    (scratch / "filler").unlink()
-    shutil.copytree(scratch, kept, symlinks=True)
-    run = (kept / "latest").resolve()
-    words = ("ingest", str(run), "-o", str(run / "run.duckdb"))
-    _run(sys.executable, "-m", "harness", *words, check=False)
 
 
 SLOW = r"""

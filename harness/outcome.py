@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from harness_analysis.hang.model import HANG_LINE, DeclaredHang
 from harness_analysis.hang.say import reason
 from harness_analysis.verdict import TextLine, Verdict, VerdictEvidence, judge, lines_of
 from harness_analysis.verdict_suspects import CollectiveProgress, Suspects
-from harness_schemas.errors import ExitCode
+from harness_schemas.errors import ExitCode, HarnessError
 from harness_schemas.live import read_page
 from harness_schemas.redact import redact
 from harness_schemas.rundir import RunDir
@@ -108,18 +109,19 @@ def judge_run(run: RunDir, end: End, world_size: int | None) -> Outcome:
     )
 
 
-def settled(run: RunDir, outcome: Outcome) -> Outcome:
+def settled(run: RunDir, outcome: Outcome, database: Path) -> Outcome:
     """The outcome with the verdict of the database, which rests on more: accounting, NCCL's logs.
 
     run.json is brought up to date with it; the exit code stays the workload's.
     """
     from harness_analysis.store import open_database
 
-    with open_database(run.database) as con:
+    with open_database(database) as con:
         row = con.execute("SELECT verdict, verdict_detail FROM runs").fetchone()
     if row is None or row[0] is None or row[0] == outcome.verdict:
         return outcome
-    run.write({**run.read(), "verdict": row[0], "verdict_detail": row[1]})
+    with contextlib.suppress(HarnessError):  # a folder that takes no more
+        run.write({**run.read(), "verdict": row[0], "verdict_detail": row[1]})
     return replace(outcome, verdict=row[0], detail=row[1])
 
 

@@ -15,7 +15,6 @@ import shlex
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness import witness as witnesses
 from harness.capture import Capture, plan_capture
-from harness.ingest import ingest_run
 from harness.interpreter import Interpreter, choose_interpreter
-from harness.outcome import Outcome, end_of, judge_run, settled
+from harness.keep import RunResult, conclude, keep, with_disk
+from harness.outcome import Outcome, end_of, judge_run
 from harness.progress import Narrator, follow
 from harness.provenance import provenance
 from harness.staged import patience_s, say_what_stayed, with_mover
@@ -92,16 +91,6 @@ class SessionPlan:
         lines.append("# plan.json")
         lines.append(json.dumps(self.ranks.to_json(), indent=2))
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What `run_spec` returns: where the run is, how it ended, what the process should return."""
-
-    run: RunDir
-    exit_code: int
-    outcome: Outcome
-    problems: tuple[str, ...] = field(default_factory=tuple)
 
 
 def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
@@ -191,9 +180,7 @@ def run_spec(
     narrator.say(f"run {run.path}")
     outcome = record_run(plan, narrator, marks or {})
     narrator.say("ingest")
-    problems = ingest(run)
-    outcome = outcome if problems else settled(run, outcome)
-    return RunResult(run, outcome.exit_code, outcome, problems)
+    return conclude(run, outcome, narrator)
 
 
 def record_run(plan: SessionPlan, narrator: Narrator, marks: Mapping[str, Any]) -> Outcome:
@@ -214,15 +201,16 @@ def record_run(plan: SessionPlan, narrator: Narrator, marks: Mapping[str, Any]) 
             plan = replace(plan, launch=replace(plan.launch, env={**plan.launch.env, **trace}))
             result = _execute(plan, narrator)
     except HarnessError as error:
-        _finish(run, data, Outcome("failed", "unknown", error.message, error.exit_code))
+        outcome = Outcome("failed", "unknown", error.message, error.exit_code)
+        _finish(run, data, outcome, narrator)
         raise
-    end = end_of(result, witness)
+    end = with_disk(end_of(result, witness), run)
     data["end"] = end.to_json()
     outcome = judge_run(run, end, spec.world_size)
     correctness = read_correctness(run)
     if correctness is not None:
         data["correctness"] = correctness
-    _finish(run, data, outcome)
+    _finish(run, data, outcome, narrator)
     return outcome
 
 
@@ -382,7 +370,7 @@ def read_correctness(run: RunDir) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def _finish(run: RunDir, data: dict[str, Any], outcome: Outcome) -> None:
+def _finish(run: RunDir, data: dict[str, Any], outcome: Outcome, narrator: Narrator) -> None:
     data.update(
         status=outcome.status,
         verdict=outcome.verdict,
@@ -390,18 +378,4 @@ def _finish(run: RunDir, data: dict[str, Any], outcome: Outcome) -> None:
         exit_code=outcome.exit_code,
         ended_ns=time.time_ns(),
     )
-    run.write(data)
-
-
-def ingest(run: RunDir) -> tuple[str, ...]:
-    """Build the database; what was recorded stays if that fails, and so does the exit code."""
-    try:
-        ingest_run(run)
-    except HarnessError as error:
-        return (error.message,)
-    except Exception as error:  # noqa: BLE001 (a defect of ours, or a full disk, is not the run's)
-        with contextlib.suppress(OSError):
-            (run.logs / "ingest.log").write_text(traceback.format_exc())
-        said = str(error).strip().partition("\n")[0]
-        return (f"{type(error).__name__}: {said}; `harness ingest {run.path}` tries it again",)
-    return ()
+    keep(run, data, narrator)

@@ -22,8 +22,8 @@ from harness_schemas.rundir import RunDir, name_run, point_latest, write_json
 from harness_schemas.spi import CapturePlan
 
 if TYPE_CHECKING:
+    from harness.keep import RunResult
     from harness.progress import Narrator
-    from harness.session import RunResult
     from harness_schemas.spec import RunSpec
 
 

@@ -22,15 +22,15 @@ from typing import Any
 
 from harness import witness as witnesses
 from harness.capture import Capture, plan_wrap_capture
-from harness.ingest import ingest_run
-from harness.outcome import End, Outcome, end_of, judge_run, settled
+from harness.keep import RunResult, conclude, keep, with_disk
+from harness.outcome import End, Outcome, end_of, judge_run
 from harness.progress import Narrator
 from harness.provenance import provenance
-from harness.session import RunResult, agent_command, samplers, traced
+from harness.session import agent_command, samplers, traced
 from harness.status.hang_plan import limit_ns, with_watch
 from harness.status.hang_watch import watch
 from harness.status.snapshot import take_snapshot
-from harness_schemas.errors import ExitCode, HarnessError, UsageError
+from harness_schemas.errors import ExitCode, UsageError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spi import LaunchResult
 
@@ -113,7 +113,8 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
         watching = hang_watch(plan, narrator)
         call = _call_srun if plan.is_srun else _call_here
         code, hung = call(plan, trace, data, watching)
-    end = end_of(LaunchResult(code, interrupted=_interrupted(code), hung=hung), witness)
+    ended = LaunchResult(code, interrupted=_interrupted(code), hung=hung)
+    end = with_disk(end_of(ended, witness), plan.run)
     outcome = _judge(plan.run, end)
     data.update(
         end=end.to_json(),
@@ -123,14 +124,8 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
         exit_code=outcome.exit_code,
         ended_ns=time.time_ns(),
     )
-    plan.run.write(data)
-    problems: tuple[str, ...] = ()
-    try:
-        ingest_run(plan.run)
-        outcome = settled(plan.run, outcome)
-    except HarnessError as error:
-        problems = (error.message,)
-    return RunResult(plan.run, outcome.exit_code, outcome, problems)
+    keep(plan.run, data, narrator)
+    return conclude(plan.run, outcome, narrator, data)
 
 
 def hang_watch(plan: WrapPlan, narrator: Narrator) -> Iterator[bool]:

@@ -226,7 +226,7 @@ class Scene:
     def ingest_seconds(self) -> float:
         """Between the accounting's arrival and the database."""
         fetched = [path.stat().st_mtime for path in self.run.glob("artifacts/sacct/*/fetch.json")]
-        return (self.run / "run.duckdb").stat().st_mtime - max(fetched)
+        return (self.run / "run.duckdb").stat().st_mtime - max(fetched) if fetched else 0.0
 
     def verdict(self, run: Path | None = None) -> tuple[str, str]:
         """The database's verdict, and the sentence that says what to do."""

@@ -12,8 +12,8 @@ from harness.cli.output import emit
 
 if TYPE_CHECKING:
     from harness.jobs.drive import JobAnswer
+    from harness.keep import RunResult
     from harness.progress import Narrator
-    from harness.session import RunResult
     from harness_schemas.spec import RunSpec
 
 
@@ -237,15 +237,17 @@ def _conclude(result: RunResult, narrator: Narrator) -> int:
     outcome = result.outcome
     for problem in result.problems:
         narrator.say(f"no database: {problem}")
-    if not result.problems:
-        emit(answer_text(result.run.database))
+    if result.database is not None:
+        emit(answer_text(result.database))
     if outcome.verdict != "ok":
         narrator.say(f"verdict: {outcome.verdict}: {outcome.detail or ''}")
         for line in outcome.tail:
             narrator.say(f"  | {line}")
+    own = result.database in (None, result.run.database)
+    where = result.run.path if own else result.database
     narrator.say("next:")
-    narrator.say(f"  harness report {result.run.path} --html")
-    narrator.say(f'  harness query {result.run.path} "FROM step_breakdown LIMIT 20"')
+    narrator.say(f"  harness report {where} --html")
+    narrator.say(f'  harness query {where} "FROM step_breakdown LIMIT 20"')
     return result.exit_code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,25 @@ WORTH_PROCESSES = 8 << 20
 """Bytes of evidence below which starting processes takes longer than reading."""
 
 
-def ingest_run(run: RunDir, jobs: int | None = None, watch: Watch | None = None) -> Path:
-    """Build `run.duckdb` of a run folder anew; returns its path.
+def ingest_run(
+    run: RunDir,
+    jobs: int | None = None,
+    watch: Watch | None = None,
+    output: Path | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Path:
+    """Build `run.duckdb` of a run folder anew, or `output`; returns its path.
 
-    `jobs`: processes that read (None: the cores at hand, where there is enough to read).
+    `jobs`: processes that read (None: the cores at hand, where there is enough to read). `data`:
+    what stands for run.json where that could not be written.
     """
-    data = run.read()
+    data = dict(data or run.read())
+    output = output or run.database
     tasks = plan_tasks(find_evidence([run.path]))
     context = IngestContext(root=run.path, run=data)
     run_id = str(data.get("run_id") or run.path.resolve().name)
-    _build(run.database, run_id, tasks, context, jobs, watch or Watch())
-    return run.database
+    _build(output, run_id, tasks, context, jobs, watch or Watch())
+    return output
 
 
 def ingest_paths(

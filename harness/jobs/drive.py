@@ -9,8 +9,8 @@ import click
 
 from harness.jobs.finish import finish
 from harness.jobs.follow import Follower
+from harness.keep import RunResult
 from harness.progress import Narrator
-from harness.session import RunResult
 from harness_schemas.errors import ExitCode, UsageError
 from harness_schemas.rundir import RunDir
 from harness_slurm.job.controller import Controller

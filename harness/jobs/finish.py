@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.outcome import End, Outcome, judge_run, settled
+from harness.keep import RunResult, build, conclude, keep, with_disk
+from harness.outcome import End, Outcome, judge_run
 from harness.progress import Narrator
-from harness.session import RunResult, ingest
 from harness_collectors.sacct.fields import Step
 from harness_collectors.sacct.query import (
     DELIMITER,
@@ -64,7 +64,7 @@ def finish(
     ]
     if record.tasks and run.run_json.is_file():  # a sweep's folder has none
         worst = next((one.outcome for one in results if one.exit_code), results[0].outcome)
-        _write(run, {**run.read(), "job_id": record.job_id}, worst)
+        _write(run, {**run.read(), "job_id": record.job_id}, worst, narrator)
     return results
 
 
@@ -110,17 +110,15 @@ def _finish_one(
     last = max(own, key=lambda step: step.attempt or 0) if own else None
     if data.get("attempt") is None:
         data["attempt"] = last.attempt if last else len(attempts(run))
-    end = final_end(run, data, last, state)
+    end = with_disk(final_end(run, data, last, state), run)
     data["end"] = end.to_json()
     _times(data, last)
     for earlier in attempts(run):
-        _finish_earlier(earlier, job)
+        _finish_earlier(earlier, job, narrator)
     outcome = judge_run(run, end, None)
-    _write(run, data, outcome)
+    _write(run, data, outcome, narrator)
     narrator.say("ingest" if not record.tasks else f"ingest {job}")
-    problems = ingest(run)
-    outcome = outcome if problems else settled(run, outcome)
-    return RunResult(run, outcome.exit_code, outcome, problems)
+    return conclude(run, outcome, narrator, data)
 
 
 def final_end(
@@ -157,7 +155,7 @@ def _times(data: dict[str, Any], last: Step | None) -> None:
         data["ended_ns"] = (last.ended_ns if last else None) or time.time_ns()
 
 
-def _finish_earlier(run: RunDir, job: str) -> None:
+def _finish_earlier(run: RunDir, job: str, narrator: Narrator) -> None:
     """An attempt that was requeued is a run of its own, with a database of its own."""
     data = run.read()
     data.update(
@@ -168,18 +166,18 @@ def _finish_earlier(run: RunDir, job: str) -> None:
         verdict="preempted",
         verdict_detail="the job was requeued: the next attempt began anew",
     )
-    run.write(data)
-    ingest(run)
+    keep(run, data, narrator)
+    build(run, data)
 
 
-def _write(run: RunDir, data: dict[str, Any], outcome: Outcome) -> None:
+def _write(run: RunDir, data: dict[str, Any], outcome: Outcome, narrator: Narrator) -> None:
     data.update(
         status=outcome.status,
         verdict=outcome.verdict,
         verdict_detail=outcome.detail,
         exit_code=outcome.exit_code,
     )
-    run.write(data)
+    keep(run, data, narrator)
 
 
 def _share(fetched: Fetched, job: str, folder: Path) -> None:

@@ -51,7 +51,8 @@ def run_inside(root: RunDir, narrator: Narrator) -> int:
         code = error.exit_code
         raise
     finally:
-        write_end(run, code, stopped=code == ENDED_BY_SLURM)
+        with contextlib.suppress(HarnessError):  # the accounting has the exit code too
+            write_end(run, code, stopped=code == ENDED_BY_SLURM)
     return code
 
 

@@ -9,6 +9,7 @@ it came, with a header line of the fields, so that ingest can be repeated anywhe
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -22,7 +23,6 @@ from harness_collectors.sacct.fields import ENDED_STATES, QUERY_FIELDS, Step
 from harness_collectors.sacct.scontrol import read_scontrol
 from harness_collectors.sacct.table import read_table
 from harness_schemas.errors import UsageError
-from harness_schemas.rundir import write_json
 
 DELIMITER: Final = "\x1f"
 """ASCII's own unit separator: sacct takes any text, and nobody types this one into a field."""
@@ -181,14 +181,15 @@ class _Asker:
     def _keep(self, out: str, found: Fetched) -> None:
         text = DELIMITER.join(self.fields) + "\n" + out
         found.steps = read_table(text).steps
-        found.files = [self._write("sacct.txt", text)]
+        found.files = []
+        self._write("sacct.txt", text, found)
 
     def fall_back(self, found: Fetched) -> None:
         """Take the rows of jobs that sacct had no final word on from scontrol."""
         text = "" if self._all_final(found.steps) else self._controller()
         if text:
             found.method = "sacct+scontrol" if found.steps else "scontrol"
-            found.files.append(self._write("scontrol.txt", text))
+            self._write("scontrol.txt", text, found)
             found.steps += read_scontrol(text).steps
             found.reason += "; the job's own row is from scontrol, which knows no steps"
         elif not found.steps:
@@ -219,16 +220,17 @@ class _Asker:
             "method": found.method,
             "calls": found.calls,
         }
-        path = self.folder / "fetch.json"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, about)
-        found.files.append(path)
+        self._write("fetch.json", json.dumps(about, indent=2) + "\n", found)
 
-    def _write(self, name: str, text: str) -> Path:
+    def _write(self, name: str, text: str, found: Fetched) -> None:
         path = self.folder / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        return path
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:  # what was said is known, if not kept
+            found.reason += f"; {path} could not be written: {error.strerror or error}"
+            return
+        found.files.append(path)
 
 
 def _is_final(step: Step) -> bool:

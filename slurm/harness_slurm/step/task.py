@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     pass_on(rank)
     code = rank.wait()
     mark = {"rank": facts.rank, "exit_code": code, "ended_ns": time.time_ns()}
-    write_json(rank_mark(run, facts.rank), mark)
+    with contextlib.suppress(HarnessError):  # a full disk is not the rank's failure
+        write_json(rank_mark(run, facts.rank), mark)
     return code if code >= 0 else 128 - code
 
 
