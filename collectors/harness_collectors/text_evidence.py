@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
@@ -29,8 +30,18 @@ class Text:
     cut: bool
 
 
+def as_utf8(data: bytes) -> bytes:
+    """Text without a byte order mark, recoded where that says UTF-16 (as PowerShell writes)."""
+    if data.startswith(codecs.BOM_UTF8):
+        return data[len(codecs.BOM_UTF8) :]
+    for mark, name in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        if data.startswith(mark):
+            return data[len(mark) :].decode(name, "replace").encode()
+    return data
+
+
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> Text:
-    """Read a file, gzipped or not, up to `limit` decoded bytes; what is no UTF-8 becomes U+FFFD.
+    """Read a file, gzipped or not, up to `limit` decoded bytes; what is no UTF becomes U+FFFD.
 
     A torn gzip gives the part before the tear.
 
@@ -44,7 +55,7 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> Text:
         else:
             stream.seek(0)
             data, cut = stream.read(limit + 1), False
-    return Text(data[:limit].decode("utf-8", "replace"), size, cut or len(data) > limit)
+    return Text(as_utf8(data[:limit]).decode("utf-8", "replace"), size, cut or len(data) > limit)
 
 
 def _inflate(path: Path, limit: int) -> tuple[bytes, bool]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
+import contextlib
 import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.registry import all_collectors
+from harness_collectors.text_evidence import as_utf8
 from harness_schemas.spi import Collector
 
 HEAD_BYTES = 64 << 10
+_GZIP = 31  # zlib's wbits for a gzip header
 SKIPPED_NAMES = frozenset({"run.json", "plan.json", "run.duckdb", "report.html", "harness.log"})
 
 Evidence = dict[str, tuple[Collector, list[Path]]]
@@ -21,17 +24,10 @@ def find_evidence(paths: Iterable[Path]) -> Evidence:
     """Files by the collector that recognises them, in the order of the registry."""
     collectors = all_collectors()
     found: Evidence = {}
-    for path in _walk(paths):
+    for path in _once(_walk(paths)):
         head = read_head(path)
-        for collector in collectors:
-            if _recognises(collector, path, head):
-                found.setdefault(collector.name, (collector, []))[1].append(path)
-                for other in collectors:
-                    if collector.name in getattr(other, "beside", ()) and _recognises(
-                        other, path, head
-                    ):
-                        found.setdefault(other.name, (other, []))[1].append(path)
-                break
+        for collector in _readers(collectors, path, head):
+            found.setdefault(collector.name, (collector, []))[1].append(path)
     return {c.name: found[c.name] for c in collectors if c.name in found}
 
 
@@ -68,14 +64,31 @@ def _walk(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
+def _once(paths: Iterable[Path]) -> Iterator[Path]:
+    """Ordinary files, each once, however many names lead to it; a pipe would be waited for."""
+    seen = set()
+    for path in paths:
+        try:
+            facts = path.stat()
+        except OSError:  # a broken link, or one that leads to itself
+            continue
+        if stat.S_ISREG(facts.st_mode) and (facts.st_dev, facts.st_ino) not in seen:
+            seen.add((facts.st_dev, facts.st_ino))
+            yield path
+
+
 def read_head(path: Path) -> bytes:
-    """The first 64 KiB of a file, decompressed where it is gzip; empty where unreadable."""
+    """The first 64 KiB of a file, decompressed where it is gzip, as UTF-8 where it is UTF-16.
+
+    Of a torn gzip file what stands before the tear; empty where unreadable.
+    """
     try:
         with path.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
-        if head.startswith(b"\x1f\x8b"):
-            with gzip.open(path) as stream:
-                return stream.read(HEAD_BYTES)
-        return head
-    except (OSError, EOFError, zlib.error):
+    except OSError:
         return b""
+    if head.startswith(b"\x1f\x8b"):
+        # Not through gzip, which gives nothing of a short file without its end.
+        with contextlib.suppress(zlib.error):
+            head = zlib.decompressobj(_GZIP).decompress(head, HEAD_BYTES)
+    return as_utf8(head)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness_collectors.text_evidence import as_utf8
 from harness_schemas.redact import redact
 
 HEAD_BYTES: Final = 1 << 20
@@ -23,6 +24,8 @@ MAX_TEXT: Final = 2000
 _PEEK: Final = 64 << 10
 _LONGEST: Final = 16 << 10
 
+_HOLES: Final = re.compile(rb"\x00{2,}")
+_FEW_HOLES: Final = 3
 _KERNEL: Final = re.compile(r"NVRM: |oom-kill:|Out of memory: Kill|invoked oom-killer|pcieport ")
 _RANK_FILE: Final = re.compile(r"(?:^|[^a-z])rank[-_]?(\d{1,6})(?!\d)", re.IGNORECASE)
 _RANK_PREFIX: Final = re.compile(
@@ -76,6 +79,9 @@ class Notable:
 
 def is_text(head: bytes) -> bool:
     """Whether bytes are text of no format: not binary, not JSON, not XML."""
+    holes = _HOLES.findall(head[:_PEEK])
+    if 0 < len(holes) <= _FEW_HOLES:  # what a crash, or a log cut under its writer, leaves
+        head = _HOLES.sub(b"", head)
     if not head or b"\x00\x00" in head or head.lstrip()[:1] in (b"{", b"<"):
         return False
     odd = sum(byte < 9 or 13 < byte < 27 for byte in head[:4096])
@@ -126,7 +132,7 @@ def _kept(block: bytes, is_end: bool) -> Iterator[tuple[int | None, str]]:
 
     A progress bar writes over its line by carriage returns: each writing counts as a line.
     """
-    lines = block.replace(b"\r", b"\n")
+    lines = block.replace(b"\r", b"\n").replace(b"\0", b" ")
     starts = _starts(lines)
     if is_end:
         starts |= _last_starts(lines)
@@ -192,9 +198,9 @@ def _read(path: Path) -> tuple[bytes, bytes]:
         head = _unpacked(path) if packed else stream.read(HEAD_BYTES + END_BYTES)
         size = len(head) if packed else path.stat().st_size
         if size <= len(head):
-            return head, b""
+            return as_utf8(head), b""
         stream.seek(max(len(head), size - END_BYTES))
-        return head, stream.read(END_BYTES)
+        return as_utf8(head), stream.read(END_BYTES)
 
 
 def _unpacked(path: Path) -> bytes:

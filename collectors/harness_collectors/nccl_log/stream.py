@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Intake:
                 head = stream.read(len(_GZIP_MAGIC))
                 stream.seek(0)
                 parts = self._inflated if head == _GZIP_MAGIC else self._plain
-                for part in parts(stream, block_bytes):
+                for part in _as_utf8(parts(stream, block_bytes)):
                     self.decoded_bytes += len(part)
                     yield part
         except OSError as error:
@@ -109,6 +110,20 @@ class Intake:
         part = stream.read(64 << 10)
         self.stored_bytes += len(part)
         return part
+
+
+def _as_utf8(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Text without a byte order mark, recoded where that says UTF-16."""
+    first = next((part for part in parts if part), b"")
+    utf16 = first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not utf16:
+        yield first.removeprefix(codecs.BOM_UTF8)
+        yield from parts
+        return
+    decoder = codecs.getincrementaldecoder("utf-16")("replace")
+    yield decoder.decode(first).encode("utf-8", "replace")
+    for part in parts:
+        yield decoder.decode(part).encode("utf-8", "replace")
 
 
 def _salvage(decoder: zlib._Decompress, damaged: bytes) -> bytes:

@@ -22,6 +22,7 @@ from harness_collectors.sacct.scontrol import is_scontrol, read_scontrol
 from harness_collectors.sacct.table import (
     field_list,
     find_header,
+    first_row,
     headerless_delimiter,
     read_table,
 )
@@ -37,6 +38,7 @@ DISABLED_REASON: Final = (
     "Slurm accounting storage is disabled, so the steps of the job are not known; "
     "ask the cluster's administrators for slurmdbd, or read `scontrol show job` within minutes"
 )
+_PREFACE_TEXT: Final = 8192
 _FALLBACKS: Final = ("scontrol", "squeue_json")
 _COMPARED: Final = ("state", "exit_code", "signal", "elapsed_s", "name")
 
@@ -116,9 +118,11 @@ def _accounting_storage() -> str | None:
 def _kind(head: str) -> str:
     """What a file is, from its beginning."""
     stripped = head.lstrip()
-    first, _, rest = stripped.partition("\n")
+    first = stripped.partition("\n")[0]
     if FETCH_FORMAT in head[:200]:
         return "fetch"
+    if not stripped:
+        return "none"
     if stripped.startswith("{"):
         slurm = '"jobs"' in head and ('"job_id"' in head or '"meta"' in head)
         return "json" if slurm else "none"
@@ -128,9 +132,12 @@ def _kind(head: str) -> str:
         return "scontrol"
     if field_list(head) is not None:
         return "fields"
-    ruled = "JobID" in first and rest.lstrip().startswith("----")
-    table = ruled or find_header(first) is not None or headerless_delimiter(first) is not None
-    return "table" if table else "none"
+    if headerless_delimiter(first) is not None:
+        return "table"
+    lines = stripped[:_PREFACE_TEXT].splitlines()
+    place = first_row(lines) or 0
+    ruled = "JobID" in lines[place] and "".join(lines[place + 1 : place + 2]).startswith("----")
+    return "table" if ruled or find_header(lines[place]) is not None else "none"
 
 
 def _ingest_host(host: str | None, paths: Sequence[Path], root: Path) -> Iterator[Batch]:

@@ -26,6 +26,8 @@ from harness_collectors.sacct.fields import (
 
 MAX_JOINED_LINES: Final = 64
 """More line breaks than this in one field are taken for damage."""
+MAX_PREFACE: Final = 16
+"""Lines among which a header is looked for."""
 # No \s here: to Python our own delimiter, \x1f, is white space.
 _HEADER = re.compile(
     r"[A-Za-z]{2,}(?P<delimiter>[^A-Za-z0-9 \r\n][^A-Za-z0-9\r\n]{0,7})[A-Za-z]{2,}"
@@ -83,7 +85,7 @@ def headerless_delimiter(line: str) -> str | None:
 def read_table(text: str, fields: Sequence[str] | None = None) -> Reading:
     """Rows of a table; `fields` is the saved field list of one without a header line."""
     lines = text.replace("\r\n", "\n").split("\n")
-    first = next((index for index, line in enumerate(lines) if line.strip()), None)
+    first = first_row(lines)
     if first is None:
         return Reading("sacct", problem="the file is empty")
     layout = find_header(lines[first])
@@ -101,6 +103,20 @@ def read_table(text: str, fields: Sequence[str] | None = None) -> Reading:
     if any(line.count(delimiter) == len(names) for line in lines[first : first + 64]):
         names = (*names, "")  # `-p` ends each row with a delimiter, unlike `-P`
     return _read_rows(_records(lines[first:], Layout(names, delimiter)), names, lines[-1] != "")
+
+
+def first_row(lines: Sequence[str]) -> int | None:
+    """Where the table begins: at its header, which a prompt or a shell's words may precede.
+
+    Without a header at the first line that says anything; None: no line does.
+    """
+    said = [index for index, line in enumerate(lines) if line.strip()][:MAX_PREFACE]
+    for index in said:
+        if find_header(lines[index]) is not None or (
+            "JobID" in lines[index] and _is_ruler(lines[index + 1 : index + 2])
+        ):
+            return index
+    return said[0] if said else None
 
 
 def _records(lines: Iterable[str], layout: Layout) -> Iterator[list[str] | None]:
