@@ -498,6 +498,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
+    # A shell that started this in the background has it ignored, and children would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if options.list:
         print("\n".join(f"{name}: {one.end}: {one.how}" for name, one in PLOTS.items()))
         return 0

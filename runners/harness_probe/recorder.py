@@ -149,7 +149,7 @@ class Recorder:
 
     def flush(self) -> None:
         """Hand everything recorded so far to the operating system."""
-        self.file.flush()
+        self.file.flush(self.meta.flush)
 
     def _flush_loop(self) -> None:
         # Jitter: ranks that flush together would all hit the same step.
@@ -157,7 +157,7 @@ class Recorder:
         next_anchor = time.monotonic() + ANCHOR_SECONDS
         while not self._stopping.wait(FLUSH_SECONDS * spread.uniform(0.6, 1.0)):
             with contextlib.suppress(Exception):  # the recorder never harms the workload
-                self.file.flush()
+                self.flush()
                 if time.monotonic() >= next_anchor:
                     self.anchor()
                     next_anchor = time.monotonic() + ANCHOR_SECONDS
@@ -171,6 +171,7 @@ class Recorder:
         if self.device is not None and threading.get_ident() == self.owner:
             self.device.close()
         self.anchor()
+        self.meta.flush()
         self.file.close()
         self.meta.write(
             "end",

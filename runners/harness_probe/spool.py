@@ -8,7 +8,9 @@ import mmap
 import os
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any
 
 MAGIC = b"HPSPAN01"
@@ -23,6 +25,8 @@ LIVE_GROUP_SLOTS = 64
 SLOT_SEND = 1 << 31
 SLOT_RECV = 1 << 30
 
+SLOW_NS = 2_000_000
+"""A write that takes longer is worth a thread of its own: it is as long as a fast step."""
 CHUNK_BYTES = RECORD_BYTES * 2048
 MAX_PENDING_BYTES = 64 << 20
 
@@ -92,8 +96,11 @@ class SpanFile:
             self.offset = 0
             self._flushed = 0
 
-    def flush(self) -> None:
-        """Append everything complete; what the file system refuses is counted as dropped."""
+    def flush(self, before: Callable[[], None] | None = None) -> None:
+        """Append everything complete; what the file system refuses is counted as dropped.
+
+        `before` is called when it is settled what will be written: lines that define its ids.
+        """
         with self._write_lock:
             with self._lock:
                 parts = [memoryview(chunk)[first:] for chunk, first in self._pending]
@@ -106,6 +113,8 @@ class SpanFile:
                 if end > self._flushed:
                     parts.append(memoryview(self.chunk)[self._flushed : end])
                     self._flushed = end
+            if before is not None:
+                before()
             for part in parts:
                 self._append(part)
 
@@ -133,31 +142,66 @@ class SpanFile:
 
 
 class MetaFile:
-    """JSON lines, each written at once: a record never refers to an id that is not on disk."""
+    """JSON lines, each written at once: a record never refers to an id that is not on disk.
 
-    __slots__ = ("_lock", "_torn", "dropped", "fd")
+    Once a write has taken longer than `SLOW_NS`, lines are left to `flush`, which runs in a
+    thread of its own, until the file system is fast again: it slows no step down twice.
+    """
+
+    __slots__ = ("_lock", "_slow", "_torn", "_waiting", "_write_lock", "dropped", "fd")
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         self.dropped = 0
         self._torn = False
+        self._slow = False
+        self._waiting = bytearray()
         self._lock = threading.Lock()
+        self._write_lock = threading.Lock()
 
     def write(self, meta_kind: str, /, **fields: Any) -> None:
         """Append one line; on failure (disk full, closed, no JSON) count it as dropped."""
         with self._lock:
             try:
                 text = json.dumps({"t": meta_kind, **fields}, separators=(",", ":"), default=str)
-                line = text.encode() + b"\n"
-                if self._torn:  # end what a full disk cut: the reader skips that line
-                    line = b"\n" + line
-                self._torn = os.write(self.fd, line) < len(line)
-                self.dropped += self._torn
-            except (OSError, TypeError, ValueError):
+            except (TypeError, ValueError):
+                self.dropped += 1
+                return
+            line = text.encode() + b"\n"
+            if not self._slow:
+                self._slow = self._append(line) > SLOW_NS
+            elif len(self._waiting) < MAX_PENDING_BYTES:
+                self._waiting += line
+            else:
                 self.dropped += 1
 
+    def flush(self) -> None:
+        """Append what was left to this call."""
+        with self._write_lock:
+            with self._lock:
+                data, self._waiting = self._waiting, bytearray()
+            if not data:
+                return
+            # Nobody else writes meanwhile: the file is still held to be slow.
+            fast = self._append(bytes(data)) <= SLOW_NS
+            with self._lock:
+                self._slow = not fast or bool(self._waiting)
+
+    def _append(self, data: bytes) -> int:
+        """Write whole lines, counting those that were not; returns how long it took."""
+        began = monotonic_ns()
+        mend = b"\n" if self._torn else b""  # end what a full disk cut: readers skip that line
+        try:
+            done = os.write(self.fd, mend + data) - len(mend)
+            self._torn = done < len(data)
+            self.dropped += data.count(b"\n", max(0, done))
+        except OSError:
+            self.dropped += data.count(b"\n")
+        return monotonic_ns() - began
+
     def close(self) -> None:
-        """Close; idempotent."""
+        """Flush and close; idempotent."""
+        self.flush()
         with self._lock:
             if self.fd >= 0:
                 os.close(self.fd)

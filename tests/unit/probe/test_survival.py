@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
 from unit.probe.spool import lines, read
+
+from harness_probe.spool import MetaFile
 
 
 def run(folder, code, **options):
@@ -175,3 +180,33 @@ def test_no_room_at_all_is_one_line(small_disk):
     out, err = process.communicate(timeout=60)
     assert out == "False\n"
     assert err.count("\n") == 1 and "not recording" in err
+
+
+def test_lines_of_a_slow_file_system_are_left_to_the_flusher_in_order(tmp_path):
+    meta = MetaFile(tmp_path / "rank-00000.meta.jsonl")
+    reader, writer = os.pipe()
+    os.dup2(writer, meta.fd)
+    os.close(writer)
+    filled = fcntl.fcntl(meta.fd, fcntl.F_GETPIPE_SZ)
+    os.write(meta.fd, b" " * (filled - 1) + b"\n")
+    drained: list[bytes] = []
+
+    def drain() -> None:
+        time.sleep(0.05)  # the one write that meets it waits, and is slow
+        drained.append(os.read(reader, filled))
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    meta.write("fact", n=0)
+    thread.join()
+    os.write(meta.fd, b" " * (filled - 4096 - 1) + b"\n")
+    for n in range(1, 5000):  # far more than the pipe holds, and nobody reads: none waits
+        meta.write("fact", n=n)
+    assert meta.dropped == 0
+    closer = threading.Thread(target=meta.close)
+    closer.start()
+    while data := os.read(reader, 1 << 16):
+        drained.append(data)
+    closer.join()
+    rows = [line for line in b"".join(drained).split(b"\n") if line.strip()]
+    assert [json.loads(row)["n"] for row in rows] == list(range(5000))
