@@ -67,7 +67,10 @@ def look_at(run: RunDir) -> Look:
         marks[rank] = (page.updated_ns, page.entered, page.unit, page.slots, _size(path))
         if page.pending is not None:
             in_call.add(rank)
-    return Look(marks, frozenset(in_call), read_vitals(run.hang))
+    rows = dict(read_rows(run.hang))
+    told = {rank: str(row.get("mark")) for rank, (_, row) in rows.items()}
+    both = {rank: (marks.get(rank), told.get(rank)) for rank in {*marks, *told}}
+    return Look(both, frozenset(in_call), vitals_of(rows))
 
 
 def _size(page: Path) -> int:
@@ -77,16 +80,23 @@ def _size(page: Path) -> int:
         return 0
 
 
-def read_vitals(folder: Path) -> dict[int, Vitals]:
-    """What the samplers of all nodes wrote last."""
-    found: dict[int, Vitals] = {}
+def read_rows(folder: Path) -> Iterator[tuple[int, tuple[int, dict[str, Any]]]]:
+    """What the samplers of all nodes wrote last of each rank, and when by their clock."""
     for path in folder.glob("vitals-*.json"):
         data = hang_files.read_object(path)
-        ranks = data.get("ranks")
+        ranks, mono = data.get("ranks"), data.get("mono_ns")
         for rank, row in ranks.items() if isinstance(ranks, dict) else ():
-            values = [row.get(name) for name in ("cpu_ns", "io_bytes", "rss_bytes")]
-            if rank.isdigit() and all(isinstance(value, int) for value in values):
-                found[int(rank)] = Vitals(int(data.get("mono_ns") or 0), *values)
+            if rank.isdigit() and isinstance(row, dict) and isinstance(mono, int):
+                yield int(rank), (mono, row)
+
+
+def vitals_of(rows: Mapping[int, tuple[int, dict[str, Any]]]) -> dict[int, Vitals]:
+    """What the ranks' processes used, of those where it could be read."""
+    found = {}
+    for rank, (mono_ns, row) in rows.items():
+        values = [row.get(name) for name in ("cpu_ns", "io_bytes", "rss_bytes")]
+        if all(isinstance(value, int) for value in values):
+            found[rank] = Vitals(mono_ns, *values)  # type: ignore[arg-type]
     return found
 
 

@@ -213,7 +213,8 @@ def _is_sound(name: str, value: Any) -> bool:
     if isinstance(value, str):
         return value.encode(errors="replace").decode() == value  # half a character is not
     if isinstance(value, list):
-        return all(isinstance(item, int) and 0 <= item < 1 << 31 for item in value)
+        # Ranks: in every line that defines a group, and then all of them.
+        return set(map(type, value)) == {int} and min(value) >= 0 and max(value) < 1 << 31
     return not isinstance(value, int) or isinstance(value, bool) or abs(value) < LARGEST
 
 

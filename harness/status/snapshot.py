@@ -145,7 +145,7 @@ def _settled(state: RankState, over: bool) -> RankState:
 def seen_elsewhere(folder: Path, now_ns: int) -> dict[int, ProcessState]:
     """How processes stand by the word of the samplers on their nodes, as far as it is fresh."""
     found: dict[int, ProcessState] = {}
-    for path in folder.glob("vitals-*.json"):
+    for path in folder.glob("vitals-*.json"):  # none where hangs are not watched for
         data = hang_files.read_object(path)
         wall, ranks = data.get("wall_ns"), data.get("ranks")
         fresh = isinstance(wall, int) and now_ns - wall < FRESH_NS

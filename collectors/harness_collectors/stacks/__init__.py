@@ -18,6 +18,7 @@ from harness_collectors.sampling import boot_id
 from harness_collectors.stacks.take import take_stacks
 from harness_collectors.stacks.vitals import read_vitals
 from harness_schemas import hang_files
+from harness_schemas.live import read_page
 from harness_schemas.rundir import RunDir, write_json
 
 STOP_SECONDS = 2.0
@@ -58,9 +59,21 @@ class StackSampler:
                 self._answer()
 
     def _write_vitals(self) -> None:
-        ranks = {str(rank): read_vitals(pid) for rank, pid in self._ranks.items()}
+        ranks = {
+            str(rank): {**read_vitals(pid), "mark": self._mark(rank)}
+            for rank, pid in self._ranks.items()
+        }
         now = {"host": self.host, "mono_ns": time.monotonic_ns(), "wall_ns": time.time_ns()}
         write_json(hang_files.vitals_file(self.folder, self.host), {**now, "ranks": ranks})
+
+    def _mark(self, rank: int) -> list[int]:
+        """What changes when the rank records something: this node sees it at once, which over NFS
+        others do not."""
+        page = read_page(self._spans / f"rank-{rank:05d}.live")
+        with contextlib.suppress(OSError):
+            size = (self._spans / f"rank-{rank:05d}.spans").stat().st_size
+            return [page.updated_ns, page.entered, size] if page else [size]
+        return []
 
     def _answer(self) -> None:
         asked = hang_files.read_object(self.folder / hang_files.ASKED).get("id")
