@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from harness_analysis.export.files import bounded, text_rows, whole_text
+from harness_analysis.export.files import bounded, text_bytes, whole_text
 from harness_analysis.export.tracks import ON_TRACK, load_tracks, place_tracks
 from harness_schemas.errors import EvidenceError
 
@@ -67,6 +67,7 @@ def write_chrome(
         if not tracks:
             raise EvidenceError("the run has no such spans: there is nothing to export")
         place_tracks(con, tracks)
+        _write_heads(con, chosen)
         row = con.execute(
             f"SELECT min(start_ns), count(*) FROM spans WHERE {chosen.sql()}"
         ).fetchone()
@@ -78,15 +79,15 @@ def write_chrome(
                 events += track.metadata(position)
             file.write(",\n".join(events))
             for sql in (_spans_sql(chosen, base), _flows_sql(chosen, base)):
-                _stream(file, text_rows(con, sql))
+                _stream(file, con, sql)
             file.write("\n]}\n")
     return int(count)
 
 
-def _stream(file: IO[str], batches: Iterator[list[str]]) -> None:
-    for batch in batches:
-        if batch:
-            file.write(",\n" + ",\n".join(batch))
+def _stream(file: IO[str], con: duckdb.DuckDBPyConnection, sql: str) -> None:
+    file.flush()
+    for text in text_bytes(con, sql):
+        file.buffer.write(text)
 
 
 # -- what stands before the events -----------------------------------------------------------
@@ -148,8 +149,8 @@ def _process_events(con: duckdb.DuckDBPyConnection, shown: set[int]) -> Iterator
 
 
 def _us(ns: str) -> str:
-    """Integer nanoseconds as microseconds with three decimals, exactly."""
-    return f"(({ns}) // 1000) || '.' || lpad((({ns}) % 1000)::VARCHAR, 3, '0')"
+    """Integer nanoseconds as microseconds with three decimals, exact up to 104 days."""
+    return f"((({ns}) / 1000)::DECIMAL(18, 3))"
 
 
 def _number(key: str, value: str) -> str:
@@ -161,14 +162,14 @@ def _text(key: str, value: str) -> str:
     return f"""'"{key}":' || to_json(({value})::VARCHAR)::VARCHAR"""
 
 
-def _object(*members: str) -> str:
-    return f"'{{' || concat_ws(',', {', '.join(members)}) || '}}'"
+def _members(*members: str) -> str:
+    """Those that are not NULL, and not empty, between commas."""
+    return f"concat_ws(',', {', '.join(members)})"
 
 
-TITLE: Final = """CASE WHEN s.category = 'unit' AND s.phase IS NOT NULL THEN
-    concat_ws(' ', 'harness:' || s.phase, 'batch=' || s.batch, 'microbatch=' || s.microbatch,
-      'repeat=' || s.repeat, 'step=' || s.step, 'warmup=' || coalesce(s.warmup, false)::INTEGER)
-  ELSE coalesce(s.name, s.category, 'span') END"""
+UNIT: Final = """concat_ws(' ', 'harness:' || s.phase, 'batch=' || s.batch,
+  'microbatch=' || s.microbatch, 'repeat=' || s.repeat, 'step=' || s.step,
+  'warmup=' || coalesce(s.warmup, false)::INTEGER)"""
 """Steps are named as our own annotations are (step_marks.toml), so that reading finds them."""
 
 CATEGORY: Final = f"""CASE
@@ -182,45 +183,100 @@ CATEGORY: Final = f"""CASE
   ELSE coalesce(s.category, 'other') END"""
 
 
+SPAN_KIND: Final = (
+    *("rank", "source", "timeline", "device", "stream", "name", "category", "phase", "layer"),
+    *("request", "perturbed_by"),
+)
+"""What many spans have in common: its text is made once."""
+CALL_KIND: Final = (
+    *("op", "dtype", "bytes", "group_size", "comm_group", "src_rank", "dst_rank", "wait_method"),
+    "unsplit_reason",
+)
+"""The same of collectives and messages."""
+
+
+def _kind(table: str, names: Sequence[str]) -> str:
+    return f"hash({', '.join(f'{table}.{name}' for name in names)})"
+
+
+def _write_heads(con: duckdb.DuckDBPyConnection, chosen: Selection) -> None:
+    """Temporary tables of the texts of every kind of span and of call, by the hash of the kind."""
+    title = "CASE WHEN s.category IS DISTINCT FROM 'unit' OR s.phase IS NULL THEN "
+    title += "coalesce(s.name, s.category, 'span') END"
+    event = _members(
+        _text("cat", CATEGORY), _number("pid", "t.pid"), _number("tid", "t.tid"),
+        _text("name", title),
+    )  # fmt: skip
+    con.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE span_kind AS
+        SELECT {_kind("s", SPAN_KIND)} AS kind, {event} AS event, nullif({_span_args()}, '') AS args
+        FROM (SELECT DISTINCT {", ".join(SPAN_KIND)} FROM spans WHERE {chosen.sql()}) s
+        JOIN track t ON {ON_TRACK}"""
+    )
+    con.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE call_kind AS
+        SELECT {_kind("c", CALL_KIND)} AS kind, nullif({_call_args()}, '') AS args
+        FROM (SELECT DISTINCT {", ".join(CALL_KIND)} FROM collectives_all) c"""
+    )
+    # Of 64 bits two in a million kinds are equal by chance once in 40 million runs.
+    for table in ("span_kind", "call_kind"):
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT DISTINCT ON (kind) * FROM {table}"
+        )
+
+
 def _spans_sql(chosen: Selection, base: int) -> str:
     """Events of spans. What a rank's part in a collective says is among its arguments."""
-    event = _object(
-        """'"ph":"' || CASE WHEN s.end_ns IS NULL THEN 'B' ELSE 'X' END || '"'""",
-        _text("name", TITLE),
-        _text("cat", CATEGORY),
-        _number("pid", "t.pid"),
-        _number("tid", "t.tid"),
+    args = _members(
+        "k.args",
+        _number("correlation", "s.correlation"),
+        _number("graph id", "s.graph_id"),
+        _number("bytes", "coalesce(c.bytes, s.bytes)"),
+        _number("step", "s.step"),
+        _number("batch", "s.batch"),
+        "d.args",
+        _number("Seq", "c.seq"),
+        _number("wait_us", _us("c.wait_ns")),
+        _number("transfer_us", _us("c.transfer_ns")),
+    )
+    event = _members(
+        "k.event",
+        _text("name", f"CASE WHEN s.category = 'unit' AND s.phase IS NOT NULL THEN {UNIT} END"),
         _number("ts", _us(f"s.start_ns - {base}")),
         _number("dur", _us("greatest(s.end_ns - s.start_ns, 0)")),
-        _number("args", _args()),
     )
     return f"""
-      SELECT {event} FROM spans s JOIN track t ON {ON_TRACK}
+      SELECT CASE WHEN s.end_ns IS NULL THEN ',\n{{"ph":"B",' ELSE ',\n{{"ph":"X",' END
+        || {event} || ',"args":{{' || {args} || '}}}}'
+      FROM spans s JOIN span_kind k ON k.kind = {_kind("s", SPAN_KIND)}
       LEFT JOIN collectives_all c
         ON c.source = s.source AND c.rank = s.rank AND c.span_id = s.span_id
+      LEFT JOIN call_kind d ON c.rank IS NOT NULL AND d.kind = {_kind("c", CALL_KIND)}
       WHERE {chosen.sql("s")}"""
 
 
-def _args() -> str:
+def _span_args() -> str:
+    return _members(
+        _number("device", "s.device"),
+        _number("stream", "CASE WHEN s.timeline = 'device' THEN s.stream END"),
+        _number("layer", "s.layer"),
+        _text("request", "s.request"),
+        _text("phase", "s.phase"),
+        _text("category", "s.category"),
+        _text("perturbed by", "s.perturbed_by"),
+    )
+
+
+def _call_args() -> str:
     dtype = "CASE c.dtype " + _cases(lambda pair: f"'{pair[0]}'") + " END"
     element = "CASE c.dtype " + _cases(lambda pair: str(pair[1])) + " END"
     elements = f"(c.bytes // {element})"
     gathers = "c.op = 'all_gather' AND c.group_size > 0"
     peers = "c.comm_group LIKE '[%]#%'"
     ranks = "replace(split_part(c.comm_group, '#', 1), ',', ', ')"
-    return _object(
-        _number("device", "s.device"),
-        _number("stream", "CASE WHEN s.timeline = 'device' THEN s.stream END"),
-        _number("correlation", "s.correlation"),
-        _number("graph id", "s.graph_id"),
-        _number("bytes", "coalesce(c.bytes, s.bytes)"),
-        _number("layer", "s.layer"),
-        _text("request", "s.request"),
-        _text("phase", "s.phase"),
-        _number("step", "s.step"),
-        _number("batch", "s.batch"),
-        _text("category", "s.category"),
-        _text("perturbed by", "s.perturbed_by"),
+    return _members(
         _text("Collective name", "c.op"),
         _text("dtype", dtype),
         _number("In msg nelems", f"CASE WHEN {gathers} THEN {elements} // c.group_size"
@@ -232,9 +288,6 @@ def _args() -> str:
         _text("Process Group Ranks", f"CASE WHEN {peers} THEN {ranks} END"),
         _number("Src Rank", "c.src_rank"),
         _number("Dst Rank", "c.dst_rank"),
-        _number("Seq", "c.seq"),
-        _number("wait_us", _us("c.wait_ns")),
-        _number("transfer_us", _us("c.transfer_ns")),
         _text("wait_method", "c.wait_method"),
         _text("unsplit_reason", "c.unsplit_reason"),
     )  # fmt: skip
@@ -250,7 +303,7 @@ def _flows_sql(chosen: Selection, base: int) -> str:
     An arrow cannot point back in time: a message arrives when both sides are there.
     """
     p2p = "c.op IN ('send', 'recv')"
-    event = _object(
+    event = _members(
         """'"ph":"' || CASE WHEN place = 1 THEN 's' WHEN place = parts THEN 'f","bp":"e'"""
         """ ELSE 't' END || '"'""",
         _number("id", "flow"),
@@ -277,6 +330,6 @@ def _flows_sql(chosen: Selection, base: int) -> str:
           PARTITION BY flow ORDER BY CASE WHEN p2p THEN op = 'recv' END, start_ns, rank) AS place
         FROM part
       )
-      SELECT {event} FROM (
+      SELECT ',\n{{' || {event} || '}}' FROM (
         SELECT *, CASE WHEN p2p AND op = 'recv' THEN both_ns ELSE start_ns END AS at_ns FROM placed
       ) WHERE parts > 1 ORDER BY flow, place"""

@@ -149,7 +149,7 @@ def test_any_name_survives(tmp_path):
     names = ['"</script>\\', "a\nb\t\x01", "\u00fc \u2603 {}'"]
     at = {"rank": 0, "source": "otel", "timeline": "host"}
     times = {"start_ns": 1_800_000_000_000_000_001, "end_ns": 1_800_000_000_000_000_003}
-    rows = [{**at, **times, "span_id": k, "name": name} for k, name in enumerate(names)]
+    rows = [{**at, **times, "span_id": k, "name": name, "step": k} for k, name in enumerate(names)]
     path = tmp_path / "run.duckdb"
     build_database(path, "r", {"name": "x"}, [make_batch("spans", rows)])
     events = exported(path, tmp_path / "t.json")["traceEvents"]
