@@ -172,10 +172,18 @@ def judge(evidence: VerdictEvidence, rules: Sequence[Rule] | None = None) -> Ver
         _named_source(line),
         suspects.ranks,
         suspects.why,
-        (evidence.hang.remedy if evidence.hang and rule.verdict == "hang" else "") or rule.remedy,
+        _remedy(rule, suspects, evidence),
         rule.id,
         tuple(name for name in others if name != rule.verdict),
     )
+
+
+def _remedy(rule: Rule, suspects: Suspects, evidence: VerdictEvidence) -> str:
+    """What to do, with the file of the one rank that it is about."""
+    if evidence.hang and rule.verdict == "hang" and evidence.hang.remedy:
+        return evidence.hang.remedy
+    only = f"{suspects.ranks[0]:05d}" if len(suspects.ranks) == 1 else "NNNNN"
+    return rule.remedy.replace("NNNNN", only)
 
 
 def lines_of(source: str, text: str, rank: int | None = None) -> tuple[TextLine, ...]:

@@ -405,3 +405,9 @@ def test_a_tail_of_twenty_thousand_lines_is_read_in_seconds():
     began = time.process_time()
     assert judge(VerdictEvidence(lines=lines, exit_code=1)).rule == "launcher-exit"
     assert time.process_time() - began < 10
+
+
+def test_the_file_to_read_is_that_of_the_rank():
+    exits = (RankExit(3, 1, "RuntimeError: no such layer", 1),)
+    verdict = judge(VerdictEvidence(exit_code=1, rank_exits=exits))
+    assert verdict.suspect == 3 and "logs/rank-00003.err" in verdict.remedy
