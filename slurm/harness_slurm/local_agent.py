@@ -51,7 +51,9 @@ def run_ranks(plan: dict[str, Any], run: RunDir) -> dict[str, Any]:
     from torch.distributed.launcher.api import elastic_launch
 
     watch = RankWatch(plan["world_size"], plan["parent_pid"], SHUTDOWN_SECONDS)
-    command = ("-I", "-S", str(RANK_EXEC), str(os.getpid()), str(run.logs), *plan["argv"])
+    # torch replaces ${local_rank} in the words, and $$ by $: a shell's $$ is to stay.
+    argv = [word.replace("$", "$$") for word in plan["argv"]]
+    command = ("-I", "-S", str(RANK_EXEC), str(os.getpid()), str(run.logs), *argv)
     watch.start()
     try:
         elastic_launch(_config(plan, run), sys.executable)(*command)

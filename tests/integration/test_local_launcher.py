@@ -69,6 +69,21 @@ def rank_process(folder, rank):
     return None
 
 
+def test_words_of_a_command_reach_the_shell_as_they_are(folder):
+    """torch's agent takes a $$ for a $ that was escaped."""
+    words = (
+        "sh",
+        "-c",
+        'printf "%s|" "$$" "$1" >"$HARNESS_TEST_FOLDER/said.$RANK"',
+        "x",
+        "$$ ${n}",
+    )
+    env = {"HARNESS_TEST_FOLDER": str(folder)}
+    assert LocalLauncher().launch(LaunchPlan(words, env, 1, folder)).exit_code == 0
+    process, word, _ = (folder / "said.0").read_text().split("|")
+    assert process.isdigit() and word == "$$ ${n}"
+
+
 @pytest.fixture
 def folder(tmp_path):
     yield tmp_path

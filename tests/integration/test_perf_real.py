@@ -56,6 +56,16 @@ def held(path):
     return False
 
 
+def test_what_a_rank_forks_at_once_is_counted_too(tmp_path):
+    """As the runtime of a container does."""
+    spin = SPIN.format(seconds=0.6)
+    forks = f"import os\nif os.fork(): os.wait()\nelse:\n    exec({spin!r})"
+    options = {"interval_ms": 100, "events": SOFTWARE}
+    wrapped(tmp_path, options, sys.executable, "-I", "-S", "-c", forks)
+    rows = ingest(files(tmp_path, "*.jsonl"), tmp_path)["perf_counters"]
+    assert sum(row["value"] or 0 for row in rows if row["event"] == "task-clock") > 550
+
+
 def ingest(paths, root):
     found = {"perf_counters": [], "samples": [], "collection": []}
     for batch in COLLECTOR.ingest(paths, IngestContext(root)):

@@ -44,19 +44,25 @@ _COMPLAINT = re.compile(r"perf_event|[Pp]ermission|not found|[Cc]ouldn't|[Uu]nab
 
 # In the rank's own shell, which then becomes the rank: $$ is the rank's process id. perf runs as
 # an orphan (the rank must not find a child it did not start), ends when the rank has ended, and
-# its failure leaves the rank alone.
+# its failure leaves the rank alone. The shell waits, a second at most, until perf counts: what
+# its command forks (a container's runtime forks at once) is counted from then on.
 ATTACH: Final = """\
 folder="$1/$(uname -n)" mode=$2 interval=$3 events=$4 frequency=$5; shift 5
 rank=${RANK:-${SLURM_PROCID:-}}
 file="$folder/$mode${rank:+.rank-$(printf %05d "$rank")}.pid-$$.begin-$(date +%s%N)"
 if mkdir -p "$folder"; then
   if [ "$mode" = record ]; then
-    ( LC_ALL=C perf record -F "$frequency" -g -p $$ -o "$file.data" \
-        </dev/null >/dev/null 2>"$file.err" & )
+    perf=$(LC_ALL=C perf record -F "$frequency" -g -p $$ -o "$file.data" \
+        </dev/null >/dev/null 2>"$file.err" & echo $!)
   else
-    ( LC_ALL=C perf stat -j -I "$interval" -e "$events" -p $$ -o "$file.jsonl" \
-        </dev/null >/dev/null 2>"$file.err" & )
+    perf=$(LC_ALL=C perf stat -j -I "$interval" -e "$events" -p $$ -o "$file.jsonl" \
+        </dev/null >/dev/null 2>"$file.err" & echo $!)
   fi
+  for turn in 1 2 3 4 5 6 7 8 9 10; do
+    case $(ls -l "/proc/$perf/fd" 2>&1) in *perf_event*) turn=last ;; esac
+    sleep 0.1
+    [ $turn != last ] && kill -0 "$perf" 2>/dev/null || break
+  done
 fi
 exec "$@"
 """
