@@ -260,11 +260,8 @@ def _timed_comm(evidence: Evidence, line: Line, rank: int, nranks: int, total: i
 
 def banner(evidence: Evidence, line: Line) -> bool | None:
     """`NCCL version ...`, `RCCL version ...`, and settings that NCCL repeats."""
-    if match := lines.BANNER.search(line.text):
-        found = ("NCCL", match[1].decode("ascii"), match[2].decode("ascii"))
-    elif match := lines.RCCL_BANNER.match(line.text):
-        found = ("RCCL", match[1].decode("ascii"), None)
-    else:
+    found = lines.version_said(line.text)
+    if found is None:
         return _setting(line)
     if line.cut:
         return False

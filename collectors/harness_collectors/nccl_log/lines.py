@@ -121,7 +121,9 @@ BANNER: Final = re.compile(
     rb"(?:^|[\s>:])NCCL version (\d\.\d{1,2}\.\d{1,2})\+cuda(\d{1,2}\.\d{1,2})\s*$"
 )
 """Also in 2.4 to 2.21, where rank 0's process prints it bare. An exception's text is no banner."""
-RCCL_BANNER: Final = re.compile(rb"RCCL version ?:? (\d\.\d{1,2}\.\d{1,2})(?:[-+ ]|\s*$)")
+RCCL_BANNER: Final = re.compile(
+    rb"(?:^|[\s>:])RCCL version ?:? (\d\.\d{1,2}\.\d{1,2})(?:[-+ ]|\s*$)"
+)
 SET_BY_USER: Final = re.compile(rb"(NCCL_[A-Z0-9_]{1,60}) set (?:by environment )?to (\S{1,80})")
 
 ALGORITHMS: Final = ("TREE", "RING", "COLLNET_DIRECT", "COLLNET_CHAIN", "NVLS", "NVLS_TREE", "PAT")
@@ -243,6 +245,14 @@ def parse_init(text: bytes) -> InitLine | None:
         event=_EVENTS.get(word),
         facts={name.decode("ascii"): value.decode("ascii") for name, value in pairs},
     )
+
+
+def version_said(text: bytes) -> tuple[str, str, str | None] | None:
+    """(library, version, CUDA version) of a banner, with a prefix or bare; None: it is none."""
+    if match := BANNER.search(text):
+        return "NCCL", match[1].decode("ascii"), match[2].decode("ascii")
+    match = RCCL_BANNER.search(text)
+    return ("RCCL", match[1].decode("ascii"), None) if match else None
 
 
 def transport(via: bytes) -> str | None:

@@ -31,6 +31,7 @@ _CUT_CALL: Final = re.compile(rb"(\w{4,20}):(?: (?:o(?:p(?:C(?:o(?:u(?:n(?:t)?)?
 _CUT_LEVEL: Final = re.compile(rb"\] NCCL ?(?:I|IN|INF|INFO|W|WA|WAR|WARN)?\s*$")
 _TAILS: Final = (b" - Init ", b"[nranks=", b" via P2P/", b" via NET/", b"+cuda", b" nranks ")
 """What ends NCCL's lines only: in a line without its prefix, the rest of a torn one."""
+_PIECES: Final = (b"CL INFO ", b"RCCL version ", *_TAILS)
 _OTHERS_CALL: Final = b"COLLTRACE"
 
 
@@ -76,7 +77,7 @@ class Scanner:
         """What to do with a line, by its text alone."""
         at = line.find(b"NCCL")
         if at < 0:
-            is_piece = b"CL INFO " in line or any(tail in line for tail in _TAILS)
+            is_piece = any(word in line for word in _PIECES)
             return _LINE if is_piece or self._may_be_prefix(line) else _IGNORED
         if MIDDLE_MARK in line:
             return _CALL if self._calls.is_call(line) else _TURN
@@ -219,14 +220,13 @@ class Scanner:
 
     def _foreign(self, line: bytes) -> None:
         """A bare banner, a watchdog's message, or a torn piece of a record."""
-        if b"NCCL" not in line:
+        if b"NCCL" not in line and b"RCCL version " not in line:
             self.file.tails += any(tail in line for tail in _TAILS)
             cut = lines.CUT_PREFIX.search(line[-400:])
             whole = cut is not None and not self._owners.is_host(cut[1].decode("ascii"))
             self.file.unreadable += not whole
             return
-        if match := lines.BANNER.search(line):
-            version = ("NCCL", match[1].decode("ascii"), match[2].decode("ascii"))
+        if version := lines.version_said(line):
             if not self._cut:
                 self.file.bare_versions[version] += 1
                 self.file.records += 1

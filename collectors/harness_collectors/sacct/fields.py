@@ -105,6 +105,10 @@ class JobId:
         return (int(job), int(task)) if task.isdigit() else None
 
 
+_NAMED_STEPS: Final = ("batch", "extern", "interactive")
+"""No two begin alike; of a number that is cut, nothing is known."""
+
+
 @dataclass(frozen=True)
 class State:
     """A word of `STATES`, and the user id in `CANCELLED by 1000`."""
@@ -119,7 +123,11 @@ def parse_text(text: str) -> str | None:
 
 
 def parse_job_id(text: str) -> JobId:
-    """`12`, `12.0`, `12.batch`, `8_2.extern`, `8_[3-5%1]`, `30+1.0`."""
+    """`12`, `12.0`, `12.batch`, `8_2.extern`, `8_[3-5%1]`, `30+1.0`; cut by a column, `12.ext+`."""
+    whole, dot, cut = text.strip().partition(".")
+    if dot and cut.endswith("+") and len(cut) > 1:
+        steps = [name for name in _NAMED_STEPS if name.startswith(cut[:-1])]
+        text = f"{whole}.{steps[0]}" if steps else text
     match = _JOB.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no job id")

@@ -310,6 +310,8 @@ def test_columns_for_people(tmp_path):
         "4711.batch        batch                  proj         32  CANCELLED     0:15 \n"
         "4711.0          python3                  proj         32 OUT_OF_ME+    0:125 \n"
         "4711.1          python3                  proj         32 RE+             1:0 \n"
+        "4711.ext+        extern                  proj         32  COMPLETED      0:0 \n"
+        "4711.1+         python3                  proj         32     FAILED      1:0 \n"
     )
     path = write(tmp_path, "a.txt", text)
     assert COLLECTOR.recognise(path, text.encode())
@@ -319,6 +321,7 @@ def test_columns_for_people(tmp_path):
         ("batch", "CANCELLED", 15),
         ("0", "OUT_OF_MEMORY", 125),
         ("1", None, None),  # REQUEUED, RESIZING, REVOKED ...: not guessed
+        ("extern", "COMPLETED", None),  # but a step whose number is cut is left out
     ]
 
 
