@@ -17,8 +17,21 @@ if TYPE_CHECKING:
     from harness_schemas.spec import RunSpec
 
 
+_DASHES = "harness.run.dashes"
+
+
+class _Run(click.Command):
+    """A command line in which `--` says that a command follows, were it one word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether `--` stands in it, which click takes away."""
+        ctx.meta[_DASHES] = "--" in args
+        return super().parse_args(ctx, args)
+
+
 @click.command(
     "run",
+    cls=_Run,
     context_settings={"ignore_unknown_options": False},
     epilog="Examples: `harness run examples/quickstart.toml --set parallel.tp=1`; "
     "`harness run -- torchrun --nproc-per-node 2 mine.py`; "
@@ -88,7 +101,7 @@ def command(
         return run_inside(RunDir(in_job), narrator)
     if attach is not None:
         return _attach(attach, output, narrator)
-    if spec is None or wrapped:
+    if spec is None or wrapped or click.get_current_context().meta.get(_DASHES):
         from harness.wrap import plan_wrap, run_wrapped
 
         argv = tuple(str(part) for part in ((spec,) if spec else ())) + wrapped

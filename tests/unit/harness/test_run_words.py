@@ -1,0 +1,22 @@
+"""What stands behind `--` is a command, were it one word."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.cli.main import invoke
+
+
+@pytest.mark.parametrize("command", [["true"], ["no-such.toml"], ["echo", "--", "a b"]])
+def test_what_stands_behind_the_dashes_is_a_command(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["run", "--dry-run", "--", *command]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("# environment") - 1].split()[0] == command[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_word_without_dashes_is_a_specification(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["run", "--dry-run", "true"]) == 2
+    assert "no specification true" in capsys.readouterr().err
