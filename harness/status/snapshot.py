@@ -20,6 +20,7 @@ from harness_schemas.errors import HarnessError
 from harness_schemas.live import LivePage, Slot
 from harness_schemas.rundir import RunDir
 from harness_schemas.units import parse_duration_ns
+from harness_schemas.vocabulary import MEASURED_PHASES
 
 READERS = 16
 """Files read at once: on a file system across a network opening one is what takes time."""
@@ -179,11 +180,17 @@ def _rank_now(
         sent=sent,
         received=received,
         readable=files.page is not None and start.get("live", True) is not False,
+        sets_up=_sets_up(files.unit),
         where=describe_unit(files.unit),
     )
     host = start.get("host")
     name = host if isinstance(host, str) else None
     return RankNow(files, state, name, process, local, _shifted(files.first_step_ns, to_wall))
+
+
+def _sets_up(unit: Mapping[str, Any]) -> bool:
+    phase = unit.get("phase")
+    return phase is not None and (bool(unit.get("warmup")) or phase not in MEASURED_PHASES)
 
 
 def _shifted(mono_ns: int | None, to_wall_ns: int | None) -> int | None:

@@ -10,6 +10,7 @@ from harness.status.collectors import CollectorNow
 from harness.status.hang_report import HangReport
 from harness.status.progress import Progress
 from harness.status.snapshot import RankNow, Snapshot
+from harness_analysis.hang.diagnose import SET_UP_LIMITS
 from harness_analysis.hang.model import PendingCall
 from harness_analysis.hang.say import (
     REMEDIES,
@@ -48,7 +49,11 @@ def headline(now: Snapshot, progress: Progress | None, report: HangReport | None
         lines = ["unknown: no rank says when it last recorded anything"]
     elif found.quiet_ns > MOVES_NS:
         limit = format_ns(now.limit_ns)
-        lines = [f"quiet: no rank recorded anything for {quiet} (called a hang after {limit})"]
+        called = f"called a hang after {limit}"
+        if found.patient:
+            longer = format_ns(SET_UP_LIMITS * now.limit_ns)
+            called = f"loading and the like may be silent for long: called a hang after {longer}"
+        lines = [f"quiet: no rank recorded anything for {quiet} ({called})"]
         lines += [f"  so far: {told}"] if found.calls else []
     return [*lines, _progress_text(progress)] if progress else lines
 

@@ -325,11 +325,18 @@ def record_call(
     # Launched is entered; whether it has been left only the device knows.
     rec.entered += 1
     rec.live.group(slot_of(op, group, peer), ordinal, ordinal - 1)
+    head = device_head(rec, op, dtype, "app_timers", posted is not None)
     start = timeline.mark()
     begin = _now()
+    if ordinal:
+        rec.live.touch(begin)
+    else:  # NCCL makes its communicator in the first call: there the host itself may stand
+        place = (head & 0xFFFFFFFF, group_peer, ordinal, begin, num_bytes)
+        rec.live.update(begin, rec.unit_id, *place, rec.entered)
     result = call()
     returned = _now()
-    head = device_head(rec, op, dtype, "app_timers", posted is not None)
+    if not ordinal:
+        rec.live.update(returned, rec.unit_id, entered=rec.entered)
     begin = begin if posted is None else posted[1]
     end = timeline.mark()
     timeline.add(

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from harness_analysis.hang.model import Call, Diagnosis, Kind, PendingCall, RankState
 
+SET_UP_LIMITS = 10
+"""Ranks that set up (imports, weights, compilations) may be silent for so many limits."""
 EQUAL_SIZES = frozenset({"all_reduce", "broadcast", "reduce"})
 """Collectives to which every rank brings the same number of bytes."""
 
@@ -22,15 +24,23 @@ def diagnose(ranks: Sequence[RankState], now_ns: int, limit_ns: int) -> Diagnosi
     calls = pending_calls(states)
     quiet = _quiet(ranks, now_ns)
     alive = [state for state in ranks if state.begun and not state.ended]
-    hangs = quiet is not None and quiet >= limit_ns and bool(alive)
+    longer = quiet is not None and quiet >= limit_ns and bool(alive)
     kind, culprits, decisive = _blame(states, calls)
-    if not calls and hangs:
+    if not calls and longer:
         kind, culprits = _halted_or_behind(states)
+    keepers = [states[rank] for rank in culprits if rank in states] or ([] if calls else alive)
+    patient = longer and kind != "halted" and _sets_up(keepers)
+    patient = patient and quiet is not None and quiet < SET_UP_LIMITS * limit_ns
     order = sorted(calls, key=lambda call: _weight(call, decisive))
     blocked = sorted({rank for call in calls if call.blockers for rank in call.waiting})
     halted = {rank for rank in blocked if states[rank].halted}
     kept = tuple(rank for rank in blocked if rank not in {*culprits, *halted} or kind == "cycle")
-    return Diagnosis(kind, quiet, hangs, culprits, tuple(order), decisive, kept)
+    hangs = longer and not patient
+    return Diagnosis(kind, quiet, hangs, culprits, tuple(order), decisive, kept, patient)
+
+
+def _sets_up(keepers: Sequence[RankState]) -> bool:
+    return bool(keepers) and all(state.begun and state.sets_up for state in keepers)
 
 
 def _quiet(ranks: Iterable[RankState], now_ns: int) -> int | None:

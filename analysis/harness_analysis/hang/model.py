@@ -41,6 +41,7 @@ class RankState:
     `stopped` (by a signal or a debugger) or `gone`. `entered`: the ordinal of the last collective
     entered, by group. `sent` and `received`: the same of messages, by (group, peer). `readable`:
     its page and its definitions could be read, so that what is not in them was not entered.
+    `sets_up`: it is outside of prefill and decode, where it may be silent for long.
     """
 
     rank: int
@@ -53,6 +54,7 @@ class RankState:
     sent: Mapping[tuple[str, int], int] = field(default_factory=dict)
     received: Mapping[tuple[str, int], int] = field(default_factory=dict)
     readable: bool = True
+    sets_up: bool = False
     where: str = ""
 
 
@@ -85,9 +87,10 @@ class Diagnosis:
     """What the states of all ranks say.
 
     `quiet_ns`: since any rank last recorded something; None: not known. `hangs`: that is longer
-    than the limit, while ranks are in a call or a unit of work. `culprits`: ranks at the end of the
-    chain of waiting; empty where nobody can be named. `decisive`: the call that others stand in
-    because of them. `blocked`: ranks that wait, directly or through others.
+    than the limit; `patient`: it is, but the ranks that keep the others set up, which may take
+    long in silence. `culprits`: ranks at the end of the chain of waiting; empty where nobody can
+    be named. `decisive`: the call that others stand in because of them. `blocked`: ranks that
+    wait, directly or through others.
     """
 
     kind: Kind
@@ -97,6 +100,7 @@ class Diagnosis:
     calls: tuple[PendingCall, ...] = ()
     decisive: PendingCall | None = None
     blocked: tuple[int, ...] = ()
+    patient: bool = False
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _pending(meta: RankMeta, page: LivePage, pending: PendingCall) -> pa.Table:
         "rank": meta.rank,
         **key_of(meta, page.unit),
         "source": SOURCE,
-        "timeline": described.get("timeline"),
+        "timeline": "host",  # where it was entered, also of a call on a device
         "comm_group": meta.group_name(pending.group),
         "seq": pending.ordinal,
         "op": op,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 from hypothesis import given, settings
@@ -210,3 +211,15 @@ def test_a_thousand_ranks_and_one_that_is_missing():
     states[missing] = RankState(missing, moved_ns=NOW - 50 * SECOND, entered={name(world): 11})
     found = diagnose(states, NOW, LIMIT)
     assert (found.culprits, len(found.blocked), len(found.calls)) == ((missing,), 1023, 1)
+
+
+def test_loading_may_be_silent_for_longer():
+    loads = RankState(1, moved_ns=NOW - 40 * SECOND, entered={name((0, 1)): 6}, sets_up=True)
+    found = diagnose([waits(0, 7), loads], NOW, LIMIT)
+    assert (found.hangs, found.patient, found.culprits) == (False, True, (1,))
+    found = diagnose([waits(0, 7), loads], NOW, 3 * SECOND)
+    assert (found.hangs, found.patient) == (True, False)
+    found = diagnose([waits(0, 7), dataclasses.replace(loads, halted="stopped")], NOW, LIMIT)
+    assert (found.hangs, found.kind) == (True, "halted")  # a stopped process loads nothing
+    alone = [RankState(rank, moved_ns=NOW - 40 * SECOND, sets_up=True) for rank in (0, 1)]
+    assert diagnose(alone, NOW, LIMIT).patient

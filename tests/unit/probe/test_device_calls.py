@@ -11,6 +11,7 @@ import harness_probe as probe
 from harness_collectors.app_timers import AppTimers
 from harness_probe import api
 from harness_probe.device import DeviceTimeline, record_call
+from harness_schemas.live import Slot, read_page
 from harness_schemas.spi import IngestContext
 
 
@@ -54,3 +55,29 @@ def test_the_wait_for_a_posted_call_says_nothing_about_its_kernel(rows):
     assert (waited["return_ns"], waited["low_ns"]) == (None, None)
     assert waited["unsplit_reason"].startswith("posted")
     assert (waited["seq"], waited["enqueue_ns"]) == (1, 77)
+
+
+def test_while_the_first_call_of_a_group_is_made_it_is_pending(tmp_path):
+    """NCCL makes the communicator in it, and its host may stand there; later calls return at once
+    and only show that the rank moves."""
+    probe.start(tmp_path, rank=0, world_size=2)
+    rec = api.recorder()
+    group, seen = rec.define_group((0, 1)), []
+
+    def call():
+        seen.append(read_page(tmp_path / "rank-00000.live"))
+
+    try:
+        with probe.unit("decode", step=1):
+            for _ in range(2):
+                record_call(rec, Timeline(rec), "all_reduce", group, -1, 64, "f16", call)
+        first, second = seen
+        assert (first.pending.group, first.pending.ordinal, first.pending.num_bytes) == (
+            group,
+            0,
+            64,
+        )
+        assert second.pending is None and second.updated_ns > first.updated_ns
+        assert second.slots == (Slot(group, None, None, 1, 0),)
+    finally:
+        probe.stop()
