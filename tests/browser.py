@@ -36,6 +36,9 @@ ARGUMENTS = (
 )
 
 
+READY = "document.documentElement.dataset.ready === 'yes'"
+
+
 @dataclass(frozen=True)
 class Browser:
     """One session of one browser."""
@@ -67,10 +70,21 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.devtools("Emulation.setEmulatedMedia", features=[scheme])
 
-    def open(self, page: Path) -> None:
-        """Open a file and wait until its charts are drawn."""
+    def open(self, page: Path, everything: bool = True) -> None:
+        """Open a file and wait until its charts are drawn: all, or those that one sees first."""
         self.call("POST", "/url", {"url": page.absolute().as_uri()})
-        self.wait_for("document.documentElement.dataset.ready === 'yes'")
+        self.wait_for(READY)
+        if everything:
+            self.draw_everything()
+
+    def draw_everything(self) -> None:
+        """Scroll through the page, past every chart, and back to its top."""
+        figures = self.evaluate("document.querySelectorAll('[data-figure]').length")
+        for number in range(figures):
+            figure = f"document.querySelectorAll('[data-figure]')[{number}]"
+            self.evaluate(f"({figure}.scrollIntoView(), 1)")
+            self.wait_for(f"{figure}.querySelector('.plot').data !== undefined && {READY}")
+        self.evaluate("(scrollTo(0, 0), 1)")
 
     def evaluate(self, expression: str) -> Any:
         """Value of a JavaScript expression."""

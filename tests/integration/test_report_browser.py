@@ -192,9 +192,21 @@ def test_the_late_rank_is_marked_beside_what_it_causes(browser, made):
     assert name == "rank 3" and 0 < shown < 0.2 * caused
 
 
+def test_charts_are_drawn_as_the_reader_comes_near(browser, made):
+    browser.look_as(1200, 900)
+    browser.open(made[1], everything=False)
+    figures = browser.evaluate(PLOTTED)
+    assert sum(figure["traces"] > 0 for figure in figures) < len(figures) / 2
+    # What is not drawn keeps its place, so that nothing jumps while one scrolls.
+    assert all(figure["height"] > 100 for figure in figures)
+    place = browser.evaluate("document.documentElement.scrollHeight")
+    browser.open(made[1])
+    assert abs(browser.evaluate("document.documentElement.scrollHeight") - place) <= 0.02 * place
+
+
 def test_everything_that_acts_is_reached_by_keyboard(browser, made):
     browser.look_as(1200, 900)
-    browser.open(made[1])
+    browser.open(made[1], everything=False)
     reached = browser.evaluate(
         "[...document.querySelectorAll('a, summary, select, input, .scroll')]"
         ".every(e => e.tabIndex >= 0)"

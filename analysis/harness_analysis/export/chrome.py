@@ -14,13 +14,15 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from harness_analysis.export.files import bounded, text_bytes, whole_text
 from harness_analysis.export.tracks import ON_TRACK, load_tracks, place_tracks
 from harness_schemas.errors import EvidenceError
 
 if TYPE_CHECKING:
+    from io import TextIOWrapper
+
     import duckdb
 
 TORCH_DTYPES: Final = {
@@ -84,7 +86,7 @@ def write_chrome(
     return int(count)
 
 
-def _stream(file: IO[str], con: duckdb.DuckDBPyConnection, sql: str) -> None:
+def _stream(file: TextIOWrapper, con: duckdb.DuckDBPyConnection, sql: str) -> None:
     file.flush()
     for text in text_bytes(con, sql):
         file.buffer.write(text)

@@ -23,7 +23,7 @@ BATCH_ROWS = 50_000
 
 
 @contextlib.contextmanager
-def whole_text(path: Path) -> Iterator[IO[str]]:
+def whole_text(path: Path) -> Iterator[io.TextIOWrapper]:
     """A text file under a temporary name that is renamed at the end; gzip where it ends in .gz.
 
     Raises:
@@ -60,10 +60,10 @@ def bounded(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def text_bytes(con: duckdb.DuckDBPyConnection, sql: str) -> Iterator[memoryview]:
+def text_bytes(con: duckdb.DuckDBPyConnection, sql: str) -> Iterator[bytes]:
     """The first column of a query, which must be text without NULL, as UTF-8, end to end.
 
-    The bytes are those of DuckDB's batches: no row becomes a Python object.
+    One object a batch: no row becomes a Python object.
     """
     import numpy as np
 
@@ -73,4 +73,4 @@ def text_bytes(con: duckdb.DuckDBPyConnection, sql: str) -> Iterator[memoryview]
         if len(column) and text is not None:
             ends = np.frombuffer(places, dtype=np.int32)
             first, last = ends[column.offset], ends[column.offset + len(column)]
-            yield memoryview(text)[first:last]
+            yield bytes(memoryview(text)[first:last])

@@ -1,9 +1,11 @@
-// Draws the figures: colours from the page's theme, choices and shares from its controls.
+// Draws the figures as the reader comes near them: colours from the page's theme, choices and
+// shares from its controls.
 (function () {
   "use strict";
   const root = document.documentElement;
   const figures = Array.from(document.querySelectorAll("[data-figure]"));
   const parsed = new Map();
+  const drawn = new Set();
   const touch = matchMedia("(pointer: coarse)").matches;
 
   function dataOf(figure) {
@@ -107,6 +109,7 @@
   }
 
   function draw(figure, width) {
+    drawn.add(figure);
     const data = dataOf(figure);
     const style = getComputedStyle(root);
     const layout = layoutOf(figure, data, style);
@@ -118,20 +121,27 @@
     return Plotly.react(figure.querySelector(".plot"), tracesOf(figure, data, style), layout, config);
   }
 
-  // One after the other, so that the page answers while it draws.
-  function drawAll() {
-    const waiting = figures.slice();
-    function next() {
-      const figure = waiting.shift();
-      if (!figure) { performance.mark("ready"); root.dataset.ready = "yes"; return; }
-      draw(figure);
-      performance.mark("first-chart");
-      setTimeout(next, 0);
-    }
-    next();
+  // Those that are near, one after the other, so that the page answers while it draws.
+  const waiting = [];
+  function next() {
+    const figure = waiting.shift();
+    if (!figure) { performance.mark("ready"); root.dataset.ready = "yes"; return; }
+    if (!drawn.has(figure)) draw(figure);
+    setTimeout(next, 0);
   }
 
+  function comesNear(entries) {
+    const near = entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target);
+    near.forEach((figure) => observer.unobserve(figure));
+    const idle = root.dataset.ready !== "no";
+    root.dataset.ready = "no";
+    waiting.push(...near);
+    if (idle) setTimeout(next, 0);
+  }
+  const observer = new IntersectionObserver(comesNear, { rootMargin: "50% 0px" });
+
   function zoom(figure) {
+    if (!drawn.has(figure)) draw(figure);
     const [least, most] = dataOf(figure).layout.xaxis.range;
     const width = (most - least) / 2 ** Number(figure.querySelector(".zoom").value);
     const from = least + (most - least - width) * Number(figure.querySelector(".place").value);
@@ -146,7 +156,9 @@
       control.addEventListener("input", () => zoom(figure));
     });
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    drawn.forEach((figure) => draw(figure));
+  });
   addEventListener("beforeprint", () => {
     root.dataset.theme = "light";
     figures.forEach((figure) => draw(figure, 640));
@@ -155,5 +167,9 @@
     delete root.dataset.theme;
     figures.forEach((figure) => draw(figure));
   });
-  drawAll();
+  figures.forEach((figure) => {
+    figure.querySelector(".plot").style.minHeight = `${figure.dataset.height}px`;
+    observer.observe(figure);
+  });
+  if (!figures.length) next();
 })();
