@@ -10,7 +10,7 @@ import re
 import signal
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from typing import Final
@@ -49,6 +49,8 @@ TEXT_SOURCES: Final = frozenset({"stderr", "kernel", "nccl", "spool", "log"})
 FACT_SOURCES: Final = frozenset({"launcher", "sacct", "cgroup", "exit"})
 CONSEQUENCE: Final = "ended because another rank had failed"
 """Message of a rank that its launcher ended: that rank is no cause."""
+SAMPLERS: Final = "harness-samplers"
+"""Name of the step that samples beside the ranks (harness_slurm.step.launcher)."""
 _LONGEST_LINE: Final = 4000
 _MOST_LINES: Final = 20_000
 _SHOWN: Final = 400
@@ -156,6 +158,7 @@ class Rule:
 
 def judge(evidence: VerdictEvidence, rules: Sequence[Rule] | None = None) -> Verdict:
     """Why the run ended as it did. Pure: the same evidence gives the same verdict."""
+    evidence = replace(evidence, steps=tuple(_believed(evidence)))
     if _went_well(evidence):
         return Verdict("ok", also=("oom_host",) if evidence.oom_kills else ())
     hits = _hits(load_rules() if rules is None else rules, evidence)
@@ -189,6 +192,20 @@ def _remedy(rule: Rule, suspects: Suspects, evidence: VerdictEvidence) -> str:
 def lines_of(source: str, text: str, rank: int | None = None) -> tuple[TextLine, ...]:
     """The lines of a tail of a log, empty ones left out."""
     return tuple(TextLine(source, line, rank) for line in text.splitlines() if line.strip())
+
+
+def _believed(evidence: VerdictEvidence) -> Iterator[StepState]:
+    """Steps that bear on the run: not the samplers', and no failure that the run itself denies.
+
+    A job's state follows from its script's exit code: where that is known to be 0 and the
+    accounting has FAILED, the accounting is wrong.
+    """
+    denied = evidence.exit_code == 0 and any(
+        step.step_id is None and step.state == "FAILED" for step in latest_attempt(evidence.steps)
+    )
+    for step in evidence.steps:
+        if step.name != SAMPLERS and not (denied and step.state == "FAILED"):
+            yield step
 
 
 def _went_well(evidence: VerdictEvidence) -> bool:

@@ -99,8 +99,9 @@ def _steps(con: duckdb.DuckDBPyConnection) -> list[StepState]:
 
 def _lines(con: duckdb.DuckDBPyConnection) -> Iterator[TextLine]:
     for kind, text, rank in con.execute(
-        "SELECT kind, text, rank FROM log_lines ORDER BY file, line NULLS LAST, rowid"
-        f" LIMIT {_MOST_LINES}"
+        "SELECT kind, text, rank FROM log_lines"
+        " WHERE NOT ends_with(coalesce(file, ''), 'agent.log')"  # the samplers' end is no cause
+        f" ORDER BY file, line NULLS LAST, rowid LIMIT {_MOST_LINES}"
     ).fetchall():
         yield TextLine(kind, text, rank)
     for kind, text, rank in con.execute(

@@ -110,6 +110,9 @@ def _finish_one(
     last = max(own, key=lambda step: step.attempt or 0) if own else None
     if data.get("attempt") is None:
         data["attempt"] = last.attempt if last else len(attempts(run))
+    mark = read_end(run)
+    if last is not None and last.state == "FAILED" and mark and mark.exit_code == 0:
+        narrator.say(f"  sacct calls job {job} FAILED, its own mark says exit 0: the mark counts")
     end = with_disk(final_end(run, data, last, state), run)
     data["end"] = end.to_json()
     _times(data, last)

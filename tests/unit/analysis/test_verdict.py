@@ -411,3 +411,34 @@ def test_the_file_to_read_is_that_of_the_rank():
     exits = (RankExit(3, 1, "RuntimeError: no such layer", 1),)
     verdict = judge(VerdictEvidence(exit_code=1, rank_exits=exits))
     assert verdict.suspect == 3 and "logs/rank-00003.err" in verdict.remedy
+
+
+def test_a_killed_script_is_the_cause_of_what_its_ranks_say():
+    steps = (
+        StepState("7", None, "FAILED", 0, 9),
+        StepState("7", "batch", "CANCELLED", 0, 9),
+        StepState("7", "1", "FAILED", 15, 0),
+    )
+    lines = (TextLine("spool", "signal: ended by SIGTERM", 0),)
+    verdict = judge(VerdictEvidence(exit_code=137, lines=lines, steps=steps))
+    assert verdict.rule == "slurm-script-killed" and verdict.suspect is None
+    cancelled = (StepState("7", None, "CANCELLED", 0, 0), *steps[1:])
+    assert judge(VerdictEvidence(exit_code=143, steps=cancelled)).name == "cancelled"
+
+
+def test_killed_samplers_are_no_verdict():
+    steps = (
+        StepState("7", None, "COMPLETED", 0, derived_exit="0:9"),
+        StepState("7", "0", "CANCELLED", 0, 9, name="harness-samplers"),
+        StepState("7", "1", "COMPLETED", 0, name="harness-ranks"),
+    )
+    assert judge(VerdictEvidence(exit_code=0, steps=steps)).name == "ok"
+    assert judge(VerdictEvidence(exit_code=0, steps=(steps[0], *steps[2:]))).name == "ok"
+
+
+def test_accounting_that_the_runs_own_exit_code_denies_is_wrong():
+    wrong = (StepState("7", None, "FAILED", 1), StepState("7", "0", "FAILED", 1))
+    assert judge(VerdictEvidence(exit_code=0, steps=wrong)).name == "ok"
+    assert judge(VerdictEvidence(exit_code=1, steps=wrong)).name == "rank_failed"
+    step_only = (StepState("7", None, "COMPLETED", 0), wrong[1])
+    assert judge(VerdictEvidence(exit_code=0, steps=step_only)).name == "rank_failed"
