@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 SHOWN_FRAMES = 5
-LEFT_OUT = ("/harness_probe/", "c10d_logger.py", "/torch/utils/_contextlib.py")
+LEFT_OUT = ("harness_probe/", "c10d_logger.py", "torch/utils/_contextlib.py")
 WRAPPERS = frozenset({"log_wrapper", "_wrapped_call_impl", "_call_impl"})
 """Wrappers of the recorder, torch and deepspeed: in every stack, and they say nothing."""
 
@@ -37,7 +37,9 @@ class Frame:
 
     def is_wrapper(self) -> bool:
         """Whether it only calls on."""
-        return self.name in WRAPPERS or any(part in self.file for part in LEFT_OUT)
+        return self.name.rpartition(".")[2] in WRAPPERS or any(
+            part in self.file for part in LEFT_OUT
+        )
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ SPY = """Process 8405: python worker.py
 Python v3.11.7 (/usr/bin/python3.11)
 
 Thread 8405 (idle): "MainThread"
+    _wrap.<locals>.traced (harness_probe/distributed.py:127)
     take (/site/engines/wire.py:53)
     _take (/site/engines/pipeline.py:171)
     <module> (worker.py:6)
@@ -46,7 +47,8 @@ def test_the_last_of_several_dumps_counts():
 
 
 def test_the_main_thread_of_py_spy():
-    assert [frame.name for frame in main_stack(SPY)] == ["take", "_take", "<module>"]
+    assert [frame.name for frame in main_stack(SPY)][1:] == ["take", "_take", "<module>"]
+    assert group_stacks({0: SPY}, {}, {})[0].line().startswith("take (wire.py:53) < _take")
 
 
 def test_equal_places_are_one_line_and_the_rarest_comes_first():
