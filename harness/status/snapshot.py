@@ -15,7 +15,7 @@ from harness.status.processes import LETTERS, Here, ProcessState
 from harness.status.rank_files import RankFiles, read_rank
 from harness_analysis.hang.diagnose import diagnose
 from harness_analysis.hang.model import Call, Diagnosis, RankState
-from harness_schemas import hang_files
+from harness_schemas import hang_files, spool
 from harness_schemas.errors import HarnessError
 from harness_schemas.live import LivePage, Slot
 from harness_schemas.rundir import RunDir
@@ -180,6 +180,7 @@ def _rank_now(
         sent=sent,
         received=received,
         readable=files.page is not None and start.get("live", True) is not False,
+        full=files.page is not None and len(files.page.slots) >= spool.LIVE_GROUP_SLOTS,
         sets_up=_sets_up(files.unit),
         where=describe_unit(files.unit),
     )

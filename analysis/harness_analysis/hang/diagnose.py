@@ -8,6 +8,7 @@ chain: they are waited for and wait for nobody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from harness_analysis.hang.model import Call, Diagnosis, Kind, PendingCall, RankState
 
@@ -113,14 +114,21 @@ def _absent_members(
             continue
         if state is None or not state.begun:
             missing[rank] = -1
-        elif not state.readable:
+        elif (reached := _reached(state, state.entered, call.group)) is None:
             unknown.append(rank)
-        elif (reached := state.entered.get(call.group or "", -1)) < (call.ordinal or 0):
+        elif reached < (call.ordinal or 0):
             missing[rank] = reached
     # Of a rooted call the root is what the others wait for, as long as it has not come.
     if call.peer in missing:
         missing = {rank: reached for rank, reached in missing.items() if rank == call.peer}
     return missing, tuple(unknown)
+
+
+def _reached(state: RankState, ordinals: Mapping[Any, int], key: object) -> int | None:
+    """The last ordinal that a rank entered, -1 where none; None: its page does not tell."""
+    if not state.readable or (state.full and key not in ordinals):
+        return None
+    return ordinals.get(key, -1)
 
 
 def _absent_peer(
@@ -132,10 +140,10 @@ def _absent_peer(
     peer = states.get(call.peer)
     if peer is None or not peer.begun:
         return {call.peer: -1}, ()
-    if not peer.readable:
-        return {}, (call.peer,)
     other = peer.sent if call.op == "recv" else peer.received
-    reached = other.get((call.group, rank), -1)
+    reached = _reached(peer, other, (call.group, rank))
+    if reached is None:
+        return {}, (call.peer,)
     return ({call.peer: reached} if reached < call.ordinal else {}), ()
 
 

@@ -41,6 +41,7 @@ class RankState:
     `stopped` (by a signal or a debugger) or `gone`. `entered`: the ordinal of the last collective
     entered, by group. `sent` and `received`: the same of messages, by (group, peer). `readable`:
     its page and its definitions could be read, so that what is not in them was not entered.
+    `full`: its page has no room for more groups, so that of one that is not there nothing is known.
     `sets_up`: it is outside of prefill and decode, where it may be silent for long.
     """
 
@@ -54,6 +55,7 @@ class RankState:
     sent: Mapping[tuple[str, int], int] = field(default_factory=dict)
     received: Mapping[tuple[str, int], int] = field(default_factory=dict)
     readable: bool = True
+    full: bool = False
     sets_up: bool = False
     where: str = ""
 

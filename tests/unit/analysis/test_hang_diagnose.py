@@ -174,6 +174,8 @@ def test_different_calls_at_one_place_are_a_mismatch():
 def test_a_rank_that_never_began_and_one_that_cannot_be_read_are_told_apart():
     found = diagnose([waits(0, 0, (0, 1, 2)), RankState(1, begun=False)], NOW, LIMIT)
     assert found.culprits == (1, 2) and found.decisive.missing == {1: -1, 2: -1}
+    full = RankState(1, full=True, entered={"[1,2]#0": 5})
+    assert diagnose([waits(0, 0), full], NOW, LIMIT).decisive.unknown == (1,)
     found = diagnose([waits(0, 0), RankState(1, readable=False)], NOW, LIMIT)
     assert (found.kind, found.culprits, found.decisive.unknown) == ("unknown", (), (1,))
 
