@@ -70,6 +70,7 @@ def build_database(
         _name_list(writer, "synchronising", (*sorted(SYNCHRONISING_OPS), "all_to_all"))
         writer.script("ranks")
         writer.script("tokens")
+        writer.script("named")
         if writer.completes_calls:
             writer.script("identify")
         writer.script("floors")

@@ -227,25 +227,59 @@ def by_unit(calls: Calls, other: Calls) -> Pairs:
 
 
 def by_time(calls: Calls, other: Calls) -> Pairs:
-    """A record is printed before its launch, and an end noticed after it: nearest pairs."""
-    found = []
+    """A record is printed before its launch, and an end noticed after it: nearest pairs.
+
+    Of a sort with few calls, as the barrier that opens a run, the usual distance is that of the
+    other sorts.
+    """
+    found: list[Pairs] = []
+    few: list[tuple[Ints, Ints]] = []
     for ours, theirs in _common_sorts(calls, other):
-        one, two = calls.take(ours), other.take(theirs)
-        if one.known("enqueue_ns").any() and two.known("enqueue_ns").any():
-            pairs = _nearest(two, one, "enqueue_ns")
-            pairs = Pairs(pairs.theirs, pairs.ours)
-        elif one.known("end_ns").any() and two.known("end_ns").any():
-            pairs = _nearest(one, two, "end_ns")
-        else:
-            continue
-        fit = _fit(one["size"][pairs.ours], two["size"][pairs.theirs])
-        if len(fit) and fit.mean() >= AGREEING:
-            found.append(Pairs(ours[pairs.ours[fit]], theirs[pairs.theirs[fit]]))
+        pairs = _in_time(calls, other, ours, theirs, 0)
+        found.append(pairs)
+        few += [] if len(pairs.ours) else [(ours, theirs)]
+    usual = _usual(calls, other, _joined(found))
+    found += [_in_time(calls, other, ours, theirs, usual) for ours, theirs in few if usual]
     return _joined(found)
 
 
-def _nearest(first: Calls, then: Calls, name: str) -> Pairs:
-    """Pairs that are each other's nearest, `first` before `then`; none where most have none."""
+def _usual(calls: Calls, other: Calls, pairs: Pairs) -> int:
+    """Within what distance most of the pairs lie; 0: too few to say."""
+    one, two = calls.take(pairs.ours), other.take(pairs.theirs)
+    name = _compared(one, two)
+    if name is None or len(pairs.ours) < FEW:
+        return 0
+    both = one.known(name) & two.known(name)
+    return 2 * int(np.median(np.abs(one[name][both] - two[name][both]))) + SLACK_NS
+
+
+def _compared(one: Calls, two: Calls) -> str | None:
+    """The time that both know: when calls were issued, else when they ended."""
+    names = ("enqueue_ns", "end_ns")
+    return next((n for n in names if one.known(n).any() and two.known(n).any()), None)
+
+
+def _in_time(calls: Calls, other: Calls, ours: Ints, theirs: Ints, usual: int) -> Pairs:
+    one, two = calls.take(ours), other.take(theirs)
+    name = _compared(one, two)
+    if name is None:
+        return NONE
+    if name == "enqueue_ns":
+        pairs = _nearest(two, one, name, usual)
+        pairs = Pairs(pairs.theirs, pairs.ours)
+    else:
+        pairs = _nearest(one, two, name, usual)
+    fit = _fit(one["size"][pairs.ours], two["size"][pairs.theirs])
+    if not len(fit) or fit.mean() < AGREEING:
+        return NONE
+    return Pairs(ours[pairs.ours[fit]], theirs[pairs.theirs[fit]])
+
+
+def _nearest(first: Calls, then: Calls, name: str, usual: int) -> Pairs:
+    """Pairs that are each other's nearest, `first` before `then`; none where most have none.
+
+    `usual`: the distance within which other sorts' pairs lie, for a sort too few to tell its own.
+    """
     ours = np.flatnonzero(first.known(name))
     theirs = np.flatnonzero(then.known(name))
     ours = ours[np.argsort(first[name][ours], kind="stable")]
@@ -265,7 +299,7 @@ def _nearest(first: Calls, then: Calls, name: str) -> Pairs:
         np.append(True, np.diff(b) > PAUSE * np.median(np.diff(b))) if len(b) > 1 else index == 0
     )
     sure = distance[mutual & ~opening]
-    usual = 2 * int(np.median(sure)) + SLACK_NS if len(sure) >= FEW else 0
+    usual = 2 * int(np.median(sure)) + SLACK_NS if len(sure) >= FEW else usual
     mutual &= ~opening | (distance <= usual)
     overlap = (b >= a[0] - SLACK_NS) & (b <= a[-1] + max(usual, SLACK_NS))
     if mutual.sum() < AGREEING * min(int(overlap.sum()), len(a)):

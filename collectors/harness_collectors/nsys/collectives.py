@@ -165,7 +165,7 @@ def _of_call(
 
 def _named_by_id(payload: nccl.Payload, own_run: bool) -> str | None:
     """A communicator of unknown members: its id is the same on all of its ranks."""
-    return None if payload.comm is None or own_run else f"nccl:{payload.comm:016x}"
+    return None if payload.comm is None or own_run else f"nccl:{payload.comm:#x}"
 
 
 def _exchanges_with_all(calls: tuple[nccl.Call, ...], size: int | None) -> bool:

@@ -234,7 +234,7 @@ def communicators(
             name = f"[{','.join(map(str, ranks))}]#{ordinal}"
             result[comm] = Communicator(name, size, ranks)
         else:
-            result[comm] = Communicator(f"nccl:{comm:016x}", size)
+            result[comm] = Communicator(f"nccl:{comm:#x}", size)
     return result
 
 

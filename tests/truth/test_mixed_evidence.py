@@ -1,0 +1,70 @@
+"""Five tools saw one job: each call is one row that knows what all of them knew."""
+
+from __future__ import annotations
+
+import itertools
+
+from truth.mixed_job import CHOICES, SIZES, STEPS, TRANSFER_US, Job
+
+from harness.ingest import ingest_paths
+from harness_analysis.store import open_database
+
+TOOLS = ("kineto", "nccl_log", "inspector", "flight_recorder")
+CALLS = STEPS * len(SIZES)
+TOTALS = """
+SELECT rank, source, joined, bytes, algo, proto, channels, transport, count(*)::INT,
+  sum(duration_ns)::BIGINT, sum(wait_ns)::BIGINT, sum(transfer_ns)::BIGINT
+FROM collectives GROUP BY ALL ORDER BY rank, bytes
+"""
+
+
+def record(job, folder, tools=TOOLS, ranks=(0, 1)):
+    folder.mkdir(exist_ok=True)
+    for tool, rank in itertools.product(tools, ranks):
+        getattr(job, tool)(folder, rank)
+    return folder
+
+
+def ask(folder, sql, tmp_path):
+    database = tmp_path / "x.duckdb"
+    ingest_paths([folder], database)
+    with open_database(database) as con:
+        return con.execute(sql).fetchall()
+
+
+def answers(source, joined):
+    """Every call once, with NCCL's choice beside its duration, its transfer and its wait."""
+    rows = []
+    for rank, size in itertools.product((0, 1), CHOICES):
+        calls = STEPS * SIZES.count(size)
+        wait = round((Job.late_us[1] - Job.late_us[rank]) * 1000) * calls
+        moved = round(TRANSFER_US * 1000) * calls
+        facts = (rank, source, joined, size, *CHOICES[size], "P2P")
+        rows.append((*facts, calls, wait + moved, wait, moved))
+    return rows
+
+
+def test_four_witnesses_of_a_call_are_one_row(tmp_path):
+    folder = record(Job(), tmp_path / "job")
+    joined = "flight_recorder+nccl_inspector+nccl_log"
+    assert ask(folder, TOTALS, tmp_path) == answers("torch_profiler", joined)
+
+
+def test_an_nsys_report_that_knows_communicators_by_id_is_joined_too(tmp_path):
+    folder = record(Job(), tmp_path / "job")
+    Job().nsys(folder)
+    joined = "flight_recorder+nccl_inspector+nccl_log+torch_profiler"
+    found = ask(folder, TOTALS.replace("channels", "0"), tmp_path)
+    assert [(*row[:6], *row[7:]) for row in found] == [
+        (*row[:6], *row[7:]) for row in answers("nsys", joined)
+    ]
+
+
+def test_a_rank_whose_trace_is_missing_leaves_waits_unknown(tmp_path):
+    folder = record(Job(), tmp_path / "job", ("kineto", "nccl_log"), ranks=(0,))
+    record(Job(), folder, ("nccl_log",), ranks=(1,))
+    sql = (
+        "SELECT DISTINCT rank, wait_ns, transfer_ns, unsplit_reason, algo IS NULL FROM collectives"
+    )
+    sql += " WHERE source = 'torch_profiler'"
+    assert ask(folder, sql, tmp_path) == [(0, None, None, "seen on 1 of 2 ranks", False)]
