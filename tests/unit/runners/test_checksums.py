@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness.cli.main import invoke
-from harness_runners.files import checksums
 from harness_runners.checkpoint import INDEX, read_checkpoint
+from harness_runners.files import checksums
 from harness_schemas.errors import UsageError
 
 NAMES = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
