@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness.cli.main import invoke
+from harness_analysis.verdict import TextLine, VerdictEvidence, judge
 from harness_runners.checkpoint import INDEX, read_checkpoint
 from harness_runners.files import checksums
 from harness_schemas.errors import UsageError
@@ -111,3 +112,13 @@ def test_a_tensor_in_another_file_than_the_index_says(folder):
     (folder / INDEX).write_text(json.dumps({"weight_map": swapped}))
     with pytest.raises(UsageError, match="t0 in another file"):
         read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("known", "rule"), [("0" * 64, "checkpoint-damaged"), (None, "checksums-unknown")]
+)
+def test_a_job_that_ends_for_it_has_a_verdict_that_says_so(tmp_path, known, rule):
+    said = checksums.complaint([checksums.Summed(tmp_path / "a", "1" * 64, known, 5, 1, 2)])
+    line = TextLine("stderr", f"harness: {said}")
+    found = judge(VerdictEvidence(exit_code=123, lines=(line,)))
+    assert (found.name, found.rule) == ("rank_failed", rule)
