@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.capture import Capture
 from harness.progress import Narrator
-from harness.status.hang_watch import watch
+from harness.status.hang_watch import hint, watch
 from harness_schemas import hang_files
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import CapturePlan, SamplerSpec
@@ -40,7 +40,8 @@ def with_watch(capture: Capture, run_dir: Path, limit: int | None) -> Capture:
 def beside(
     progress: Iterator[None], run: RunDir, limit: int | None, narrator: Narrator
 ) -> Iterator[bool]:
-    """Narrate and watch; yields True once the run is to be ended as hung."""
-    watching = watch(run, limit, narrator) if limit is not None else iter(())
+    """Narrate and watch; yields True once the run is to be ended as hung. Without a limit it only
+    says when the run seems to stand."""
+    watching = hint(run, narrator) if limit is None else watch(run, limit, narrator)
     for _ in progress:
-        yield next(watching, False)
+        yield next(watching)

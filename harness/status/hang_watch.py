@@ -31,6 +31,7 @@ CPU_SHARE = 0.2
 SET_UP_LIMITS = 5
 """A rank that sets up and only computes may do so for as many limits: a wait on a device may burn
 a core too."""
+HINT_SECONDS, HINT_LOOK_SECONDS = 60.0, 10.0
 STACK_SECONDS = 30.0
 """The samplers on the nodes have so long to take stacks before the run is ended without."""
 
@@ -180,6 +181,20 @@ def watch(run: RunDir, limit_ns: int, narrator: Narrator) -> Iterator[bool]:
                         yield True
                 narrator.say("the ranks moved meanwhile: the run goes on")
             due = time.monotonic() + interval
+        yield False
+
+
+def hint(run: RunDir, narrator: Narrator) -> Iterator[bool]:
+    """Say once a standstill where one can look; never ends a run."""
+    still, due, said = Stillness(HINT_SECONDS, lambda rank: False), time.monotonic(), False
+    while True:
+        if time.monotonic() >= due:
+            quiet = still.quiet_s(look_at(run), time.monotonic()) or 0.0
+            if quiet >= HINT_SECONDS and not said:
+                narrator.say(f"no rank recorded anything for {format_ns(quiet * 1e9)}; on whom:")
+                narrator.say(f"  harness status {run.path}")
+            said = quiet >= HINT_SECONDS
+            due = time.monotonic() + HINT_LOOK_SECONDS
         yield False
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
+from harness.progress import Narrator
+from harness.status import hang_watch
 from harness.status.hang_watch import SET_UP_LIMITS, Look, Stillness, Vitals
+from harness_schemas.rundir import RunDir
 
 LIMIT = 8.0
 """Looks come every second."""
@@ -81,3 +86,18 @@ def test_a_watch_that_was_suspended_starts_anew():
     assert [still.quiet_s(look, now) for now in (0, 1, 2)] == [0, 1, 2]
     assert still.quiet_s(look, 3600) == 0
     assert still.quiet_s(look, 3601) == 1
+
+
+def test_a_standstill_is_hinted_at_once_where_no_limit_is_set(tmp_path, monkeypatch):
+    run, clock, said = RunDir(tmp_path), [0.0], io.StringIO()
+    monkeypatch.setattr(hang_watch.time, "monotonic", lambda: clock[0])
+    marks = {0: (1,)}
+    monkeypatch.setattr(hang_watch, "look_at", lambda run: looks(dict(marks)))
+    hints = hang_watch.hint(run, Narrator(stream=said))
+    for second in range(0, 300, 2):
+        clock[0] = float(second)
+        marks[0] = (0,) if second < 100 else (1,)
+        assert next(hints) is False
+    lines = said.getvalue().splitlines()
+    assert len(lines) == 4 and lines[1] == f"  harness status {tmp_path}"
+    assert lines[0].startswith("no rank recorded anything for 60 s")
