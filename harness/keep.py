@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,14 @@ def with_disk(end: End, run: RunDir) -> End:
     return replace(end, kernel_lines=(*end.kernel_lines, f"{why}: {run.path}"))
 
 
-def build(run: RunDir, data: Mapping[str, Any] | None = None) -> Built:
+def build(run: RunDir, data: Mapping[str, Any] | None = None, more: Sequence[Path] = ()) -> Built:
     """Build the database; what was recorded stays if that fails, and so does the exit code.
 
-    Where the folder takes no more it is built in TMPDIR, with `data` for run.json.
+    Where the folder takes no more it is built in TMPDIR, with `data` for run.json. `more`:
+    evidence that the folder did not take either.
     """
     try:
-        return Built(ingest_run(run))
+        return Built(ingest_run(run, more=more))
     except Exception as error:  # noqa: BLE001 (a defect of ours, or a full disk, is not the run's)
         # Its unfinished file is gone again, and with it perhaps what filled the disk.
         why = why_full(run.path) or ("no room for it" if _NO_ROOM.search(str(error)) else None)
@@ -86,17 +87,21 @@ def build(run: RunDir, data: Mapping[str, Any] | None = None) -> Built:
             return Built(None, (_problem(run, error),))
     folder = Path(tempfile.mkdtemp(prefix="harness-"))
     try:
-        database = ingest_run(run, output=folder / f"{run.run_id}.duckdb", data=data)
+        database = ingest_run(run, output=folder / f"{run.run_id}.duckdb", data=data, more=more)
     except Exception as error:  # noqa: BLE001 (as above)
         return Built(None, (_problem(run, error),))
     return Built(database, note=f"{why}: {run.path}; the database is {database}")
 
 
 def conclude(
-    run: RunDir, outcome: Outcome, narrator: Narrator, data: Mapping[str, Any] | None = None
+    run: RunDir,
+    outcome: Outcome,
+    narrator: Narrator,
+    data: Mapping[str, Any] | None = None,
+    more: Sequence[Path] = (),
 ) -> RunResult:
     """Build the database, and take its verdict, which rests on more."""
-    built = build(run, data)
+    built = build(run, data, more)
     if built.note:
         narrator.say(f"  {built.note}")
     if built.database is not None:

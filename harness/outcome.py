@@ -23,6 +23,7 @@ from harness_schemas.redact import redact
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import LaunchResult, RankExit
 from harness_schemas.units import format_ns
+from harness_slurm.job.marks import read_begin
 
 LOG_TAIL_BYTES = 16 << 10
 TAIL_LINES = 12
@@ -144,6 +145,8 @@ def gather(run: RunDir, end: End, world_size: int | None) -> VerdictEvidence:
     for path in sorted(run.logs.glob("*.err")):
         rank = _rank_of(path)
         lines += lines_of("stderr", _tail_text(path), rank)
+    for path in outputs_elsewhere(run):
+        lines += lines_of("stderr", _tail_text(path))
     for owner, row in _meta_rows(run, b'{"t":"error"'):
         lines += lines_of("spool", f"{row.get('kind')}: {row.get('message')}", owner)
     return VerdictEvidence(
@@ -158,6 +161,14 @@ def gather(run: RunDir, end: End, world_size: int | None) -> VerdictEvidence:
         hang=declared_hang(run) if end.hung else None,
         standing=left_standing(run) if end.exit_code != 0 else Suspects(),
     )
+
+
+def outputs_elsewhere(run: RunDir) -> list[Path]:
+    """Where a job's own script writes, if not into the run's folder: its `--output`, `--error`."""
+    begin = read_begin(run)
+    named = [Path(name) for name in (begin.stdout, begin.stderr) if name] if begin else []
+    inside = run.path.resolve()
+    return [path for path in dict.fromkeys(named) if inside not in path.resolve().parents]
 
 
 def left_standing(run: RunDir) -> Suspects:

@@ -44,15 +44,16 @@ def ingest_run(
     watch: Watch | None = None,
     output: Path | None = None,
     data: Mapping[str, Any] | None = None,
+    more: Sequence[Path] = (),
 ) -> Path:
     """Build `run.duckdb` of a run folder anew, or `output`; returns its path.
 
     `jobs`: processes that read (None: the cores at hand, where there is enough to read). `data`:
-    what stands for run.json where that could not be written.
+    what stands for run.json where that could not be written. `more`: evidence outside of it.
     """
     data = dict(data or run.read())
     output = output or run.database
-    tasks = plan_tasks(find_evidence([run.path]))
+    tasks = plan_tasks(find_evidence([run.path, *more]))
     context = IngestContext(root=run.path, run=data)
     run_id = str(data.get("run_id") or run.path.resolve().name)
     _build(output, run_id, tasks, context, jobs, watch or Watch())

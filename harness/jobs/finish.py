@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.keep import RunResult, build, conclude, keep, with_disk
+from harness.keep import RunResult, build, conclude, keep, why_full, with_disk
 from harness.outcome import End, Outcome, judge_run
 from harness.progress import Narrator
 from harness_collectors.sacct.fields import Step
@@ -49,9 +50,12 @@ def finish(
 ) -> list[RunResult]:
     """Fetch the accounting of all jobs with one question, then judge and ingest each."""
     narrator.say("accounting")
+    folder = _sacct_folder(run)
+    if why_full(run.path) is not None:
+        folder = Path(tempfile.mkdtemp(prefix="harness-sacct-"))
     fetched = fetch(
         list(record.runs(run)),
-        _sacct_folder(run),
+        folder,
         client or _client(record.cluster),
         Policy(sleep=_told_sleep(narrator)),
     )
@@ -105,6 +109,7 @@ def _finish_one(
 ) -> RunResult:
     if record.tasks:
         _share(fetched, job, _sacct_folder(run))
+    elsewhere = [path for path in fetched.files if run.path not in path.parents]
     data = {**run.read(), "job_id": job}
     own = [step for step in fetched.steps if step.step_id is None and step.job_id == job]
     last = max(own, key=lambda step: step.attempt or 0) if own else None
@@ -113,7 +118,9 @@ def _finish_one(
     mark = read_end(run)
     if last is not None and last.state == "FAILED" and mark and mark.exit_code == 0:
         narrator.say(f"  sacct calls job {job} FAILED, its own mark says exit 0: the mark counts")
-    end = with_disk(final_end(run, data, last, state), run)
+    end = final_end(run, data, last, state)
+    if end.exit_code not in STOPPED_CODES.values():
+        end = with_disk(end, run)
     data["end"] = end.to_json()
     _times(data, last)
     for earlier in attempts(run):
@@ -121,7 +128,7 @@ def _finish_one(
     outcome = judge_run(run, end, None)
     _write(run, data, outcome, narrator)
     narrator.say("ingest" if not record.tasks else f"ingest {job}")
-    return conclude(run, outcome, narrator, data)
+    return conclude(run, outcome, narrator, data, elsewhere)
 
 
 def final_end(

@@ -14,8 +14,9 @@ fi
 mkdir -p "$harness_run"/{job,logs,spans,artifacts}
 for harness_name in $harness_collectors; do mkdir -p "$harness_run/artifacts/$harness_name"; done
 
-mark() { # NAME JSON: readers never see half a file
-    printf '%s\n' "$2" >"$harness_run/job/.$1" && mv "$harness_run/job/.$1" "$harness_run/job/$1"
+mark() { # NAME JSON: readers never see half a file; a full disk is not the script's failure
+    { printf '%s\n' "$2" >"$harness_run/job/.$1" &&
+        mv "$harness_run/job/.$1" "$harness_run/job/$1"; } 2>/dev/null
 }
 harness_job=$SLURM_JOB_ID
 [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || harness_job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID

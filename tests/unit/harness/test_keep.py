@@ -61,7 +61,7 @@ def test_the_database_is_built_where_there_is_room(run, tmp_path, monkeypatch):
     monkeypatch.setattr(module.tempfile, "tempdir", None)
     real = module.ingest_run
 
-    def refuses_the_folder(run, output=None, data=None):
+    def refuses_the_folder(run, output=None, data=None, more=()):
         if output is None:
             raise OSError(28, "No space left on device")
         return real(run, output=output, data=data)
