@@ -67,7 +67,8 @@ def choose_interpreter(spec: RunSpec, ranks: RunPlan, on_nodes: bool) -> Interpr
 def bound_folders(ranks: RunPlan) -> list[Path]:
     """What the ranks read and write: run folder, cache, model, prompts, the node's own disk."""
     folders = [Path(ranks.run_dir), Path(ranks.cache_dir)]
-    folders += container.model_folders(Path(ranks.model.folder))
+    for model in (ranks.model.folder, ranks.model.source or ranks.model.folder):
+        folders += container.model_folders(Path(model))
     if ranks.prompts.source != "shipped":
         folders.append(Path(ranks.prompts.source).parent)
     if ranks.stage.weights is not None:

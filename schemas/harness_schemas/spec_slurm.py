@@ -45,7 +45,9 @@ class SlurmSpec(BaseModel):
         default_factory=list, description="Lines of shell that run on the first node, before all."
     )
     container: str | None = Field(
-        None, description="Apptainer image in which the ranks run; it must hold the harness."
+        None,
+        description="Apptainer image in which the ranks run, with any launcher; it must hold the "
+        "harness (slurm/apptainer).",
     )
     binds: list[str] = Field(
         default_factory=list, description="Further folders that the container sees, as in /a:/b."

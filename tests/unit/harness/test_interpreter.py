@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.interpreter import choose_interpreter
+from harness.interpreter import bound_folders, choose_interpreter
 from harness.session import plan_run, prepare_command
 from harness_schemas.errors import SpecError
 from harness_schemas.rundir import name_run
@@ -57,6 +57,16 @@ def test_a_gpu_is_looked_for_before_torch_in_the_image_and_on_other_nodes(image,
     outside = choose_interpreter(spec(), on_gpus, on_nodes=True).rank("worker")
     assert outside == (sys.executable, "-P", *gate[:2], "--", sys.executable, "-m", "worker")
     assert choose_interpreter(spec(), on_gpus, on_nodes=False).rank("worker")[1] == "-m"
+
+
+def test_what_ranks_and_conversion_read_is_bound(image, tmp_path):
+    ranks = plan_run(spec(image), name_run(tmp_path / "runs", "x")).ranks
+    plain = ranks.to_json()
+    plain["model"]["source"] = "/models/bin"
+    plain["stage"] = {"weights": "/disk/a/harness-weights-0/m", "spool": "/disk/b/harness-spool-0"}
+    found = bound_folders(type(ranks).from_json(plain))
+    assert {Path("/models/bin"), Path("/disk/a"), Path("/disk/b")} < set(found)
+    assert len(container.outermost(found)) == 5, "the made model lies in the cache"
 
 
 def test_an_image_that_cannot_be_run_is_a_mistake_of_the_specification(
