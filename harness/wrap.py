@@ -186,7 +186,7 @@ def _end(child: subprocess.Popen[bytes], run: RunDir) -> None:
         child.wait()
     for rank in take_snapshot(run, 1).ranks:
         pid = rank.files.start.get("pid")
-        if rank.process in ("alive", "stopped") and rank.here and isinstance(pid, int):
+        if rank.process not in (None, "gone") and rank.here and isinstance(pid, int):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 

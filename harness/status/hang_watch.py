@@ -18,6 +18,7 @@ from typing import Any
 from harness.progress import Narrator
 from harness.status.hang_report import HangReport, write_report
 from harness.status.rank_files import read_rank
+from harness_analysis.hang.diagnose import SET_UP_LIMITS
 from harness_schemas import hang_files
 from harness_schemas.live import read_page
 from harness_schemas.rundir import RunDir, write_json
@@ -28,9 +29,6 @@ READ_BYTES_PER_S = 256 << 10
 """A rank that reads or writes files faster than this works; its recorder alone is slower."""
 GROWTH_BYTES = 4 << 20
 CPU_SHARE = 0.2
-SET_UP_LIMITS = 5
-"""A rank that sets up and only computes may do so for as many limits: a wait on a device may burn
-a core too."""
 HINT_SECONDS, HINT_LOOK_SECONDS = 60.0, 10.0
 STACK_SECONDS = 30.0
 """The samplers on the nodes have so long to take stacks before the run is ended without."""
@@ -109,7 +107,7 @@ class Stillness:
 
     def __init__(self, limit_s: float, sets_up: Callable[[int], bool]) -> None:
         self._longest_gap_s = 3 * hang_files.look_interval_s(limit_s) + 5
-        self._set_up_s = SET_UP_LIMITS * limit_s
+        self._set_up_s = SET_UP_LIMITS * limit_s  # not for ever: waiting on a device burns a core
         self._sets_up = sets_up
         self._recorded_s = 0.0
         self._look = Look()

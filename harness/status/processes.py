@@ -12,10 +12,17 @@ from typing import Literal
 
 from harness_probe.recorder import boot_id
 
-ProcessState = Literal["alive", "stopped", "gone"]
+ProcessState = Literal["alive", "blocked", "stopped", "gone"]
+"""`blocked`: in the kernel and not to be woken, as by a file system that does not answer."""
 START_SLACK_NS = 2_000_000_000
 """A process that began later than this after its rank's first record is another one."""
-LETTERS: Mapping[str, ProcessState] = {"T": "stopped", "t": "stopped", "Z": "gone", "X": "gone"}
+LETTERS: Mapping[str, ProcessState] = {
+    "D": "blocked",
+    "T": "stopped",
+    "t": "stopped",
+    "Z": "gone",
+    "X": "gone",
+}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness_analysis.hang.model import Call, Diagnosis, Kind, PendingCall, RankState
 
-SET_UP_LIMITS = 10
+SET_UP_LIMITS = 5
 """Ranks that set up (imports, weights, compilations) may be silent for so many limits."""
 EQUAL_SIZES = frozenset({"all_reduce", "broadcast", "reduce"})
 """Collectives to which every rank brings the same number of bytes."""
