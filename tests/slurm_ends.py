@@ -71,7 +71,7 @@ def fail(number, frame):
     while True:
         eaten.append(b"x" * (64 << 20))
 
-if "RANK" in os.environ:
+if "RANK" in os.environ or "SLURM_PROCID" in os.environ:
     for number in ({int(RAISE)}, {int(RAISE_GPU_OOM)}, {int(EAT)}):
         signal.signal(number, fail)
 """
@@ -132,6 +132,12 @@ class Scene:
         words = ("run", "spec.toml", *arguments)
         self.process = jobs.start(*words, cwd=self.folder, **self.env)
 
+    def wrap(self, body: str, options: str = "", *arguments: str) -> None:
+        """`harness run -- sbatch` of a script that runs a light rank of somebody else's."""
+        name = jobs.script(self.folder, f"{self.name}.sbatch", body, options)
+        words = ("run", *arguments, "--", "sbatch", name)
+        self.process = jobs.start(*words, cwd=self.folder, **self.env)
+
     def to_decode(self, ranks: int = 2, steps: int = 40, seconds: float = 150) -> None:
         """Wait until every rank has begun so many decode steps, and been at it for a while."""
         deadline = time.monotonic() + seconds
@@ -177,12 +183,15 @@ class Scene:
         """Send a signal to a rank's process."""
         self.provoke(lambda: os.kill(self.pid(rank), number))
 
-    def kill_named(self, word: str) -> None:
-        """SIGKILL this run's processes in whose command the word is; srun itself excepted."""
+    def kill_named(self, word: str) -> int:
+        """SIGKILL this run's processes in whose command the word is, srun excepted; how many."""
+        killed = 0
         for line in marked(self.env[MARK], 4000):
             pid, command = line.split(" ", 1)
             if word in command and "srun" not in command.split()[0]:
                 os.kill(int(pid), signal.SIGKILL)
+                killed += 1
+        return killed
 
     # -- its end -----------------------------------------------------------------------------
 

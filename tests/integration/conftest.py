@@ -16,7 +16,10 @@ def slurm() -> None:
         pytest.skip("no Slurm here: tests/integration/tools/slurm_up.sh makes one")
     try:
         nodes = subprocess.run(
-            ["sinfo", "-hN", "-p", "debug", "-o", "%N %T"], capture_output=True, text=True, timeout=20
+            ["sinfo", "-hN", "-p", "debug", "-o", "%N %T"],
+            capture_output=True,
+            text=True,
+            timeout=20,
         ).stdout
     except subprocess.TimeoutExpired:
         nodes = ""
