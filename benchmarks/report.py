@@ -59,9 +59,15 @@ def measure(what: str, database: Path, target: Path) -> dict[str, float]:
         else:
             write_chrome(con, target)
     seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
     files = target.iterdir() if target.is_dir() else [target]
-    return {"s": seconds, "peak_mib": peak, "mb": sum(f.stat().st_size for f in files) / 1e6}
+    return {
+        "s": seconds,
+        "cpu": cpu,
+        "peak_mib": peak,
+        "mb": sum(f.stat().st_size for f in files) / 1e6,
+    }
 
 
 def open_page(page: Path) -> None:
@@ -89,7 +95,7 @@ def open_page(page: Path) -> None:
 
 def run_all(database: Path, folder: Path) -> None:
     """Measure everything and print the tables."""
-    print("| what | s | peak MiB | MB |\n|---|---:|---:|---:|", flush=True)
+    print("| what | s | CPU s | peak MiB | MB |\n|---|---:|---:|---:|---:|", flush=True)
     for what, name in WORK.items():
         command = [sys.executable, __file__, "--measure", what, "--database", str(database)]
         environment = {**os.environ, "HARNESS_BENCH_TARGET": str(folder / name)}
@@ -97,7 +103,10 @@ def run_all(database: Path, folder: Path) -> None:
             command, env=environment, stdout=subprocess.PIPE, text=True, check=True
         )
         got = json.loads(done.stdout)
-        print(f"| {what} | {got['s']:.1f} | {got['peak_mib']:.0f} | {got['mb']:.1f} |", flush=True)
+        row = (
+            f"{what} | {got['s']:.1f} | {got['cpu']:.1f} | {got['peak_mib']:.0f} | {got['mb']:.1f}"
+        )
+        print(f"| {row} |", flush=True)
         if what == "Chrome JSON":
             (folder / name).unlink()
     open_page(folder / "report.html")
