@@ -15,17 +15,29 @@ MOST = 2 << 30
 """More makes nothing faster: what is large is read in chunks."""
 SHARE = 4
 """One part in so many of what is free: others work here too."""
+OF_CALL = 400
+"""A row of `collectives`: what is joined over all of them is not read in chunks."""
+LOADING = 64 << 20
+"""A thread that inserts: the row group that it fills and the one that it compresses. The rest of
+the memory is the readers' meanwhile, who hold a file's events."""
 _UNLIMITED = 1 << 60
 
 
-def build_memory(proc: Path = Path("/proc"), mount: Path = Path("/sys/fs/cgroup")) -> str:
+def build_memory(
+    proc: Path = Path("/proc"), mount: Path = Path("/sys/fs/cgroup"), most: int = MOST
+) -> str:
     """DuckDB's `memory_limit`: HARNESS_MEMORY, or a quarter of what is free on the machine and in
-    every control group of this process, from 640 MB to 2 GB."""
+    every control group of this process, from 640 MB to `most` bytes (2 GB if that is less)."""
     given = os.environ.get("HARNESS_MEMORY")
     if given:
         return given
     free = min([*_machine(proc), *_groups(proc, mount)], default=LEAST * SHARE)
-    return f"{min(max(free // SHARE, LEAST), MOST) >> 20}MiB"
+    return f"{min(max(free // SHARE, LEAST), most, MOST) >> 20}MiB"
+
+
+def loading_memory(threads: int) -> str:
+    """DuckDB's `memory_limit` while rows are inserted: more does not make it quicker."""
+    return f"{threads * LOADING >> 20}MiB"
 
 
 def _machine(proc: Path) -> Iterator[int]:

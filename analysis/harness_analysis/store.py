@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness_analysis.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
 from harness_analysis.blank import attach_blank
 from harness_analysis.masking import masked
-from harness_analysis.memory import build_memory
+from harness_analysis.memory import LEAST, OF_CALL, build_memory, loading_memory
 from harness_analysis.row_groups import RowGroups
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
 from harness_schemas.tables import BY_NAME, Table, arrow_schema
@@ -88,6 +88,7 @@ class Writer:
     def transaction(self) -> Iterator[None]:
         """Rows added inside are committed together: row groups are filled across batches, which
         halves the time and the file."""
+        self._limit_memory(loading_memory(_threads()))
         self.con.execute("BEGIN")
         self._groups = {name: RowGroups(_threads()) for name in GROUPED}
         yield
@@ -96,6 +97,11 @@ class Writer:
                 self._insert(name, rows)
         self._groups = {}
         self.con.execute("COMMIT")
+        (calls,) = self.con.execute("SELECT count(*) FROM collective_parts").fetchone() or (0,)
+        self._limit_memory(build_memory(most=max(LEAST, OF_CALL * calls)))
+
+    def _limit_memory(self, limit: str) -> None:
+        self.con.execute(f"SET memory_limit = {_quote(limit)}")
 
     def add(self, table_name: str, data: pyarrow.Table) -> None:
         """Append rows; columns that `data` lacks become NULL, `run_id` is filled in.
@@ -161,6 +167,7 @@ class Writer:
         """Take the large tables of a Parquet set: spans as a view, collectives as rows that wait
         for their matching, or as a view where they are complete. Every clock is known by now, and
         in `clock_offsets`."""
+        self._limit_memory(build_memory())
         if stored.has("spans"):
             self.con.execute("DROP TABLE run.spans")
             self.con.execute(f"SET file_search_path = {_quote(self.path.resolve().parent)}")

@@ -161,12 +161,15 @@ def _ingest_file(
         numbering.anchored = True
         if not context.run:  # in a run of ours the recorder says more about its ranks
             yield _rank_row(path, origin, trace)
-    yield from rows.span_batches(trace)
+    yield from rows.device_batches(trace)
     yield from collectives.collective_batches(trace)
+    told = _collection_row(origin, trace, metadata, health, size)
+    trace.drop_device()  # the host's rows are most of a trace, and need none of it
+    yield from rows.host_batches(trace)
     steps = rows.step_rows(trace)
     if steps:
         yield batch("steps", steps)
-    yield _collection_row(origin, trace, metadata, health, size)
+    yield told
 
 
 def _read(path: Path, health: Health) -> tuple[Any, dict[str, Any]]:

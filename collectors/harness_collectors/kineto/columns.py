@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from harness_collectors.kineto.events import (
     nanoseconds,
 )
 from harness_collectors.kineto.stream import Piece
+
+K = TypeVar("K")
 
 _FRACTION = re.compile(rb'"ts"\s*:\s*"?-?\d+[.eE]')
 
@@ -47,15 +49,15 @@ _device_of, _stream_of = attrgetter("device"), attrgetter("stream")
 _correlation_of, _graph_of, _bytes_of = map(attrgetter, ("correlation", "graph", "bytes"))
 
 
-class Names(dict[str, int]):
-    """Text to code; codes count up in the order of first appearance."""
+class Codes(dict[K, int]):
+    """Values to codes, which count up in the order of first appearance."""
 
-    def __missing__(self, text: str) -> int:
-        code = self[text] = len(self)
+    def __missing__(self, value: K) -> int:
+        code = self[value] = len(self)
         return code
 
 
-class _KernelNames(Names):
+class _KernelNames(Codes[str]):
     """Names of kernels, and which of them communicate."""
 
     def __init__(self, classifier: Classifier) -> None:
@@ -71,12 +73,21 @@ class _KernelNames(Names):
 
 
 class _Threads(dict[int | str, int]):
-    """Thread ids, which old files write as text, to numbers."""
+    """Thread ids, which old files write as text, to codes; `ids`: the ids by their codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._codes: Codes[int] = Codes()
 
     def __missing__(self, tid: int | str) -> int:
         number = tid if isinstance(tid, int) else _digits(tid)
-        self[tid] = number
-        return number
+        code = self[tid] = self._codes[number]
+        return code
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Thread ids by their codes; -1: unknown."""
+        return np.array(list(self._codes), np.int64)
 
 
 def _digits(text: str) -> int:
@@ -176,6 +187,10 @@ class Table:
             array = np.ascontiguousarray(values, self._dtypes[name])
             self._data[name] += array.tobytes()
 
+    def clear(self) -> None:
+        """Let go of all rows."""
+        self._data = {name: bytearray() for name in self._data}
+
     def __getitem__(self, name: str) -> np.ndarray:
         return np.frombuffer(self._data[name], self._dtypes[name])
 
@@ -201,7 +216,8 @@ class CommLabel(NamedTuple):
 
 @dataclass
 class TraceColumns:
-    """Every kept event of one file, by columns. Times in ns, `dur` -1: unknown."""
+    """Every kept event of one file, by columns. Times in ns, `dur` -1: unknown; `thread` is a code
+    of `threads.ids`."""
 
     classifier: Classifier
     events: int = 0
@@ -212,18 +228,18 @@ class TraceColumns:
     labels: dict[CommLabel, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._cat_codes = Names({"": 0})
+        self._cat_codes: Codes[str] = Codes({"": 0})
         self._kinds = np.zeros(1, np.int8)
         self._counts = np.zeros(1, np.int64)
         self.device_names = _KernelNames(self.classifier)
-        self.host_names = Names()
-        self._threads = _Threads()
+        self.host_names: Codes[str] = Codes()
+        self.threads = _Threads()
         self.nesting = Nesting()
         self.device = Table(
             start="i8", dur="i8", name="i4", kind="i1", device="i4", stream="i8",
             correlation="i8", graph="i8", bytes="i8",
         )  # fmt: skip
-        self.host = Table(start="i8", dur="i8", name="i4", kind="i1", thread="i8")
+        self.host = Table(start="i8", dur="i8", name="i4", kind="i1", thread="i4")
         self.calls = Table(row="i4", correlation="i8")
         self.comm = Table(
             row="i8", label="i4", in_elements="i8", out_elements="i8", source="i4", target="i4",
@@ -281,7 +297,7 @@ class TraceColumns:
     ) -> None:
         pids = {event.pid for event in events}
         self.pids.update(pid for pid in pids if isinstance(pid, int) and pid > 0)
-        thread = _numbers(map(self._threads.__getitem__, map(_tid_of, events)), events)
+        thread = _numbers(map(self.threads.__getitem__, map(_tid_of, events)), events)
         keep = self.nesting.keep(kind, start, dur, thread)
         if not keep.all():
             events = [events[index] for index in np.flatnonzero(keep).tolist()]

@@ -30,19 +30,23 @@ HOST_COMM: Final = ("gloo:", "mpi:", "ucc:")
 """Annotations of collectives that the host itself runs; `nccl:` ones only launch."""
 
 
-def span_batches(trace: TraceFile) -> Iterator[Batch]:
-    """Units, device work, then the host's rows."""
+def device_batches(trace: TraceFile) -> Iterator[Batch]:
+    """Units, and device work."""
     if trace.units:
         yield Batch("spans", _unit_spans(trace))
-    device, host = _device_classes(trace), _host_classes(trace)
-    size = len(trace.columns.device)
+    classes, size = _device_classes(trace), len(trace.columns.device)
     for first in range(0, size, BATCH_ROWS):
         rows = np.arange(first, min(first + BATCH_ROWS, size))
-        yield Batch("spans", _device_spans(trace, device, rows))
+        yield Batch("spans", _device_spans(trace, classes, rows))
+
+
+def host_batches(trace: TraceFile) -> Iterator[Batch]:
+    """The host's rows."""
+    classes = _host_classes(trace)
     for first in range(0, len(trace.columns.host), BATCH_ROWS):
         rows = trace.host_rows(first, first + BATCH_ROWS)
         if rows.size:
-            yield Batch("spans", _host_spans(trace, host, rows))
+            yield Batch("spans", _host_spans(trace, classes, rows))
 
 
 class _Classes:
@@ -160,10 +164,11 @@ def _host_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Tab
     )
 
 
-def _threads(trace: TraceFile, thread: np.ndarray) -> pa.Array:
+def _threads(trace: TraceFile, codes: np.ndarray) -> pa.Array:
     """Thread ids, 0 for a process's main thread (on Linux its id is the process's)."""
-    main = np.isin(thread, list(trace.columns.pids))
-    return known(np.where(main, 0, thread), thread >= 0)
+    ids = trace.columns.threads.ids
+    thread = np.where(np.isin(ids, list(trace.columns.pids)), 0, ids)[codes]
+    return known(thread, ids[codes] >= 0)
 
 
 def _call_ids(trace: TraceFile, rows: np.ndarray) -> pa.Array:

@@ -62,6 +62,12 @@ class TraceFile:
         self._first_host = self.first_device + len(columns.device)
         self.numbering.next_span = self._first_host + len(columns.host) - len(self._left_out)
 
+    def drop_device(self) -> None:
+        """Forget device work, once it has been told: the largest files fill the memory."""
+        for table in (self.columns.device, self.columns.comm):
+            table.clear()
+        self.launch = self.launch[:0].copy()
+
     def launches(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For device rows: is the launch known, its raw time, its thread."""
         launch = self.launch[rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness_analysis.build import build_database
-from harness_analysis.memory import build_memory, shortages_told
+from harness_analysis.memory import build_memory, loading_memory, shortages_told
 from harness_schemas.errors import HarnessError
 
 GB = 1 << 30
@@ -34,6 +34,13 @@ def not_given(monkeypatch):
 )
 def test_a_quarter_of_what_is_free_within_bounds(tmp_path, free, limit):
     assert host(tmp_path, free) == limit
+
+
+def test_no_more_than_the_rows_need(tmp_path):
+    host(tmp_path, 64 * GB)
+    assert build_memory(tmp_path / "proc", tmp_path / "cgroup", most=GB) == "1024MiB"
+    assert build_memory(tmp_path / "proc", tmp_path / "cgroup", most=9 * GB) == "2048MiB"
+    assert loading_memory(2) == "128MiB"
 
 
 def test_the_tightest_control_group_counts(tmp_path):
