@@ -70,8 +70,8 @@ def build_database(
         _name_list(writer, "synchronising", (*sorted(SYNCHRONISING_OPS), "all_to_all"))
         writer.script("ranks")
         writer.script("tokens")
-        writer.script("named")
         if writer.completes_calls:
+            writer.script("named")
             writer.script("identify")
         writer.script("floors")
         align_ordinals(writer.con)

@@ -176,8 +176,8 @@ class Writer:
             table = BY_NAME["collectives"]
             scan, staged = stored.scan(table.name), STAGED[table.name]
             select = aligned_select(table.name, table.column_names(), scan)
-            found = self.con.execute(f"SELECT DISTINCT source FROM {scan}").fetchall()
-            self.completes_calls = bool({source for (source,) in found} & set(NAMELESS))
+            unnamed = f"FROM {scan} WHERE source IN {NAMELESS} OR comm_group LIKE 'nccl:%'"
+            self.completes_calls = bool(self.con.execute(f"{unnamed} LIMIT 1").fetchall())
             if self.completes_calls:
                 self.con.execute(f"INSERT INTO {staged} {select}")
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import duckdb
 import pytest
 
 from harness_analysis.build import build_database
@@ -89,13 +90,14 @@ def test_too_little_memory_is_one_clear_line(tmp_path, monkeypatch):
 
 
 def test_no_space_to_spill_to_is_said_to_be_that(tmp_path):
-    import duckdb
-
     path = tmp_path / "a.duckdb"
-    with pytest.raises(HarnessError, match="no space left to build") as caught:
-        with shortages_told(path), duckdb.connect() as con:
-            con.execute(f"SET temp_directory = '{tmp_path / 'spill'}'")
-            con.execute("SET max_temp_directory_size = '1MB'")
-            con.execute("SET memory_limit = '10MB'")
-            con.execute("CREATE TABLE t AS SELECT random() AS x FROM range(10000000)")
+    with (
+        pytest.raises(HarnessError, match="no space left to build") as caught,
+        shortages_told(path),
+        duckdb.connect() as con,
+    ):
+        con.execute(f"SET temp_directory = '{tmp_path / 'spill'}'")
+        con.execute("SET max_temp_directory_size = '1MB'")
+        con.execute("SET memory_limit = '10MB'")
+        con.execute("CREATE TABLE t AS SELECT random() AS x FROM range(10000000)")
     assert "--output" in caught.value.hint
