@@ -31,12 +31,15 @@ for name, (tp, stages, code, timeout) in json.loads(sys.argv[2]).items():
     run = RunDir(root / name)
     create_run(run)
     launcher = SrunLauncher(Allocation.read(os.environ), tp, stages, SlurmSpec())
+    hangs = timeout == "hang"
     plan = LaunchPlan((sys.executable, "-c", code), {"SAID": "yes"}, tp * stages, run.path, None,
-                      timeout)
-    result = launcher.launch(plan)
+                      None if hangs else timeout)
+    stands = (len(list(run.logs.glob("rank-*.out"))) == 4 for _ in iter(int, 1))
+    result = launcher.launch(plan, stands if hangs else None)
     found[name] = {
         "exit_code": result.exit_code,
         "timed_out": result.timed_out,
+        "hung": result.hung,
         "failures": [[f.rank, f.exit_code, f.message] for f in result.failures],
         "hosts": launcher.hosts,
     }
@@ -61,6 +64,11 @@ import signal, time
 signal.signal(signal.SIGUSR2, lambda *_: print("flushed", flush=True))
 time.sleep({marker})
 """
+STOPS = """
+import os, signal, time
+os.kill(os.getpid(), signal.SIGSTOP)
+time.sleep({marker})
+"""
 MARKER = 517.25
 
 
@@ -76,6 +84,7 @@ def steps(tmp_path_factory, slurm):
         "exits": (2, 2, exits, None),
         "killed": (2, 2, killed, None),
         "endless": (2, 2, waits, 3.0),
+        "hangs": (2, 2, STOPS.format(marker=MARKER), "hang"),
     }
     done = subprocess.run(
         [
@@ -134,9 +143,16 @@ def test_a_step_that_does_not_end_is_ended(steps):
     assert found["endless"] == {
         "exit_code": 124,
         "timed_out": True,
+        "hung": False,
         "failures": [],
         "hosts": ["node1", "node1", "node2", "node2"],
     }
+
+
+def test_a_step_whose_ranks_stand_is_ended_when_progress_asks_for_it(steps):
+    """Its ranks are stopped: no signal but the last reaches them."""
+    _, found = steps
+    assert (found["hangs"]["hung"], found["hangs"]["exit_code"]) == (True, 124)
 
 
 def test_no_process_is_left(steps):
