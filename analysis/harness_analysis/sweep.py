@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Times = NDArray[np.int64]
 
+POINTS_AT_ONCE = 1 << 19
+"""Moments at which something changes that are looked at together: a rank may have millions."""
+
 
 @dataclass(frozen=True)
 class Intervals:
@@ -64,17 +67,23 @@ def divide(edges: Times, classes: Sequence[Intervals]) -> NDArray[np.int64]:
         times += [intervals.start, intervals.end]
     points = _distinct(np.concatenate(times))
     points = points[(points >= edges[0]) & (points <= edges[-1])]
-    if len(points) < 2:
-        return result
+    for first in range(0, len(points) - 1, POINTS_AT_ONCE):
+        _share_out(points[first : first + POINTS_AT_ONCE + 1], edges, merged, result)
+    return result
+
+
+def _share_out(
+    points: Times, edges: Times, classes: Sequence[Intervals], result: NDArray[np.int64]
+) -> None:
+    """Add to `result` the time between neighbouring points, between which nothing changes."""
     left = points[:-1]
     length = np.diff(points)
     window = np.searchsorted(edges, left, side="right") - 1
     taken = np.zeros(len(left), dtype=bool)
-    for column, intervals in enumerate(merged):
+    for column, intervals in enumerate(classes):
         inside = _covers(intervals, left) & ~taken
         taken |= inside
         np.add.at(result[:, column], window[inside], length[inside])
-    return result
 
 
 def running_totals(classes: Sequence[Intervals], moments: Times) -> NDArray[np.int64]:

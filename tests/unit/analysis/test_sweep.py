@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness_analysis import sweep
 from harness_analysis.sweep import Intervals, divide, tile, union
 
 SPAN = 60
@@ -34,10 +36,15 @@ def test_union_holds_the_same_instants_in_disjoint_order(pairs):
         assert covers(again, instant) == covers(pairs, instant)
 
 
-@given(st.lists(st.integers(0, SPAN), min_size=2, max_size=6), st.lists(intervals, max_size=4))
-def test_every_instant_goes_to_the_first_class_that_holds_it(edges, classes):
+@given(
+    st.lists(st.integers(0, SPAN), min_size=2, max_size=6),
+    st.lists(intervals, max_size=4),
+    st.integers(1, 9),
+)
+def test_every_instant_goes_to_the_first_class_that_holds_it(edges, classes, at_once):
     edges = sorted(edges)
-    got = divide(np.array(edges, dtype=np.int64), [make(pairs) for pairs in classes])
+    with patch.object(sweep, "POINTS_AT_ONCE", at_once):
+        got = divide(np.array(edges, dtype=np.int64), [make(pairs) for pairs in classes])
     want = np.zeros((len(edges) - 1, len(classes)), dtype=np.int64)
     for window, (left, right) in enumerate(itertools.pairwise(edges)):
         for instant in range(left, right):
