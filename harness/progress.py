@@ -63,7 +63,8 @@ def follow(meta: Path, narrator: Narrator) -> Iterator[None]:
             if unit is None:
                 continue
             units += 1
-            name = "warm-up" if unit.get("warmup") else str(unit.get("phase"))
+            warm = unit.get("warmup") or unit.get("phase") == "warmup"
+            name = "warm-up" if warm else str(unit.get("phase"))
             now = time.monotonic()
             if name != phase and name not in ("postprocess", "prefill", "decode"):
                 narrator.say(f"  {now - started:6.1f} s  {name}")

@@ -46,10 +46,19 @@ def find_databases(names: Sequence[str]) -> list[Path]:
             databases = _databases(path)
             found += databases
             if not databases and not matches:
-                raise UsageError(
-                    f"{path} has no database yet", f"make it with `harness ingest {path}`"
-                )
+                raise _no_database(path)
     return list(dict.fromkeys(found))
+
+
+def _no_database(path: Path) -> UsageError:
+    if RunDir(path).run_json.is_file():
+        return UsageError(f"{path} has no database yet", f"make it with `harness ingest {path}`")
+    held = [run.path for run, _ in list_runs(path)]
+    if held:
+        return UsageError(f"{path} holds runs and is none", f"name one, or all: '{path}/*'")
+    return UsageError(
+        f"{path} is no run's folder", f"of evidence: `harness ingest {path} -o job.duckdb`"
+    )
 
 
 def _catalogue() -> Path:
@@ -134,6 +143,11 @@ def find_run(name: str, root: Path | None = None) -> Path:
     if matches:
         names = ", ".join(run.run_id for run in matches[:5])
         raise UsageError(f"{name!r} names {len(matches)} runs: {names}", "give more of the id")
+    if not listed:
+        raise UsageError(
+            f"no run {name!r}: there is no such path, and no run in {root} yet",
+            "start one with `harness run`, or name a folder or a database",
+        )
     raise UsageError(
         f"no run {name!r}: neither a path nor a run in {root}", "`harness list` shows the runs"
     )

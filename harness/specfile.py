@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -61,15 +62,25 @@ def _parse(path: Path) -> dict[str, Any]:
         text = path.read_text()
     except FileNotFoundError:
         raise UsageError(f"no specification {path}", "see examples/quickstart.toml") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+    except IsADirectoryError:
+        raise UsageError(
+            f"{path} is a folder, not a specification", "name a TOML, YAML or JSON file in it"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not text in UTF-8, so no specification") from None
     try:
         parse: Callable[[str], Any] = _PARSERS.get(path.suffix.lower(), tomllib.loads)
         data = parse(text)
     except ValueError as error:
-        raise UsageError(
-            f"{path} is not valid {path.suffix.lstrip('.') or 'toml'}: {error}"
-        ) from None
+        kind = path.suffix.lstrip(".").lower()
+        if kind not in ("", "toml", "yaml", "yml", "json"):
+            raise UsageError(
+                f"{path} is no specification (TOML, YAML or JSON)",
+                "a program is wrapped with `harness run -- COMMAND`",
+            ) from None
+        raise UsageError(f"{path} is not valid {kind or 'toml'}: {error}") from None
     if not isinstance(data, dict):
         raise UsageError(f"{path} does not hold a table of keys")
     return data
@@ -116,15 +127,27 @@ def set_key(data: dict[str, Any], key: str, value: Any) -> None:
     place[last] = value
 
 
-def problems_of(error: ValidationError) -> list[tuple[str, str]]:
-    """Dotted path and sentence of every mistake."""
+def problems_of(error: ValidationError, table: Any = RunSpec) -> list[tuple[str, str]]:
+    """Dotted path and sentence of every mistake; `table`: the class that refused."""
     return [
         (
             ".".join(str(part) for part in problem["loc"]),
-            "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"],
+            _unknown_key(problem["loc"], table)
+            if problem["type"] == "extra_forbidden"
+            else problem["msg"].removeprefix("Value error, "),
         )
         for problem in error.errors()
     ]
+
+
+def _unknown_key(place: Sequence[int | str], table: Any) -> str:
+    """That a key is unknown, with the key of its table that it resembles."""
+    for part in place[:-1]:
+        field = getattr(table, "model_fields", {}).get(part)
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        table = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+    like = get_close_matches(str(place[-1]), getattr(table, "model_fields", {}), n=1)
+    return f"unknown key; did you mean {like[0]!r}?" if like else "unknown key"
 
 
 def _resolve_paths(spec: RunSpec, folder: Path) -> RunSpec:

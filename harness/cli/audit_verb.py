@@ -44,13 +44,15 @@ def command(names: tuple[str, ...], style: str) -> int:
     else:
         emit_rows(COLUMNS, rows, style)
     problems = sum(flag.severity == "problem" for flag in flags)
-    checked = [f"{len(tables)} tables"] if files else []
-    checked += [f"{len(databases)} runs"] if databases else []
-    click.echo(
-        f"{' and '.join(checked)} checked: {problems} problems, {len(flags) - problems} notices",
-        err=True,
-    )
+    checked = [_count(len(tables), "table")] if files else []
+    checked += [_count(len(databases), "run")] if databases else []
+    found = f"{_count(problems, 'problem')}, {_count(len(flags) - problems, 'notice')}"
+    click.echo(f"{' and '.join(checked)} checked: {found}", err=True)
     return int(ExitCode.GATE_FAILED if problems else ExitCode.OK)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _as_text(rule: str, severity: str, where: str, numbers: str, todo: str) -> str:

@@ -54,7 +54,8 @@ def _sections(found: Explanation, machine: bool) -> list[Section]:
     if machine:
         units = [tuple(row[name] for name in (*KEYS, *UNIT, *MORE)) for row in found.units]
     late = (*LATE[:3], *COUNTS, *PREDICTED) if machine else LATE
-    title = f"The {len(found.units)} slowest units" if found.units else "The slowest units"
+    title = f"The {len(found.units)} slowest units" if len(found.units) > 1 else "The slowest units"
+    title = "The slowest unit" if len(found.units) == 1 else title
     stood = [(row["rank"], row["text"]) for row in found.hang]
     hang = [Section("hang", "What the ranks stood on", ("rank", "why"), stood)] if stood else []
     return [

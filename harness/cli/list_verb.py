@@ -33,7 +33,10 @@ def command(root: Path | None, collectors: bool, style: str) -> int:
         emit_rows(("collector", "evidence", "state", "reason"), rows, style)
         return 0
     from harness.runs import list_runs, runs_root
+    from harness_schemas.errors import UsageError
 
+    if root is not None and not root.is_dir():
+        raise UsageError(f"no folder {root}", "name a folder that holds run folders")
     found = []
     for run, data in list_runs(root or runs_root()):
         parallel = (data.get("spec") or {}).get("parallel") or {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
+import traceback
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from harness import __version__
 
@@ -50,6 +53,16 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, with the verb that a mistyped one resembles."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            like = difflib.get_close_matches(args[0], VERBS, n=1)
+            meant = f"; did you mean {like[0]!r}?" if like else ""
+            raise click.UsageError(f"no command {args[0]!r}{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
 
 @click.command(
     cls=LazyGroup,
@@ -76,8 +89,11 @@ def invoke(argv: list[str] | None = None) -> int:
     except HarnessError as error:
         _complain(error.message, error.hint)
         return error.exit_code
-    except click.ClickException as error:
+    except NoArgsIsHelpError as error:
         error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        _complain(" ".join(error.format_message().rstrip(".").split()), _help_of(error))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted", "")
@@ -86,6 +102,16 @@ def invoke(argv: list[str] | None = None) -> int:
         # The reader of a pipe has gone (`| head`): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except Exception:  # noqa: BLE001
+        # Ours to mend; without this its code would be that of a gate that failed.
+        traceback.print_exc()
+        _complain("a defect of the harness: the lines above say where", "")
+        return ExitCode.HARNESS_FAILED
+
+
+def _help_of(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"`{context.command_path} --help` says what there is" if context else ""
 
 
 def _complain(message: str, hint: str) -> None:

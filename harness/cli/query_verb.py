@@ -37,8 +37,20 @@ def command(runs: tuple[str, ...], example: str | None, list_examples: bool, sty
         *names, sql = runs
     else:
         raise click.UsageError("name a run and a query, or --example")
+    if not sql.strip() or (not names and example is None and _names_a_run(sql)):
+        raise click.UsageError("the query is missing: it comes after the run, in quotes")
     result = query_runs(find_databases(names or ["latest"]), sql)
     for line in result.unanswered:
         click.echo(line, err=True)
     emit_rows(result.columns, result.rows, style)
     return 0
+
+
+def _names_a_run(word: str) -> bool:
+    from harness.runs import find_run
+    from harness_schemas.errors import UsageError
+
+    try:
+        return len(word.split()) == 1 and find_run(word).exists()
+    except UsageError:
+        return False

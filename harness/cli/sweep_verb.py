@@ -165,7 +165,7 @@ def _read(spec: Path, options: dict[str, Any]) -> tuple[dict[str, Any], SweepSpe
     try:
         return data, SweepSpec.model_validate(table)
     except ValidationError as error:
-        problems = [(f"sweep.{path}", text) for path, text in problems_of(error)]
+        problems = [(f"sweep.{path}", text) for path, text in problems_of(error, SweepSpec)]
         raise SpecError(str(spec), problems) from None
 
 
