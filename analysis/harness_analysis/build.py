@@ -115,6 +115,7 @@ def _judge(writer: Writer, ended: VerdictEvidence, run_row: dict[str, Any]) -> N
 
 def _join_evidence(writer: Writer) -> None:
     """Complete each call's best row by the other evidence of it, and put the others aside."""
+    writer.script("strangers")
     sources = writer.con.execute("SELECT DISTINCT source FROM run.collectives").fetchall()
     if len(sources) < 2 and not {("nccl_log",), ("nccl_inspector",)} & set(sources):
         return  # nothing that could complete it

@@ -14,6 +14,8 @@ import numpy as np
 
 from harness_analysis.finding import Finding, percent, steady
 from harness_analysis.hang.findings import hang_findings
+from harness_analysis.other_jobs import other_jobs
+from harness_analysis.launches import launch_findings
 from harness_analysis.pipeline_findings import pipeline_findings
 from harness_schemas.units import format_ns
 from harness_schemas.vocabulary import EVIDENCE_RANK
@@ -27,8 +29,9 @@ BOUND_BY_HOST = "its device waits for launches (bound by its host)"
 
 def find(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Rows for `findings`. Reads the views; changes nothing."""
-    found = [*hang_findings(con), *_culprits(con), *pipeline_findings(con), *_unresolved(con)]
-    found += [*_trimmed(con), *_cut(con)]
+    found = [*hang_findings(con), *_culprits(con), *pipeline_findings(con)]
+    found += [*launch_findings(con), *_unresolved(con)]
+    found += [*_trimmed(con), *_cut(con), *other_jobs(con)]
     order = {"problem": 0, "notice": 1, "info": 2}
     # What ended the run comes before what made it slow.
     found.sort(key=lambda f: (order[f.severity], f.kind != "hang", -(f.share or 0)))

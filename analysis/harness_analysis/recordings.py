@@ -36,6 +36,10 @@ GLANCE, TRIED = 16, 64
 FEWEST = 4
 HOPELESS_NS = 1_000_000
 """Kernels of one call do not end so far apart: the ordinals compare different calls."""
+FAR_NS = 600 * 1_000_000_000
+"""Wall clocks of hosts are not so far apart: such recordings are of two jobs."""
+_WALL_NS = 10**18
+"""Earlier times are of no wall clock."""
 APART = "the recordings of the ranks began at different moments"
 
 
@@ -113,6 +117,8 @@ def shift_between(reference: Recorded, one: Recorded) -> int | None:
 
     0 where too little is there to tell.
     """
+    if _lie_apart(reference, one):
+        return None
     _, at, there = np.intersect1d(reference.seq, one.seq, return_indices=True)
     now = _disagreement(reference, one, at[:COMPARED], there[:COMPARED])
     by_units = _first_common_unit(reference, one)
@@ -138,6 +144,15 @@ def shift_between(reference: Recorded, one: Recorded) -> int | None:
     if found and second and second[0] < CLEARLY * max(best, 1_000):
         return None
     return found
+
+
+def _lie_apart(reference: Recorded, one: Recorded) -> bool:
+    """Whether one recording had long ended when the other began."""
+    if not len(reference.end_ns) or not len(one.end_ns):
+        return False
+    begin = max(int(reference.end_ns.min()), int(one.end_ns.min()))
+    first_end = min(int(reference.end_ns.max()), int(one.end_ns.max()))
+    return first_end > _WALL_NS and begin - first_end > FAR_NS
 
 
 def _likely(longer: Recorded, other: Recorded) -> list[int]:

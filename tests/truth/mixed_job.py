@@ -50,6 +50,8 @@ class Job:
             start, length = self.interval(rank, at)
             more = collective(elements=size // 2)
             events += launched(ordinal + 1, at, start, length, ALLREDUCE, stream=13, **more)
+        for event in events:
+            event["pid"] = self.pids[rank] if event["pid"] else 0
         path = folder / f"trace_rank{rank}.json"
         path.write_text(text(events, groups((0, 1), rank=rank)))
         return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from truth.mixed_job import CHOICES, SIZES, STEPS, TRANSFER_US, Job
 
 from harness.ingest import ingest_paths
@@ -68,3 +69,34 @@ def test_a_rank_whose_trace_is_missing_leaves_waits_unknown(tmp_path):
     )
     sql += " WHERE source = 'torch_profiler'"
     assert ask(folder, sql, tmp_path) == [(0, None, None, "seen on 1 of 2 ranks", False)]
+
+
+OTHER = Job(comm_id=0xBAD, begin_us=9e9, host="node-b", pids=(900, 901), late_us=(50.0, 0.0))
+JOINED = """
+SELECT DISTINCT rank, joined, algo, unsplit_reason FROM collectives
+WHERE source = 'torch_profiler' ORDER BY rank
+"""
+NAMED = "SELECT DISTINCT kind, severity FROM findings WHERE kind = 'other_job'"
+
+
+@pytest.mark.parametrize("tool", ["nccl_log", "inspector"])
+def test_records_of_another_job_complete_nothing_and_are_named(tool, tmp_path):
+    record(Job(), tmp_path / "job", ("kineto",))
+    folder = record(OTHER, tmp_path / "job", (tool,))
+    assert ask(folder, JOINED, tmp_path) == [(rank, None, None, None) for rank in (0, 1)]
+    assert ask(folder, NAMED, tmp_path) == [("other_job", "problem")]
+
+
+def test_traces_of_another_job_are_not_taken_for_the_same_ranks(tmp_path):
+    record(Job(), tmp_path / "a", ("kineto",))
+    alone = ask(tmp_path / "a", TOTALS, tmp_path)
+    record(OTHER, tmp_path / "b", ("kineto",))
+    assert ask(tmp_path, TOTALS, tmp_path) == alone
+    assert ask(tmp_path, NAMED, tmp_path) == [("other_job", "problem")]
+
+
+def test_ranks_that_were_recorded_hours_apart_have_no_waits(tmp_path):
+    folder = record(Job(), tmp_path / "job", ("kineto",), ranks=(0,))
+    record(OTHER, folder, ("kineto",), ranks=(1,))
+    sql = "SELECT count(wait_ns), count(transfer_ns) FROM collectives"
+    assert ask(folder, sql, tmp_path) == [(0, 0)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +110,9 @@ class Kineto:
     def ingest_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
         """Rows of some files that share their numbering."""
         numberings: dict[int | None, Numbering] = {}
+        owners: dict[int, tuple[int, str]] = {}
         for path in part.files:
-            yield from _ingest_file(path, context, numberings)
+            yield from _ingest_file(path, context, numberings, owners)
 
 
 def by_rank(files: Sequence[Path]) -> dict[int | None, list[Path]]:
@@ -138,7 +139,10 @@ def _head_metadata(path: Path) -> dict[str, Any]:
 
 
 def _ingest_file(
-    path: Path, context: IngestContext, numberings: dict[int | None, Numbering]
+    path: Path,
+    context: IngestContext,
+    numberings: dict[int | None, Numbering],
+    owners: dict[int, tuple[int, str]],
 ) -> Iterator[Batch]:
     from harness_collectors.kineto import collectives, rows
     from harness_collectors.kineto.stream import Health
@@ -150,9 +154,12 @@ def _ingest_file(
         size = path.stat().st_size
         columns, metadata = _read(path, health)
     except OSError as error:
-        yield _failed(name, error.strerror or str(error))
+        yield _failed(name, f"cannot be read: {error.strerror or error}")
         return
     origin = _origin(path, name, metadata, columns)
+    if stranger := _of_another_process(origin, columns.pids, owners):
+        yield _failed(name, stranger)
+        return
     numbering = numberings.setdefault(origin.rank, Numbering())
     trace = _resolve(columns, metadata, origin, bool(health.cut), numbering)
     if trace.bounds is not None:
@@ -223,6 +230,25 @@ def _origin(path: Path, name: str, metadata: Mapping[str, Any], columns: Any) ->
         host=_folder_host(path) or (host if isinstance(host, str) else None),
         offset_ns=offset,
         wall_clock=earliest >= _EARLIEST_WALL_NS,
+    )
+
+
+def _of_another_process(
+    origin: Origin, pids: Iterable[int], owners: dict[int, tuple[int, str]]
+) -> str | None:
+    """Why a file cannot be of the rank that files before it (`owners`) are of; None: it can.
+
+    A profiler may write several files a rank, but all from one process.
+    """
+    known = list(pids)
+    if origin.rank is None or len(known) != 1:
+        return None
+    pid, first = owners.setdefault(origin.rank, (known[0], origin.name))
+    if pid == known[0]:
+        return None
+    return (
+        f"{origin.name}: rank {origin.rank} is process {known[0]} here and {pid} in {first}: "
+        "a trace of another job or attempt, not used; ingest it by itself"
     )
 
 
@@ -350,7 +376,7 @@ def _failed(name: str, reason: str) -> Batch:
     row = {
         "collector": NAME,
         "state": "failed",
-        "reason": f"cannot be read: {reason}",
+        "reason": reason,
         "detail": json.dumps({"file": name}),
     }
     return batch("collection", [row])

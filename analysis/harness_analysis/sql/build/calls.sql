@@ -1,7 +1,7 @@
 -- What harness_analysis.same_calls needs of every row of `collectives`, as numbers. A stream is
 -- what keeps its order in every evidence: the collectives of a group, the messages of an ordered
 -- pair. Of a group only its members count: creation ordinals differ between evidence.
--- torch runs a barrier as an all-reduce of one element.
+-- torch runs a barrier as an all-reduce of one element. Input: temp table strangers.
 CREATE TEMP MACRO members_of(comm_group) AS nullif(regexp_extract(comm_group, '^\[[0-9,]+\]'), '');
 CREATE TEMP MACRO stream_of(comm_group, op, src, dst) AS
   CASE WHEN op IN ('send', 'recv') THEN op || ' ' || src || '>' || dst ELSE members_of(comm_group) END;
@@ -12,7 +12,10 @@ CREATE TEMP MACRO number_of(text) AS CASE WHEN text IS NOT NULL THEN (hash(text)
 
 CREATE TEMP TABLE call_rows AS
   WITH streams AS (
-    SELECT rowid AS row_id, *, stream_of(comm_group, op, src_rank, dst_rank) AS stream_name,
+    SELECT rowid AS row_id, *,
+      -- Of another job: a stream of its own.
+      CASE WHEN (rank, source) IN (SELECT (rank, source) FROM strangers) THEN source || ' ' ELSE '' END
+        || stream_of(comm_group, op, src_rank, dst_rank) AS stream_name,
       CASE op WHEN 'barrier' THEN 'all_reduce' ELSE op END AS plain_op,
       CASE WHEN phase IS NOT NULL
         THEN concat_ws('/', phase, coalesce(repeat, -1), coalesce(batch, -1),

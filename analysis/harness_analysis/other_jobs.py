@@ -1,0 +1,38 @@
+"""Evidence of another job among the rest, which nobody should read as one run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness_analysis.finding import Finding
+
+if TYPE_CHECKING:
+    import duckdb
+
+REMEDY = "it was not joined with them: ingest each job by itself"
+
+
+def other_jobs(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+    """A finding an evidence that is of another job than the others.
+
+    Reads temp table strangers (sql/build/strangers.sql), and what collectors refused.
+    """
+    told = con.execute(
+        "SELECT source, list(rank ORDER BY rank), min(why) FROM strangers GROUP BY source ORDER BY 1"
+    ).fetchall()
+    found = []
+    for source, ranks, why in told:
+        named = ", ".join(map(str, ranks[:8])) + (" ..." if len(ranks) > 8 else "")
+        text = (
+            f"{source} of rank {named} is of another job than the other evidence ({why}); {REMEDY}"
+        )
+        found.append(Finding("problem", "other_job", text, evidence=source))
+    refused = con.execute(
+        "SELECT collector, reason FROM run.collection WHERE state = 'failed'"
+        " AND reason LIKE '%of another job or attempt%' ORDER BY ALL"
+    ).fetchall()
+    if refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        collector, reason = refused[0]
+        found.append(Finding("problem", "other_job", f"{reason}{more}", evidence=collector))
+    return found
