@@ -48,7 +48,7 @@ def alive(folder):
     return found
 
 
-def wait_until(condition, seconds=15.0):
+def wait_until(condition, seconds=60.0):  # a busy machine takes long to import torch
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
