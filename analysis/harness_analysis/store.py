@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness_analysis.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
 from harness_analysis.blank import attach_blank
 from harness_analysis.masking import masked
-from harness_analysis.memory import LEAST, OF_CALL, build_memory, loading_memory
+from harness_analysis.memory import OF_CALL, USUAL, build_memory, loading_memory
 from harness_analysis.row_groups import RowGroups
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
 from harness_schemas.tables import BY_NAME, Table, arrow_schema
@@ -98,7 +98,7 @@ class Writer:
         self._groups = {}
         self.con.execute("COMMIT")
         (calls,) = self.con.execute("SELECT count(*) FROM collective_parts").fetchone() or (0,)
-        self._limit_memory(build_memory(most=max(LEAST, OF_CALL * calls)))
+        self._limit_memory(build_memory(most=max(USUAL, OF_CALL * calls)))
 
     def _limit_memory(self, limit: str) -> None:
         self.con.execute(f"SET memory_limit = {_quote(limit)}")
