@@ -18,7 +18,8 @@ def other_jobs(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     Reads temp table strangers (sql/build/strangers.sql), and what collectors refused.
     """
     told = con.execute(
-        "SELECT source, list(rank ORDER BY rank), min(why) FROM strangers GROUP BY source ORDER BY 1"
+        "SELECT source, list(rank ORDER BY rank), min(why) FROM strangers"
+        " GROUP BY source ORDER BY source"
     ).fetchall()
     found = []
     for source, ranks, why in told:
