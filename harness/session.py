@@ -236,7 +236,8 @@ def _execute(plan: SessionPlan, narrator: Narrator) -> LaunchResult:
     check_weights(plan, narrator)
     prepare_model(plan, narrator)
     tp, pp = plan.spec.parallel.tp, plan.spec.parallel.pp
-    narrator.say(f"launch {plan.launch.world_size} ranks (TP {tp} x PP {pp}) on {plan.device}")
+    ranks = "1 rank" if plan.launch.world_size == 1 else f"{plan.launch.world_size} ranks"
+    narrator.say(f"launch {ranks} (TP {tp} x PP {pp}) on {plan.device}")
     meta = plan.run.spans / "rank-00000.meta.jsonl"
     with samplers(plan.run, plan.capture, plan.launcher):
         limit = limit_ns(plan.spec.launcher.hang_timeout)

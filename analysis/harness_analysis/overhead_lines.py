@@ -9,13 +9,17 @@ from harness_schemas.units import format_ns
 if TYPE_CHECKING:
     from harness_analysis.answer import Answer, Overhead
 
-NOT_MEASURED = "overhead not measured in this run: set generation.calibrate = 20"
+NOT_MEASURED = "overhead not measured in this run"
+SET_IT = "set generation.calibrate = 20"
+"""What measures it; only a run of a specification has that key."""
 _WHAT = {"prefill": "a prefill", "decode": "a decode step", "mixed": "a step", "all": "a batch"}
 
 
 def overhead_lines(answer: Answer) -> list[str]:
     """A sentence for every measured effect, or how to have one."""
-    return [overhead_line(cost) for cost in answer.overhead] or [NOT_MEASURED]
+    if answer.overhead:
+        return [overhead_line(cost) for cost in answer.overhead]
+    return [NOT_MEASURED if answer.run.runner is None else f"{NOT_MEASURED}: {SET_IT}"]
 
 
 def overhead_line(cost: Overhead) -> str:

@@ -85,6 +85,8 @@ def command(
         raise UsageError("name the file to write with -o", "only a run folder has its own database")
     if output.exists() and not force:
         raise UsageError(f"{output} exists", "replace it with -f, or name another with -o")
+    if not output.parent.is_dir():
+        raise UsageError(f"no folder {output.parent}", "make it, or name another place with -o")
     if len(found) == 1 and is_parquet_set(found[0]):
         emit(str(ingest_stored(found[0], output, watch_on())))
     else:

@@ -75,7 +75,7 @@ def _of_run(name: str, options: Options, measured: tuple[str, ...]) -> list[Sect
     """The plan of a run's own specification, and what was measured beside it."""
     database = find_databases([name])[0]
     with open_database(database) as con:
-        require(con, "ranks.peak_source")
+        require(con, "ranks.peak_source", "run_summary")
         row = con.execute("SELECT spec, device FROM runs").fetchone()
         spec = _spec(row[0] if row else None)
         device = con.execute("SELECT any_value(gpu_name) FROM ranks").fetchone()

@@ -33,7 +33,7 @@ class Topology:
     """Links between the devices of each host."""
 
     name = NAME
-    title = "how GPUs and adapters are linked"
+    title = "links between GPUs and network adapters"
     sources = (NAME,)
 
     def check(self, device: str) -> Availability:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import duckdb
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from truth.simulate import Scenario
 
 from harness_analysis.answer import Overhead, load_answer
 from harness_analysis.overhead import effect, measure_overhead, pair_up
-from harness_analysis.overhead_lines import NOT_MEASURED, overhead_line, overhead_lines
+from harness_analysis.overhead_lines import NOT_MEASURED, SET_IT, overhead_line, overhead_lines
 from harness_analysis.store import open_database
 from harness_schemas.tables import BY_NAME, ddl
 
@@ -155,4 +157,7 @@ def test_the_sentence(cost, line):
 
 def test_a_run_that_measured_nothing_says_how_to(tmp_path):
     with open_database(example_database(tmp_path, Scenario(steps=2), bare=True)) as con:
-        assert overhead_lines(load_answer(con)) == [NOT_MEASURED]
+        answer = load_answer(con)
+    assert overhead_lines(answer) == [f"{NOT_MEASURED}: {SET_IT}"]
+    theirs = replace(answer, run=replace(answer.run, runner=None))
+    assert overhead_lines(theirs) == [NOT_MEASURED]  # no specification to set a key in

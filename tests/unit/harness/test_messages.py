@@ -19,6 +19,7 @@ from harness.cli.main import invoke
         (["report"], "no run in runs yet", "harness run"),
         (["report", "."], ". is no run's folder", "harness ingest ."),
         (["ingest", "nowhere", "-o", "x.duckdb"], "nowhere", ""),
+        (["ingest", ".", "-o", "nowhere/x.duckdb"], "no folder nowhere", "-o"),
         (["list", "nowhere"], "no folder nowhere", "folder"),
         (["run", "."], "is a folder", "TOML"),
         (["run", "mine.py"], "mine.py is no specification", "harness run -- COMMAND"),

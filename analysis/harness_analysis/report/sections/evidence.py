@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from harness_analysis.answer import Answer
-from harness_analysis.overhead_lines import NOT_MEASURED, overhead_lines
+from harness_analysis.overhead_lines import overhead_lines
 from harness_analysis.report.blocks import Block, Column, Facts, Listing, Note, Section, Table
 from harness_analysis.report.palette import STYLES
 from harness_analysis.report.sections.drawing import part_label
@@ -20,7 +20,7 @@ def evidence_section(answer: Answer) -> Section:
         blocks.append(_coverage(answer))
     if answer.collectors:
         blocks.append(_collectors(answer))
-    blocks.append(_overhead(answer) if answer.overhead else Note(NOT_MEASURED))
+    blocks.append(_overhead(answer) if answer.overhead else Note(overhead_lines(answer)[0]))
     if answer.clocks:
         blocks.append(_clocks(answer))
     if answer.unanswered:
