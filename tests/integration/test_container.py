@@ -38,7 +38,7 @@ slurm = {{ container = "{Path(IMAGE).absolute()}" }}
 
 def test_spans_of_contained_ranks_and_samples_from_outside_meet_in_one_database(tmp_path):
     (tmp_path / "spec.toml").write_text(SPEC)
-    code, out, err = jobs.harness("run", "spec.toml", cwd=tmp_path)
+    code, out, err = jobs.end(jobs.start("run", "spec.toml", cwd=tmp_path), timeout=280)
     assert code == 0, err
     assert "12 of 12 tokens equal" in out
     run = jobs.latest(tmp_path)
