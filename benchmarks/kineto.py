@@ -10,6 +10,7 @@ proportions of a real trace.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import resource
 import subprocess
@@ -109,12 +110,13 @@ def _launch(number: int, index: int, ts: float) -> Iterator[str]:
 
 
 def write_synthetic(path: Path, gib: float) -> None:
-    """Write a trace of about `gib` GiB."""
-    with path.open("w") as stream:
-        stream.write(_HEADER)
+    """Write a trace of about `gib` GiB, gzipped where the name says so."""
+    packed = path.suffix == ".gz"
+    with gzip.open(path, "wt", compresslevel=1) if packed else path.open("w") as stream:
+        written = stream.write(_HEADER)
         step = 0
-        while stream.tell() < gib * 2**30:
-            stream.write(step_text(step))
+        while written < gib * 2**30:
+            written += stream.write(step_text(step))
             step += 1
         stream.write('\n  ],\n  "traceName": "synthetic.json"\n}\n')
 
@@ -245,6 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", nargs="*", type=Path)
     parser.add_argument("--synthetic", type=float, metavar="GIB", help="write and read a trace")
+    parser.add_argument("--gzip", action="store_true", help="the synthetic trace is gzipped")
     parser.add_argument("--hta-python", help="a python with HolisticTraceAnalysis")
     parser.add_argument("--database", action="store_true", help="measure up to DuckDB as well")
     parser.add_argument("--repeat", type=int, default=3)
@@ -263,7 +266,7 @@ def main() -> None:
         report(path, readers, given.repeat)
     if given.synthetic or not given.traces:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "synthetic.json"
+            path = Path(folder) / ("synthetic.json.gz" if given.gzip else "synthetic.json")
             write_synthetic(path, given.synthetic or 0.1)
             report(path, readers, given.repeat)
 
