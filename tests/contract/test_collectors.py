@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -197,14 +198,22 @@ def test_clocks_come_before_the_times_that_rest_on_them(name, tmp_path_factory):
             timed |= whose
 
 
+STRANGE = (b"null", b"-1", b'"x"', b"9" * 25, b"[]", b'{"a": 1}', b"1e400", b'"\\ud800"', b"")
+
+
 def spoil(folder, data):
-    """Cut one of the files somewhere, or flip a byte of it."""
+    """Cut a file somewhere, flip a byte of it, or put a strange value where it has another."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     path = data.draw(st.sampled_from(files))
     content = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
-    if data.draw(st.booleans()):
+    values = list(re.finditer(rb'(?<=[:\[, ])(?:-?\d+|"[^"\n]{0,40}")', content))
+    way = data.draw(st.sampled_from(["cut", "flip", "replace", "replace"]))
+    if way == "cut":
         content = content[:place]
+    elif way == "replace" and values:
+        value = data.draw(st.sampled_from(values))
+        content[value.start() : value.end()] = data.draw(st.sampled_from(STRANGE))
     else:
         content[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(bytes(content))

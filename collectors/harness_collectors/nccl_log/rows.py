@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from harness_collectors.nccl_log.calls import call_batches
+from harness_collectors.nccl_log.doubt import is_possible
 from harness_collectors.nccl_log.resolve import Resolution
 from harness_collectors.nccl_log.state import Comm, Evidence, LogFile, Process, agreed
 from harness_collectors.text_evidence import batch
@@ -69,7 +70,7 @@ def _is_kept(comm: Comm) -> bool:
 
 
 def _version(process: Process) -> Version:
-    """The process's own banner, else the only one of its files."""
+    """The process's own banner, else the only one of its files that can be its."""
     own = agreed(process.versions)
     if own is None and not process.versions:
         shared: Counter[tuple[str, str, str | None]] = Counter()
@@ -77,7 +78,8 @@ def _version(process: Process) -> Version:
             shared.update(file.bare_versions)
             for other in file.processes:
                 shared.update(other.versions)
-        own = next(iter(shared)) if len(shared) == 1 else None
+        only = next(iter(shared)) if len(shared) == 1 else None
+        own = only if only and is_possible(process, only) else None
     return own or (None, None, None)
 
 

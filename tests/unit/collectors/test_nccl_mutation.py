@@ -72,6 +72,9 @@ def bounded_by_the_text(tables, text):
         assert row["bytes"] is None or any(row["bytes"] % size == 0 for size in (1, 2, 4))
 
 
+VERSIONS = {"hostA": "2.10.3", "node-a": "2.28.9", "node-b": "2.28.9"}
+
+
 def truths(*sources):
     """Ranks, sizes and versions that the undamaged texts hold, by communicator."""
     ranks, versions = {}, set()
@@ -91,6 +94,8 @@ def check_truth(tables, *sources):
             assert row["comm_rank"] in (None, rank)
             assert row["nranks"] in (None, size)
         assert row.get("nccl_version") in {None, *versions}
+        if row.get("comm") in ranks and row.get("host") in VERSIONS:
+            assert row.get("nccl_version") in (None, VERSIONS[row["host"]])
 
 
 def sizes(source):
@@ -149,6 +154,49 @@ def test_two_logs_chunk_by_chunk(tmp_path, text):
 @given(text=interleaved_chunks(OLD, PLAIN))
 def test_logs_of_two_versions_chunk_by_chunk(tmp_path, text):
     check_truth(read(tmp_path, text), OLD, PLAIN)
+
+
+def old(text):
+    return b"hostA:100:900 [0] NCCL INFO " + text + b"\n"
+
+
+TORN = (
+    # Two lines of one size glued to one of another, beside the pieces that are left of them.
+    old(b"comm 0x7f00 rank 0 nranks 16 cudaDev 0 busId 1000 - Init COMPLETE")
+    + old(b"comm 0x7f10 rank 1 nranks ")
+    + b" cudaDev 1 busId 2000 - Init COMPLETE\n",
+    old(b"comm 0x7f00 rank 0 nranks 22 cudaDev 0 busId 1 cudaDev 1 busId 2000 - Init COMPLETE"),
+    old(b"comm 0x7f10 raommInit comm 0x7f00 rank 0 nranks 8 cudaDev 0 busId 1 - Init COMPLETE"),
+    old(b"comm 0x7f00 rank 0 nranks 20000 count 16 datatype 1 op 0 - Init COMPLETE"),
+)
+
+
+@pytest.mark.parametrize("text", TORN)
+def test_what_pieces_of_two_lines_say_is_unknown(text, tmp_path):
+    rows = ingest_text(tmp_path, text)["nccl_comms"]
+    assert {(row.get("comm_rank"), row.get("nranks")) for row in rows} <= {(None, None)}
+
+
+def test_a_second_line_of_any_kind_confirms_a_torn_log(tmp_path):
+    known = {(0, 16)}
+    for more in (
+        old(b"Channel 00/02 : 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"),
+        old(
+            b"AllReduce: opCount 0 sendbuff 0x1 recvbuff 0x2 count 1 datatype 7 op 0 root 0 "
+            b"comm 0x7f00 [nranks=16] stream 0x9"
+        )
+        + old(b"Channel 00/0 : 0[0] -> 1[1] via P2P/IPC"),
+    ):
+        rows = ingest_text(tmp_path, TORN[0] + more)["nccl_comms"]
+        assert {(row["comm_rank"], row["nranks"]) for row in rows if row["comm"]} == known
+
+
+def test_a_version_that_prints_no_such_lines_is_not_believed(tmp_path):
+    """A digit lost from a banner that stands alone."""
+    for said in (b"2.8.9+cuda13.0", b"2.1.9+cuda12.0", b"2.2.9+cuda11.0"):
+        text = ONE.replace(b"2.28.9+cuda13.0", said)
+        versions = {row["nccl_version"] for row in ingest_text(tmp_path, text)["nccl_comms"]}
+        assert versions == {None}
 
 
 @SOURCES
