@@ -217,6 +217,19 @@ def first_node_fails(scene: Scene) -> Answer:
     return _node_fails(scene, "node1")
 
 
+@plot("a node fails, goes on", "node2 as above, slurm.requeue = true: attempt 1 ends well", SHORT)
+def node_fails_requeued(scene: Scene) -> Answer:
+    scene.start("--set", "slurm.requeue=true", "--set", "generation.repeats=400")
+    scene.to_decode()
+    run = scene.run
+    _shorten(scene)
+    with node_restored("node2"):
+        scene.provoke(lambda: _kill_node("node2"))
+        _run("scontrol", "update", "NodeName=node2", "State=DOWN", "Reason=ends.py")
+        time.sleep(2)
+    return _second_attempt(scene, run)
+
+
 def _node_fails(scene: Scene, node: str) -> Answer:
     scene.start()
     scene.to_decode()

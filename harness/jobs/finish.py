@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import tempfile
 import time
@@ -22,6 +23,7 @@ from harness_collectors.sacct.query import (
     SlurmClient,
     fetch,
 )
+from harness_collectors.sacct.scontrol import read_scontrol
 from harness_schemas.errors import ExitCode
 from harness_schemas.rundir import RunDir
 from harness_slurm.job.controller import JobState
@@ -107,9 +109,11 @@ def _finish_one(
     record: JobRecord,
     narrator: Narrator,
 ) -> RunResult:
+    elsewhere: list[Path] = []
     if record.tasks:
         _share(fetched, job, _sacct_folder(run))
-    elsewhere = [path for path in fetched.files if run.path not in path.parents]
+    else:
+        elsewhere = [path for path in fetched.files if run.path not in path.parents]
     data = {**run.read(), "job_id": job}
     own = [step for step in fetched.steps if step.step_id is None and step.job_id == job]
     last = max(own, key=lambda step: step.attempt or 0) if own else None
@@ -124,7 +128,8 @@ def _finish_one(
     data["end"] = end.to_json()
     _times(data, last)
     for earlier in attempts(run):
-        _finish_earlier(earlier, job, narrator)
+        row = next((step for step in own if str(step.attempt) == earlier.run_id), None)
+        _finish_earlier(earlier, job, row, narrator)
     outcome = judge_run(run, end, None)
     _write(run, data, outcome, narrator)
     narrator.say("ingest" if not record.tasks else f"ingest {job}")
@@ -165,16 +170,18 @@ def _times(data: dict[str, Any], last: Step | None) -> None:
         data["ended_ns"] = (last.ended_ns if last else None) or time.time_ns()
 
 
-def _finish_earlier(run: RunDir, job: str, narrator: Narrator) -> None:
+def _finish_earlier(run: RunDir, job: str, row: Step | None, narrator: Narrator) -> None:
     """An attempt that was requeued is a run of its own, with a database of its own."""
     data = run.read()
+    lost_node = row is not None and row.state in ("NODE_FAIL", "BOOT_FAIL")
+    why = "a node failed and the job" if lost_node else "the job"
     data.update(
         run_id=f"{data.get('run_id')}-attempt-{run.run_id}",
         job_id=job,
         attempt=int(run.run_id),
         status="failed",
-        verdict="preempted",
-        verdict_detail="the job was requeued: the next attempt began anew",
+        verdict="node_fail" if lost_node else "preempted",
+        verdict_detail=f"{why} was requeued: the next attempt began anew",
     )
     keep(run, data, narrator)
     build(run, data)
@@ -193,9 +200,20 @@ def _write(run: RunDir, data: dict[str, Any], outcome: Outcome, narrator: Narrat
 def _share(fetched: Fetched, job: str, folder: Path) -> None:
     """A task's rows of the array's accounting, in the task's own folder."""
     for path in fetched.files:
-        if path.name != "sacct.txt":
-            continue
-        header, *rows = path.read_text(encoding="utf-8").split("\n")
-        own = [row for row in rows if row.split(DELIMITER)[0].partition(".")[0] == job]
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / path.name).write_text("\n".join([header, *own, ""]), encoding="utf-8")
+        own = _rows_of(job, path)
+        with contextlib.suppress(OSError):  # a full disk: the array's own folder may have them
+            if own:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / path.name).write_text(own, encoding="utf-8")
+
+
+def _rows_of(job: str, path: Path) -> str:
+    """What a file of sacct or scontrol says of one task; empty where that is nothing."""
+    if path.name not in ("sacct.txt", "scontrol.txt"):
+        return ""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if path.name == "scontrol.txt":
+        own = [line for line in lines if any(s.job_id == job for s in read_scontrol(line).steps)]
+        return "".join(f"{line}\n" for line in own)
+    own = [row for row in lines[1:] if row.split(DELIMITER)[0].partition(".")[0] == job]
+    return "\n".join([lines[0], *own, ""])
