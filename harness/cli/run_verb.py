@@ -89,7 +89,8 @@ def command(
     """Run SPEC (TOML, YAML or JSON) and say where every step went.
 
     With `-- COMMAND...` instead of SPEC, wrap any command unchanged. The exit code is the
-    workload's own; 125: the harness failed, 124: timed out or hung, 2: usage, 130: interrupted.
+    workload's own; 2: usage, 123: what the ranks need is not there, 124: timed out or hung,
+    125: the harness failed, 130: interrupted.
     """
     from harness.progress import Narrator
 
