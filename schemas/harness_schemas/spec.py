@@ -125,8 +125,8 @@ class GenerationSpec(_Section):
         description="Pairs of batches run with the recorder off and on, alternating, after the "
         "measured ones: what observing costs, with its 95 % interval (table `overhead`).",
     )
-    calibrate_collectors: list[str] = Field(
-        [],
+    calibrate_collectors: tuple[str, ...] = Field(
+        (),
         description="Collectors that are also switched alone, in `calibrate` pairs each: those "
         "with rank hooks or samplers (torch_profiler, nvml, psutil).",
     )
