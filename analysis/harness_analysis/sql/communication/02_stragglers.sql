@@ -45,7 +45,7 @@ SELECT run_id, source, comm_group, phase, rank, collectives, undecided, times_la
       WHEN late_inherited_ns
         THEN 'it passes on an earlier wait' || coalesce(' for rank ' || late_root_rank, '')
       WHEN late_io_ns THEN 'it reads or writes files'
-      WHEN late_preempted_ns THEN 'it was not on a CPU (preempted)'
+      WHEN late_preempted_ns THEN 'it was not on a CPU (preempted or asleep)'
     END
   END AS main_cause,
   saving_ns, perturbed
