@@ -102,7 +102,8 @@ REMEDIES = {
     "FATAL:   could not open image /x.sif: no such file or directory": ("rank_failed", "image"),
     "srun: error: Unable to create step for job 7: More processors requested than permitted": (
         "rank_failed", "--overlap"),
-    "slurmstepd: error: execve(): vllm: No such file or directory": ("rank_failed", "absolute path"),
+    "slurmstepd: error: execve(): vllm: No such file or directory": (
+        "rank_failed", "absolute path"),
     "srun: error: n1: task 3: Segmentation fault (core dumped)": ("rank_failed", "PYTHONFAULT"),
     "srun: error: n1: tasks 4-7: Exited with exit code 1": ("rank_failed", "stderr"),
     "mpirun noticed that process rank 2 with PID 0 on node n3 exited on signal 9 (Killed).": (
