@@ -115,6 +115,18 @@ REMEDIES = {
     "slurmstepd: error: *** JOB 9 ON n1 CANCELLED AT 2024-02-02T02:02:02 DUE to SIGNAL "
     "Terminated ***": ("cancelled", "scancel"),
     "NVRM: Xid (PCI:0000:3b:00): 45, pid=7, Ch 00000010": ("xid", "killed"),
+    "nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 30 LTSSM Fault Up": (
+        "xid", "NVSwitch"),
+    "[rank0]:[F ProcessGroupNCCL.cpp:1505] [PG ID 0 Rank 0] Terminating the process after "
+    "attempting to dump debug info, due to ProcessGroupNCCL watchdog hang.": (
+        "nccl_timeout", "suspect"),
+    "  Reason:       OOMKilled": ("oom_host", "memory"),
+    "RuntimeError: Triton Error [CUDA]: out of memory": ("oom_gpu", "TP"),
+    "slurmstepd: error: *** STEP 9.0 ON n1 CANCELLED AT 2024-01-01T00:00:00 DUE TO NODE n1 NOT "
+    "RESPONDING ***": ("node_fail", "--exclude"),
+    "srun: error: Task launch for StepId=7.0 failed on node n2: Invalid node name specified": (
+        "rank_failed", "--exclude"),
+    "Failed to initialize NVML: Unknown Error": ("no_driver", "driver"),
 }  # fmt: skip
 """Further lines: verdict, and a word of the remedy."""
 
@@ -132,6 +144,7 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
 """The summary that torchrun prints of a rank's end."""
 
 HARMLESS = (
+    "nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 12028, Non-fatal, Link 32 egress",
     "UserWarning: CUDA initialization: Found no NVIDIA driver on your system.",
     "UserWarning: CUDA initialization: CUDA unknown error - this may be due to an incorrectly set",
     "NCCL WARN NET/Plugin: could not find libnccl-net.so",
