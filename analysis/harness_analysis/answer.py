@@ -50,6 +50,11 @@ class RunFacts:
     """Ranks that the evidence holds; `world_size` is what was asked for."""
     hosts: tuple[str, ...]
 
+    @property
+    def judged(self) -> bool:
+        """False where the evidence tells neither status nor verdict: said once, not twice."""
+        return self.status is not None or self.verdict != "unknown"
+
 
 @dataclass(frozen=True)
 class Throughput:

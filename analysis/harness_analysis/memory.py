@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness_schemas.errors import HarnessError
+from harness_schemas.errors import HarnessError, UsageError
 
 LEAST = 640 << 20
 """A chunk of harness_analysis.chunks and what is derived from it."""
@@ -23,6 +24,7 @@ LOADING = 64 << 20
 """A thread that inserts: the row group that it fills and the one that it compresses. The rest of
 the memory is the readers' meanwhile, who hold a file's events."""
 _UNLIMITED = 1 << 60
+_SIZE = re.compile(r"\s*\d+(\.\d+)?\s*[KMGT]i?B\s*", re.IGNORECASE)
 
 
 def build_memory(
@@ -32,6 +34,8 @@ def build_memory(
     every control group of this process, from 640 MB to `most` bytes (2 GB if that is less)."""
     given = os.environ.get("HARNESS_MEMORY")
     if given:
+        if not _SIZE.fullmatch(given):
+            raise UsageError(f"HARNESS_MEMORY is {given!r}, no size", "such as 4GB or 500MiB")
         return given
     free = min([*_machine(proc), *_groups(proc, mount)], default=LEAST * SHARE)
     return f"{min(max(free // SHARE, LEAST), most, MOST) >> 20}MiB"

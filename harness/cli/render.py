@@ -67,12 +67,10 @@ def render_answer(answer: Answer, encoding: str | None = None) -> str:
 def _head(answer: Answer) -> str:
     run = answer.run
     ended = run.status or "status unknown"
-    # Evidence that does not tell how the run ended gives no verdict either: said once.
-    judged = run.status is not None or run.verdict != "unknown"
-    if judged and run.verdict and run.verdict != run.status:
+    if run.judged and run.verdict and run.verdict != run.status:
         ended += f": {run.verdict}"
     lines = [f"{run.name or run.run_id}  {ended}"]
-    if judged and run.verdict_detail:
+    if run.judged and run.verdict_detail:
         lines.append(run.verdict_detail)
     shape = f"TP {_known(run.tp)} x PP {_known(run.pp)}"
     hosts = f" on {run.hosts[0]}" if len(run.hosts) == 1 else f" on {len(run.hosts)} hosts"

@@ -77,6 +77,9 @@ def test_the_first_version_of_control_groups(tmp_path):
 
 
 def test_what_is_given_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_MEMORY", "much")
+    with pytest.raises(HarnessError, match="HARNESS_MEMORY is 'much', no size"):
+        build_memory()
     monkeypatch.setenv("HARNESS_MEMORY", "3GB")
     assert host(tmp_path, GB) == "3GB"
 

@@ -62,6 +62,14 @@ def test_hostile_text_is_not_obeyed(answer):
     assert not set(text) & {"\x1b", "\x07", "\u202e"}
 
 
+def test_an_end_that_the_evidence_does_not_tell_is_said_once(answer):
+    run = dataclasses.replace(
+        answer.run, status=None, verdict="unknown", verdict_detail="read logs"
+    )
+    first, second = render_answer(dataclasses.replace(answer, run=run), "utf-8").splitlines()[:2]
+    assert first.endswith("  status unknown") and second.startswith("TP ")
+
+
 def test_unknown_is_a_dash_never_zero(tmp_path):
     path = example_database(tmp_path, Scenario(steps=2), bare=True, tp=None, correctness=None)
     with open_database(path) as con:
