@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from harness.ingest.ahead import ahead
 from harness.ingest.evidence import find_evidence, read_head
 from harness.ingest.parquet import Share, write_share
 from harness.ingest.parts import Task, plan_tasks, read_task
-from harness.ingest.progress import Watch
+from harness.ingest.progress import PartWatch, Watch
 from harness.ingest.workers import Workers
 from harness.outcome import known_end
 from harness_analysis.build import build_database, safe_run_id
@@ -172,17 +173,16 @@ def read_all(
     """Rows of all parts in their order, read here or by `jobs` processes that use `folder`."""
     watch.begin(len(tasks), sum(task.size for task in tasks), jobs)
     if jobs == 1:
-        yield from _watched(((task, read_task(task, context)) for task in tasks), watch)
+        for task in tasks:
+            part = PartWatch(watch, task.size)
+            yield from read_task(task, replace(context, progress=part.advance))
+            part.finish()
     else:
         with Workers(jobs, folder, context) as workers:
-            yield from _watched(workers.read(tasks), watch)
+            for task, batches in workers.read(tasks):
+                yield from batches
+                watch.advance(task.size)
     yield from _planned(context.run)
-
-
-def _watched(found: Iterable[tuple[Task, Iterator[Batch]]], watch: Watch) -> Iterator[Batch]:
-    for task, batches in found:
-        yield from batches
-        watch.advance(task.size)
 
 
 def _planned(data: Any) -> Iterator[Batch]:

@@ -30,10 +30,29 @@ class Watch:
         """So many parts of so many bytes will be read by so many processes."""
 
     def advance(self, size: int) -> None:
-        """The rows of so many more bytes are in the database."""
+        """So many more bytes are read."""
 
     def phase(self, name: str) -> None:
         """All rows are in; what is done with them now."""
+
+
+class PartWatch:
+    """Tells a watch about one part: what its reader says on the way, at most the part's bytes, and
+    the rest when it is over."""
+
+    def __init__(self, watch: Watch, size: int) -> None:
+        self._watch = watch
+        self._left = size
+
+    def advance(self, size: int) -> None:
+        """The reader has read so many more bytes, or some of them again."""
+        told = max(0, min(size, self._left))
+        self._left -= told
+        self._watch.advance(told)
+
+    def finish(self) -> None:
+        """The part is over."""
+        self.advance(self._left)
 
 
 class LineWatch(Watch):

@@ -7,7 +7,7 @@ runs anywhere, offline: `recognise` by content, then `ingest` into batches of ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -90,6 +90,8 @@ class IngestContext:
     """Folder the files were found in; names in `collection` are relative to it."""
     run: Mapping[str, Any] = field(default_factory=dict)
     """run.json, where there is one."""
+    progress: Callable[[int], None] = field(default=lambda _: None, compare=False)
+    """Readers of large files say here how many more stored bytes they have read."""
 
 
 class Sampler(Protocol):

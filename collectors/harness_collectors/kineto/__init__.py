@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +152,7 @@ def _ingest_file(
     name = _relative(path, context.root)
     try:
         size = path.stat().st_size
-        columns, metadata = _read(path, health)
+        columns, metadata = _read(path, health, context.progress)
     except OSError as error:
         yield _failed(name, f"cannot be read: {error.strerror or error}")
         return
@@ -179,14 +179,16 @@ def _ingest_file(
     yield told
 
 
-def _read(path: Path, health: Health) -> tuple[Any, dict[str, Any]]:
+def _read(
+    path: Path, health: Health, progress: Callable[[int], None]
+) -> tuple[Any, dict[str, Any]]:
     from harness_collectors.classify import classifier
     from harness_collectors.kineto.columns import TraceColumns
     from harness_collectors.kineto.events import decode_events, mend_event
     from harness_collectors.kineto.stream import Splitter, read_blocks
 
     columns = TraceColumns(classifier())
-    with closing(read_blocks(path, health)) as blocks:
+    with closing(read_blocks(path, health, progress)) as blocks:
         splitter = Splitter(blocks, health, decode_events, mend_event)
         for piece in splitter:
             columns.add(piece)

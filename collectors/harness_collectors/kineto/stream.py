@@ -69,10 +69,12 @@ class Split(Generic[E]):
     ended: bool = False
 
 
-def read_blocks(path: Path, health: Health) -> Generator[bytes, None, None]:
+def read_blocks(
+    path: Path, health: Health, progress: Callable[[int], None] = lambda _: None
+) -> Generator[bytes, None, None]:
     """The file's bytes in blocks, gunzipped where it is gzip.
 
-    A torn or damaged gzip ends early and says so in `health`.
+    A torn or damaged gzip ends early and says so in `health`. `progress` hears of stored bytes.
 
     Raises:
         OSError: it cannot be read.
@@ -83,10 +85,14 @@ def read_blocks(path: Path, health: Health) -> Generator[bytes, None, None]:
         if magic != gunzip.MAGIC:
             while block := stream.read(BLOCK_BYTES):
                 health.bytes += len(block)
+                progress(len(block))
                 yield block
             return
+        place = 0
         for inflated in gunzip.inflate(stream, health):
             health.bytes += len(inflated)
+            progress(stream.tell() - place)
+            place = stream.tell()
             for start in range(0, len(inflated), BLOCK_BYTES):
                 yield inflated[start : start + BLOCK_BYTES]
 
