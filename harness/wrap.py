@@ -80,6 +80,8 @@ def plan_wrap(
     except ValueError as error:
         raise UsageError(f"--hang-timeout: {error}") from None
     if shutil.which(argv[0]) is None:
+        if Path(argv[0]).is_file():
+            raise UsageError(f"{argv[0]} cannot be executed", f"chmod +x, or: -- python {argv[0]}")
         raise UsageError(
             f"no command {argv[0]!r}",
             "a specification goes before --, a command after it" if argv[0].endswith("ml") else "",

@@ -38,7 +38,7 @@ class _Run(click.Command):
     "`harness run examples/quickstart.toml --launcher slurm --dry-run`; "
     "`harness run -- sbatch mine.sbatch`",
 )
-@click.argument("spec", required=False, type=click.Path(path_type=Path))
+@click.argument("spec", required=False)  # not a Path: of a command `./` must stay
 @click.argument("wrapped", nargs=-1, type=click.UNPROCESSED)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
 @click.option("--name", help="Name of the run.")
@@ -69,7 +69,7 @@ class _Run(click.Command):
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No narration on stderr.")
 def command(
-    spec: Path | None,
+    spec: str | None,
     wrapped: tuple[str, ...],
     overrides: tuple[str, ...],
     name: str | None,
@@ -105,7 +105,7 @@ def command(
     if spec is None or wrapped or click.get_current_context().meta.get(_DASHES):
         from harness.wrap import plan_wrap, run_wrapped
 
-        argv = tuple(str(part) for part in ((spec,) if spec else ())) + wrapped
+        argv = ((spec,) if spec else ()) + wrapped
         if not argv:
             raise click.UsageError("name a specification, or a command after --")
         if Path(argv[0]).name == "sbatch":
@@ -124,7 +124,7 @@ def command(
     extra = [*overrides, *_options_as_overrides(name, output, inject, override)]
     extra += [f'launcher.kind="{launcher}"'] if launcher else []
     extra += [f'launcher.hang_timeout="{hang_timeout}"'] if hang_timeout else []
-    loaded = load_spec(spec, extra)
+    loaded = load_spec(Path(spec), extra)
     if split:
         return _run_split(loaded, narrator, strict, dry_run)
     if loaded.launcher.kind == "slurm" and not os.environ.get("SLURM_JOB_ID"):

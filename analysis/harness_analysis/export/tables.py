@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,10 +55,15 @@ def write_tables(
                 con.execute(f"COPY (FROM {name}) TO '{target}' ({OPTIONS[style]})")
                 temporary.replace(path)
             except (OSError, duckdb.IOException) as error:
-                temporary.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
                 raise HarnessError(
-                    f"cannot write {path}: {str(error).splitlines()[0]}",
+                    f"cannot write {path}: {_why(error)}",
                     "choose another place with --output",
                 ) from None
             made.append(path)
     return made
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -20,3 +20,13 @@ def test_a_word_without_dashes_is_a_specification(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert invoke(["run", "--dry-run", "true"]) == 2
     assert "no specification true" in capsys.readouterr().err
+
+
+def test_a_command_keeps_its_path(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.sh").write_text("#!/bin/sh\n")
+    assert invoke(["run", "--dry-run", "--", "./mine.sh"]) == 2
+    assert "./mine.sh cannot be executed\n  chmod +x" in capsys.readouterr().err
+    (tmp_path / "mine.sh").chmod(0o755)
+    assert invoke(["run", "--dry-run", "--", "./mine.sh", "a"]) == 0
+    assert "./mine.sh a\n" in capsys.readouterr().out
