@@ -39,7 +39,7 @@ class Cell:
     @property
     def failures(self) -> tuple[str, ...]:
         """Verdicts of the others, each once."""
-        bad = (run.verdict or run.status or "unknown" for run in self.runs if not run.good)
+        bad = (run.verdict or "no batch was measured" for run in self.runs if not run.good)
         return tuple(dict.fromkeys(bad))
 
     @property

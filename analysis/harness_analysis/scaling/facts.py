@@ -70,7 +70,7 @@ class RunFacts:
     @property
     def good(self) -> bool:
         """Whether it may be measured by."""
-        return self.verdict == "ok" and bool(self.wall_ns)
+        return self.verdict in ("ok", None) and bool(self.wall_ns)
 
     @property
     def unresolved_share(self) -> float | None:

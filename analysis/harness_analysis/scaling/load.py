@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_analysis.estimates import parts_view
+from harness_analysis.launches import idle_device
 from harness_analysis.scaling.cells import flatten
 from harness_analysis.scaling.facts import RankTime, RunFacts
 from harness_analysis.store import open_database
@@ -72,7 +73,7 @@ def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
         preprocessing_s=summary.get("preprocessing_s"),
         ttft_ms=_ms(latency.get("ttft")),
         tpot_ms=_ms(latency.get("tpot")),
-        idle_share=_idle(con, run_id),
+        idle_share=None if (idle := idle_device(con, run_id)) is None else idle.share,
         ranks=_ranks(con, run_id, MEASURED),
         decode=_ranks(con, run_id, ("decode",)),
         **_sampled(con, run_id),
@@ -105,27 +106,6 @@ def _sampled(con: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
         "WHERE run_id = ? AND phase = 'decode'",
         run_id,
     )[0]
-
-
-def _idle(con: duckdb.DuckDBPyConnection, run_id: str) -> float | None:
-    """Share of decode in which a device had nothing to do: the worst rank's, since its peers wait
-    for it instead of idling. From headline steps, else from sampled ones."""
-    rows = _dicts(
-        con,
-        """
-        WITH a_rank AS (
-          SELECT rank, perturbed_by IS NOT NULL AS sampled,
-            sum(idle_ns) / sum(window_ns) AS share
-          FROM step_breakdown
-          WHERE run_id = ? AND phase = 'decode' AND timeline = 'device' AND idle_ns IS NOT NULL
-            AND NOT coalesce(warmup, false)
-          GROUP BY ALL
-        )
-        SELECT sampled, max(share) AS share FROM a_rank GROUP BY sampled ORDER BY sampled
-        """,
-        run_id,
-    )
-    return float(rows[0]["share"]) if rows else None
 
 
 def _dicts(con: duckdb.DuckDBPyConnection, sql: str, *values: Any) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness_analysis.launches import LAUNCH_BOUND
 from harness_analysis.scaling.cells import Cell
 from harness_analysis.scaling.facts import UNRESOLVED_AT_MOST, RunFacts
 from harness_analysis.scaling.limits import pop
@@ -12,8 +13,6 @@ from harness_analysis.scaling.limits import pop
 if TYPE_CHECKING:
     from harness_analysis.scaling.study import Point
 
-LAUNCH_BOUND = 0.3
-"""Decode steps whose device idles more than this are bound by the launches of their host."""
 FORMS_AGREE = 0.01
 """How far the two forms of weak efficiency may lie apart."""
 
@@ -97,8 +96,10 @@ def _forms(points: Sequence[Point]) -> str:
 
 
 def _failed(points: Sequence[Point]) -> str:
-    failed = [f"{point.label}: {_names(point.failures)}" for point in points if point.failures]
-    return f"runs left out because they failed: {'; '.join(failed)}" if failed else ""
+    failed = [
+        f"{point.label or 'all'}: {_names(point.failures)}" for point in points if point.failures
+    ]
+    return f"runs left out: {'; '.join(failed)}" if failed else ""
 
 
 def _unresolved(cells: Sequence[Cell], points: Sequence[Point]) -> str:
