@@ -79,7 +79,11 @@ def _version(process: Process) -> Version:
             for other in file.processes:
                 shared.update(other.versions)
         only = next(iter(shared)) if len(shared) == 1 else None
-        own = only if only and is_possible(process, only) else None
+        # A torn prefix makes processes up: there only one whose communicator is sure borrows.
+        sure = not any(file.is_torn for file in process.files) or any(
+            comm.seen_init and comm.rank is not None for comm in process.all_comms
+        )
+        own = only if only and sure and is_possible(process, only) else None
     return own or (None, None, None)
 
 

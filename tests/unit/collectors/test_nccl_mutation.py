@@ -72,7 +72,8 @@ def bounded_by_the_text(tables, text):
         assert row["bytes"] is None or any(row["bytes"] % size == 0 for size in (1, 2, 4))
 
 
-VERSIONS = {"hostA": "2.10.3", "node-a": "2.28.9", "node-b": "2.28.9"}
+VERSIONS = {"0x7f": "2.10.3", "0x55": "2.28.9"}
+"""By how the addresses of their communicators begin."""
 
 
 def truths(*sources):
@@ -94,8 +95,9 @@ def check_truth(tables, *sources):
             assert row["comm_rank"] in (None, rank)
             assert row["nranks"] in (None, size)
         assert row.get("nccl_version") in {None, *versions}
-        if row.get("comm") in ranks and row.get("host") in VERSIONS:
-            assert row.get("nccl_version") in (None, VERSIONS[row["host"]])
+        # Without a rank the address may be another's, and the version the process's own.
+        if row.get("comm") in ranks and row["comm_rank"] is not None:
+            assert row.get("nccl_version") in (None, VERSIONS[row["comm"][:4]])
 
 
 def sizes(source):
