@@ -119,7 +119,7 @@ def settled(run: RunDir, outcome: Outcome, database: Path) -> Outcome:
 
     with open_database(database) as con:
         row = con.execute("SELECT verdict, verdict_detail FROM runs").fetchone()
-    if row is None or row[0] is None or row[0] == outcome.verdict:
+    if row is None or row[0] is None or row == (outcome.verdict, outcome.detail):
         return outcome
     with contextlib.suppress(HarnessError):  # a folder that takes no more
         run.write({**run.read(), "verdict": row[0], "verdict_detail": row[1]})

@@ -26,7 +26,7 @@ from harness_analysis.parquet import ParquetSet
 from harness_analysis.recordings import align_ordinals
 from harness_analysis.same_calls import same_calls
 from harness_analysis.store import Writer
-from harness_analysis.verdict import VerdictEvidence
+from harness_analysis.verdict import NOTHING_MORE, VerdictEvidence
 from harness_analysis.verdict_tables import job_verdicts, settle
 from harness_schemas.spi import Batch
 from harness_schemas.vocabulary import SYNCHRONISING_OPS
@@ -107,7 +107,8 @@ def _judge(writer: Writer, ended: VerdictEvidence, run_row: dict[str, Any]) -> N
     """Verdicts of the run and of every job, now that all evidence is in."""
     writer.add_rows("job_verdicts", job_verdicts(writer.con))
     found = settle(writer.con, ended, run_row.get("verdict"))
-    if found is not None and found.name != run_row.get("verdict"):
+    said_little = NOTHING_MORE in (run_row.get("verdict_detail") or "")
+    if found is not None and (found.name != run_row.get("verdict") or said_little):
         writer.con.execute(
             "UPDATE run.runs SET verdict = ?, verdict_detail = ?", [found.name, found.detail()]
         )

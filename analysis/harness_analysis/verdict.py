@@ -49,6 +49,8 @@ TEXT_SOURCES: Final = frozenset({"stderr", "kernel", "nccl", "spool", "log"})
 FACT_SOURCES: Final = frozenset({"launcher", "sacct", "cgroup", "exit"})
 CONSEQUENCE: Final = "ended because another rank had failed"
 """Message of a rank that its launcher ended: that rank is no cause."""
+NOTHING_MORE: Final = "Nothing says more than the exit code"
+"""Begins the remedy of the last rule: whatever says more replaces it."""
 SAMPLERS: Final = "harness-samplers"
 """Name of the step that samples beside the ranks (harness_slurm.step.launcher)."""
 _LONGEST_LINE: Final = 4000
