@@ -64,17 +64,19 @@ class Writer:
             con.execute("SET preserve_insertion_order = false")
             con.execute(f"SET temp_directory = {_quote(self._spill)}")
             attach_blank(con, self._temporary)
+            con.execute("USE run")
+            for table_name, temporary in STAGED.items():
+                con.execute(f"CREATE TEMP TABLE {temporary} AS FROM run.{table_name} LIMIT 0")
+            self._set_clocks(con)
         except (duckdb.Error, OSError) as error:
             con.close()
             self._remove()
+            if isinstance(error, duckdb.OutOfMemoryException):
+                raise  # what that means is said once, for the whole build
             raise HarnessError(
                 f"cannot write {self.path}: {_first_line(error)}",
                 "choose another place with --output",
             ) from None
-        con.execute("USE run")
-        for table_name, temporary in STAGED.items():
-            con.execute(f"CREATE TEMP TABLE {temporary} AS FROM run.{table_name} LIMIT 0")
-        self._set_clocks(con)
         return con
 
     def __enter__(self) -> Writer:
