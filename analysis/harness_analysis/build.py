@@ -107,8 +107,11 @@ def _judge(writer: Writer, ended: VerdictEvidence, run_row: dict[str, Any]) -> N
     """Verdicts of the run and of every job, now that all evidence is in."""
     writer.add_rows("job_verdicts", job_verdicts(writer.con))
     found = settle(writer.con, ended, run_row.get("verdict"))
-    said_little = NOTHING_MORE in (run_row.get("verdict_detail") or "")
-    if found is not None and (found.name != run_row.get("verdict") or said_little):
+    if found is None:
+        return
+    # Of a killed script only the accounting knows; its ranks say that they were ended.
+    better = NOTHING_MORE in (run_row.get("verdict_detail") or "")
+    if better or found.name != run_row.get("verdict") or found.rule == "slurm-script-killed":
         writer.con.execute(
             "UPDATE run.runs SET verdict = ?, verdict_detail = ?", [found.name, found.detail()]
         )
