@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.cli.rows import WIDTH, printable, render_rows
+from harness.cli.rows import WIDTH, printable, render_rows, wrapped
 from harness_analysis.answer import Parts, total_parts
 from harness_analysis.overhead_lines import overhead_lines
 from harness_schemas.units import format_count, format_ns, format_share
@@ -81,7 +81,7 @@ def _head(answer: Answer) -> str:
     facts.append(f"batch {run.batch_size}" if run.batch_size else None)
     facts.append(f"Slurm job {run.job_id}" if run.job_id else None)
     lines.append(", ".join(fact for fact in facts if fact))
-    return _wrapped(lines)
+    return wrapped(lines)
 
 
 def _findings(answer: Answer) -> str:
@@ -102,7 +102,7 @@ def _findings(answer: Answer) -> str:
 
 def _speed(answer: Answer) -> str:
     lines = ["Speed", *(f"  {line}" for line in _throughput(answer))]
-    text = _wrapped(lines)
+    text = wrapped(lines)
     if not answer.latency:
         return text
     table = _grid(2)
@@ -166,7 +166,7 @@ def _phase_title(rows: Sequence[RankBreakdown], phase: str) -> str:
         title += f" ({left_out} warm-up or perturbed left out)" if left_out else ""
     else:
         title += ": first to last activity of each rank"
-    return f"{title}, {first.timeline or 'unknown'} timeline, from {first.basis}\n"
+    return wrapped([f"{title}, {first.timeline or 'unknown'} timeline, from {first.basis}"])
 
 
 def _chosen(rows: Sequence[RankBreakdown]) -> list[RankBreakdown]:
@@ -218,7 +218,7 @@ def _legend(total: Parts, shown: list[str], unicode: bool, rows: Sequence[RankBr
             f"{2 * EXTREMES} of {len(rows)} ranks: the {EXTREMES} that wait least and the "
             f'{EXTREMES} that wait most; all: harness query RUN "FROM rank_breakdown"'
         )
-    return _wrapped([*lines, *(f"  {note}" for note in notes)])
+    return wrapped([*lines, *(f"  {note}" for note in notes)])
 
 
 # -- what it rests on ----------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def _correctness(found: Correctness | None) -> str:
     lines = ["Correctness", "  " + ", ".join(parts)]
     if found.why and found.verdict != "pass":
         lines.append("  " + found.why)
-    return _wrapped(lines)
+    return wrapped(lines)
 
 
 def _evidence(answer: Answer) -> str:
@@ -256,7 +256,7 @@ def _evidence(answer: Answer) -> str:
         places = f" ({state.places} places)" if state.places > 1 else ""
         reason = state.reason or "no reason recorded"
         lines.append(f"  {state.collector} {state.state}{places}: {reason}")
-    return _wrapped(lines)
+    return wrapped(lines)
 
 
 _ASKED = ("step_breakdown", "collective_waits", "stragglers", "latency")
@@ -332,18 +332,6 @@ def _draw(table: Table, indent: int) -> str:
     )
     console.print(table)
     return "".join(f"{' ' * indent}{line.rstrip()}\n" for line in out.getvalue().splitlines())
-
-
-def _wrapped(lines: Iterable[str]) -> str:
-    """Lines broken at `WIDTH`, what follows indented under its beginning."""
-    import textwrap
-
-    text = []
-    for line in lines:
-        line = printable(line)
-        indent = " " * (len(line) - len(line.lstrip()) + 2)
-        text += textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False) or [""]
-    return "".join(f"{line}\n" for line in text)
 
 
 def _known(value: int | None) -> str:

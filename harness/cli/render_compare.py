@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.cli.rows import printable, render_rows
+from harness.cli.rows import printable, render_rows, wrapped
 from harness_analysis.compare import Comparison
 from harness_analysis.compare.effects import CANNOT, NO_DIFFERENCE, Effect
 from harness_analysis.compare.parts import WINDOW
@@ -31,9 +31,18 @@ def render_comparisons(found: Sequence[Comparison], style: str, all_ranks: bool 
     if style == "csv":
         rows = [row for comparison in found for row in metric_rows(comparison)]
         return render_rows(COLUMNS, rows, "csv").rstrip("\n")
-    texts = ["\n".join(_lines(comparison, style, all_ranks)) for comparison in found]
-    texts = [printable(text) for text in texts]
+    texts = [_joined(_lines(comparison, style, all_ranks), style) for comparison in found]
     return "\n\n".join(text.rstrip("\n") for text in texts)
+
+
+def _joined(pieces: Iterable[str], style: str) -> str:
+    """Lines and tables as one text; for reading, long lines are broken."""
+    if style != "table":
+        return printable("\n".join(pieces))
+    broken = (
+        piece if "\n" in piece or not piece else wrapped([piece]).rstrip("\n") for piece in pieces
+    )
+    return printable("\n".join(broken))
 
 
 def metric_rows(comparison: Comparison) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import decimal
 import json
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 WIDTH = 110
@@ -226,3 +226,13 @@ def _text(value: Any) -> str:
         return json.dumps(_plain(value), ensure_ascii=False)
     plain = _plain(value)
     return str(plain if plain is not None else value)
+
+
+def wrapped(lines: Iterable[str]) -> str:
+    """Lines broken at `WIDTH`, what follows indented under its beginning."""
+    text = []
+    for line in lines:
+        line = printable(line)
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        text += textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False) or [""]
+    return "".join(f"{line}\n" for line in text)

@@ -86,7 +86,7 @@ def load_sweep(folder: Path) -> tuple[SweepFacts, list[Study]]:
 
 def sweep_text(facts: SweepFacts, studies: Sequence[Study]) -> str:
     """The studies as tables for a terminal."""
-    from harness.cli.render import render_rows
+    from harness.cli.rows import render_rows, wrapped
     from harness_analysis.scaling.rows import limits_table, seed_table, sentences, title
 
     failed = f", {facts.failed} failed" if facts.failed else ""
@@ -97,8 +97,9 @@ def sweep_text(facts: SweepFacts, studies: Sequence[Study]) -> str:
         lines += ["", title(study)]
         names, rows = _beside(seed_table(study), limits_table(study))
         lines.append(render_rows(names, rows).rstrip("\n"))
-        lines += [f"! {mark}" for mark in study.marks]
-        lines += [f"- {text}" for text in sentences(study)]
+        said = [f"! {mark}" for mark in study.marks]
+        said += [f"- {text}" for text in sentences(study)]
+        lines += [wrapped(said).rstrip("\n")] if said else []
     intervals = "values are means over the good runs with their 95 % intervals"
     return "\n".join([*lines, "", intervals])
 

@@ -76,7 +76,10 @@ def _latency(con: duckdb.DuckDBPyConnection) -> Row:
 
 
 def _lateness(con: duckdb.DuckDBPyConnection) -> list[Row]:
-    """Every rank of every group and phase, by the best evidence that judges it."""
+    """Every rank of every group and phase, by the best evidence that judges it.
+
+    Units that observing slowed count where no others judge it, as of CUDA graphs.
+    """
     rows = con.execute(
         """
         SELECT s.phase, s.comm_group, s.source, s.rank, r.host, r.local_rank, r.gpu_uuid,
@@ -85,9 +88,9 @@ def _lateness(con: duckdb.DuckDBPyConnection) -> list[Row]:
             AND f.phase = s.phase) AS named,
           s.main_cause
         FROM stragglers s LEFT JOIN ranks r ON r.rank = s.rank
-        WHERE s.phase IN ('prefill', 'decode', 'mixed') AND NOT s.perturbed
+        WHERE s.phase IN ('prefill', 'decode', 'mixed')
         QUALIFY rank() OVER (PARTITION BY s.phase, s.comm_group
-          ORDER BY coalesce(list_position(?::VARCHAR[], s.source), 99), s.source) = 1
+          ORDER BY s.perturbed, coalesce(list_position(?::VARCHAR[], s.source), 99), s.source) = 1
         """,
         [list(EVIDENCE_RANK)],
     ).fetchall()
