@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.explain import explain
 from harness_analysis.store import open_database
 

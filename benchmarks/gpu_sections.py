@@ -13,7 +13,7 @@ from harness.bench import Wanted, bench_collectives
 from harness.session import run_spec
 from harness_analysis.answer import load_answer
 from harness_analysis.store import open_database
-from harness_runners.bench_plan import parse_sizes
+from harness_runners.bench.plan import parse_sizes
 
 DEFAULT_EVERY = 32
 """`generation.instrument_every` of a run that says nothing."""

@@ -190,7 +190,7 @@ READERS = {
     "harness, finished database": read_into_database,
     "HolisticTraceAnalysis": read_with_hta,
 }
-_INGEST = ("harness_collectors.kineto.rows", "harness.ingest", "harness_analysis.build")
+_INGEST = ("harness_collectors.kineto.rows", "harness.ingest", "harness_analysis.build.database")
 _IMPORTS = {
     "harness, Arrow": _INGEST[:1],
     "harness, rows in DuckDB": (*_INGEST, "duckdb", "pyarrow.compute"),

@@ -205,7 +205,12 @@ READERS: dict[str, Callable[[Path], None]] = {
     "harness, rows in DuckDB": read_into_tables,
     "harness, finished database": read_into_database,
 }
-_IMPORTS = ("harness_collectors.nsys.ingest", "harness_analysis.build", "harness.ingest", "duckdb")
+_IMPORTS = (
+    "harness_collectors.nsys.ingest",
+    "harness_analysis.build.database",
+    "harness.ingest",
+    "duckdb",
+)
 
 
 def child(reader: str, path: Path) -> None:

@@ -16,7 +16,7 @@ from harness.progress import Narrator
 from harness.provenance import provenance
 from harness.runs import find_databases
 from harness_analysis.store import open_database
-from harness_runners.bench_plan import ITEM_BYTES, OPS, BenchPlan, Issued
+from harness_runners.bench.plan import ITEM_BYTES, OPS, BenchPlan, Issued
 from harness_runners.plan import resolve_device
 from harness_schemas.errors import HarnessError, UsageError
 from harness_schemas.rundir import RunDir, write_json
@@ -159,7 +159,7 @@ def launch(plan: BenchPlan, ranks: int) -> dict[str, Any]:
     run.logs.mkdir()
     result, file = folder / "floors.json", folder / "bench.json"
     replace(plan, output=str(result)).write(file)
-    argv = (sys.executable, "-m", "harness_runners.bench_collectives", "--plan", str(file))
+    argv = (sys.executable, "-m", "harness_runners.bench.collectives", "--plan", str(file))
     environment = {"OMP_NUM_THREADS": "1"}
     if plan.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""

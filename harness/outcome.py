@@ -15,8 +15,8 @@ from harness.status.snapshot import take_snapshot
 from harness.witness import Witness
 from harness_analysis.hang.model import HANG_LINE, DeclaredHang
 from harness_analysis.hang.say import reason
-from harness_analysis.verdict import TextLine, Verdict, VerdictEvidence, judge, lines_of
-from harness_analysis.verdict_suspects import CollectiveProgress, Suspects
+from harness_analysis.verdict.judge import TextLine, Verdict, VerdictEvidence, judge, lines_of
+from harness_analysis.verdict.suspects import CollectiveProgress, Suspects
 from harness_schemas.errors import ExitCode, HarnessError
 from harness_schemas.live import read_page
 from harness_schemas.redact import redact

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from truth.simulate import EPOCH_NS, Scenario, Simulation
 
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_collectors.app_timers import COLLECTOR
 from harness_schemas.spi import Batch, IngestContext
 from harness_schemas.tables import BY_NAME, arrow_schema

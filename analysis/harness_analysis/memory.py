@@ -11,7 +11,7 @@ from pathlib import Path
 from harness_schemas.errors import HarnessError, UsageError
 
 LEAST = 640 << 20
-"""A chunk of harness_analysis.chunks and what is derived from it."""
+"""A chunk of harness_analysis.build.chunks and what is derived from it."""
 MOST = 2 << 30
 """More makes nothing faster: what is large is read in chunks."""
 SHARE = 4

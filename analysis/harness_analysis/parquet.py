@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness_analysis.axis import aligned_select, clock_select
+from harness_analysis.clocks.axis import aligned_select, clock_select
 from harness_schemas.columns import Table
 from harness_schemas.parquet import PARTITIONED, Manifest, missing_shares, read_manifests
 from harness_schemas.spi import Batch

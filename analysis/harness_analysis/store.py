@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_analysis.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
 from harness_analysis.blank import attach_blank
+from harness_analysis.build.row_groups import RowGroups
+from harness_analysis.clocks.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
 from harness_analysis.masking import masked
 from harness_analysis.memory import OF_CALL, USUAL, build_memory, loading_memory
-from harness_analysis.row_groups import RowGroups
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
 from harness_schemas.tables import BY_NAME, Table, arrow_schema
 

@@ -67,7 +67,7 @@ def collectives(
     """
     from harness.bench import Wanted, bench_collectives
     from harness.progress import Narrator
-    from harness_runners.bench_plan import OPS, parse_sizes
+    from harness_runners.bench.plan import OPS, parse_sizes
 
     wanted = Wanted(
         sizes=parse_sizes(sizes),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.rows import WIDTH, printable, render_rows, wrapped
 from harness_analysis.answer import Parts, total_parts
-from harness_analysis.overhead_lines import overhead_lines
+from harness_analysis.overhead.lines import overhead_lines
 from harness_schemas.units import format_count, format_ns, format_share
 from harness_schemas.vocabulary import PART_LABELS, PARTS
 

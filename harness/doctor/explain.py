@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness_analysis.verdict import TextLine, Verdict, VerdictEvidence, judge, lines_of
+from harness_analysis.verdict.judge import TextLine, Verdict, VerdictEvidence, judge, lines_of
 from harness_collectors.failure_log.lines import notable_lines
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir

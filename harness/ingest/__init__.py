@@ -17,7 +17,7 @@ from harness.ingest.parts import Task, plan_tasks, read_task
 from harness.ingest.progress import PartWatch, Watch
 from harness.ingest.workers import Workers
 from harness.outcome import known_end
-from harness_analysis.build import build_database, safe_run_id
+from harness_analysis.build.database import build_database, safe_run_id
 from harness_analysis.parquet import ParquetSet
 from harness_schemas.errors import EvidenceError, UsageError
 from harness_schemas.rundir import RunDir

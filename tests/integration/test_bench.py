@@ -13,6 +13,7 @@ from harness.bench import Wanted, bench_collectives
 from harness.ingest import ingest_paths
 from harness.progress import Narrator
 from harness_analysis.store import open_database
+from harness_runners.bench import plan as bench_plan
 from harness_schemas.errors import HarnessError
 
 pytestmark = pytest.mark.integration
@@ -38,7 +39,7 @@ def test_two_ranks_measure_every_operation_and_ingest_stores_it(tmp_path, monkey
 def test_ranks_alone_need_no_session(tmp_path):
     """As on a machine where only ranks are wanted; a group smaller than the world."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3",
-               "-m", "harness_runners.bench_collectives", "--ops", "all_reduce,all_gather",
+               "-m", "harness_runners.bench.collectives", "--ops", "all_reduce,all_gather",
                "--sizes", "4000", "--groups", "2,3", "--device", "cpu",
                "--output", str(tmp_path / "f.json")]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -56,7 +57,7 @@ def test_ranks_that_fail_leave_their_logs(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     # A type that torch has and gloo cannot be asked for: the ranks end, not the harness.
-    monkeypatch.setitem(__import__("harness_runners.bench_plan").bench_plan.ITEM_BYTES, "odd", 4)
+    monkeypatch.setitem(bench_plan.ITEM_BYTES, "odd", 4)
     with pytest.raises(HarnessError, match="the ranks failed") as caught:
         bench_collectives(
             Wanted((4096,), device="cpu", dtype="odd"), tmp_path / "f", Narrator(quiet=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_schemas.spi import Batch
 from harness_schemas.tables import BY_NAME, arrow_schema
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from truth.simulate_devices import EPOCH_NS, DeviceRun, Devices, make_batch
 
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.store import open_database
 
 APART = Devices(shared_clock=False, steps=6)

@@ -11,7 +11,7 @@ from support import SAMPLES, needs_samples
 from truth.simulate import Scenario, Simulation
 
 from harness.ingest import ingest_paths
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.compare import Side, compare_sides, load_run
 from harness_analysis.compare.gates import check_gate, parse_gate
 from harness_analysis.compare.load import joules_between

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from truth.simulate_devices import EPOCH_NS, PARTS, SOURCE, DeviceRun, Devices, make_batch
 
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.store import open_database
 from harness_schemas.units import format_ns
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.store import open_database
 from harness_collectors.arrow import batch
 

@@ -11,7 +11,7 @@ from benchmarks.gpu_injection import Case, measure, named
 from benchmarks.gpu_runs import Bench
 from benchmarks.gpu_sections import _against_floors, _eager, _in_graph, _instrumentation
 from harness.progress import Narrator
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_collectors.arrow import batch
 
 STEP, US = 10_000_000, 1_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.compare import compare_sides
 from harness_analysis.compare.effects import Side
 from harness_analysis.compare.load import load_run

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from truth.simulate_devices import EPOCH_NS, make_batch
 
-from harness_analysis.build import build_database
-from harness_analysis.same_calls import TAKEN, UNKNOWN, Calls, Fold, fitting_places
+from harness_analysis.build.database import build_database
+from harness_analysis.build.same_calls import TAKEN, UNKNOWN, Calls, Fold, fitting_places
 from harness_analysis.store import open_database
 
 STEP = [4096, 4096, 65536]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from truth.simulate_devices import DeviceRun, Devices
 
-from harness_analysis.build import build_database
-from harness_analysis.recordings import Recorded, shift_between
+from harness_analysis.build.database import build_database
+from harness_analysis.build.recordings import Recorded, shift_between
 from harness_analysis.store import open_database
 
 MISSED = 5

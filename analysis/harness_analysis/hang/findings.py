@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from harness_analysis.finding import Finding
+from harness_analysis.findings.finding import Finding
 from harness_analysis.hang.model import Diagnosis, PendingCall
 from harness_analysis.hang.say import call_text, named
 from harness_analysis.hang.tables import standing

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 HANG_LINE = "no rank made progress"
-"""How the line of a declared hang begins, which `verdict_rules.toml` looks for."""
+"""How the line of a declared hang begins, which `verdict/rules.toml` looks for."""
 
 Kind = Literal["none", "missing", "halted", "cycle", "mismatch", "inside", "behind", "unknown"]
 """What ranks stand on, where they wait: `missing` ranks that did not enter a call, `halted` ranks

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_analysis.estimates import parts_view
-from harness_analysis.launches import idle_device
+from harness_analysis.findings.launches import idle_device
 from harness_analysis.scaling.cells import flatten
 from harness_analysis.scaling.facts import RankTime, RunFacts
 from harness_analysis.store import open_database

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness_analysis.launches import LAUNCH_BOUND
+from harness_analysis.findings.launches import LAUNCH_BOUND
 from harness_analysis.scaling.cells import Cell
 from harness_analysis.scaling.facts import UNRESOLVED_AT_MOST, RunFacts
 from harness_analysis.scaling.limits import pop

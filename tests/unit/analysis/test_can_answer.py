@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from truth.simulate_devices import DeviceRun, Devices, make_batch
 
 from harness.cli.main import cli
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.can_answer import NEEDS
 from harness_analysis.documentation import describe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_analysis.clocks import Anchor, PingPong, align_domains
+from harness_analysis.clocks.mapping import Anchor, PingPong, align_domains
 
 EPOCH = 1_800_000_000_000_000_000
 

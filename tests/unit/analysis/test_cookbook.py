@@ -12,7 +12,7 @@ from example_run import LATE
 from truth.simulate import Simulation
 
 from harness.cli import query_verb
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.cookbook import AREAS, find_question, load_questions, parse_question
 from harness_analysis.query import open_runs, query_runs
 from harness_schemas.errors import UsageError

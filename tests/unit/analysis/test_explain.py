@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from truth.simulate import Scenario, Simulation
 
 from harness.cli import explain_verb
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.explain import explain
 from harness_analysis.store import open_database
 from harness_schemas.errors import EvidenceError

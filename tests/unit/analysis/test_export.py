@@ -19,7 +19,7 @@ from truth.simulate_devices import DeviceRun, Devices, make_batch
 import harness
 from harness.cli.main import invoke
 from harness.ingest import ingest_paths
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.export import Selection, send_otlp, write_chrome, write_otlp, write_tables
 from harness_analysis.store import open_database
 from harness_schemas.errors import HarnessError, UsageError

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness_analysis.finding import sign_test, steady
+from harness_analysis.findings.finding import sign_test, steady
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 1), (5, 10), (9, 10), (40, 60), (60, 60)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from harness_analysis.build import build_database
+from harness_analysis.build.database import build_database
 from harness_analysis.memory import build_memory, loading_memory, shortages_told
 from harness_schemas.errors import HarnessError
 

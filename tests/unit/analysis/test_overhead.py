@@ -11,8 +11,8 @@ from example_run import batch, example_database
 from truth.simulate import Scenario
 
 from harness_analysis.answer import Overhead, load_answer
-from harness_analysis.overhead import effect, measure_overhead, pair_up
-from harness_analysis.overhead_lines import NOT_MEASURED, SET_IT, overhead_line, overhead_lines
+from harness_analysis.overhead.lines import NOT_MEASURED, SET_IT, overhead_line, overhead_lines
+from harness_analysis.overhead.measure import effect, measure_overhead, pair_up
 from harness_analysis.store import open_database
 from harness_schemas.tables import BY_NAME, ddl
 

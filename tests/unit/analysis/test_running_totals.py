@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_analysis.sweep import Intervals, running_totals
+from harness_analysis.build.sweep import Intervals, running_totals
 
 SPAN = st.tuples(st.integers(0, 30), st.integers(-2, 12))
 CLASSES = st.lists(st.lists(SPAN, max_size=8), min_size=1, max_size=4)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from harness_analysis.axis import TIMES
+from harness_analysis.clocks.axis import TIMES
 from harness_analysis.store import STAGED, Writer
 from harness_schemas.tables import BY_NAME, TABLES, arrow_schema
 

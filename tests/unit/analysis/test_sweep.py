@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_analysis import sweep
-from harness_analysis.sweep import Intervals, divide, tile, union
+from harness_analysis.build import sweep as sweep
+from harness_analysis.build.sweep import Intervals, divide, tile, union
 
 SPAN = 60
 interval = st.tuples(st.integers(-5, SPAN), st.integers(-5, SPAN))

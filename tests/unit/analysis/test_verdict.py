@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mutations import cuts, flipped, interleaved_lines
 from support import SAMPLES, needs_samples
 
-from harness_analysis.verdict import (
+from harness_analysis.verdict.judge import (
     CONSEQUENCE,
     VERDICTS,
     StepState,
@@ -24,7 +24,7 @@ from harness_analysis.verdict import (
     load_rules,
     parse_rules,
 )
-from harness_analysis.verdict_suspects import (
+from harness_analysis.verdict.suspects import (
     CollectiveProgress,
     suspects_from_progress,
     suspects_from_watchdog,

@@ -14,7 +14,7 @@ from support import SAMPLES, needs_samples
 
 from harness.ingest import ingest_paths
 from harness_analysis.store import open_database
-from harness_analysis.verdict import VerdictEvidence, judge, lines_of
+from harness_analysis.verdict.judge import VerdictEvidence, judge, lines_of
 from harness_collectors.failure_log.lines import notable_lines, speaks
 
 LOGS = SAMPLES / "logs" if SAMPLES else Path()

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from harness_collectors.floors import COLLECTOR, FORMAT
-from harness_runners import bench_plan
+from harness_runners.bench import plan as bench_plan
 from harness_schemas.spi import IngestContext
 
 ROW = {"op": "all_reduce", "implementation": "nccl", "dtype": "bfloat16", "bytes": 1024,

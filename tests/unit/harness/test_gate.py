@@ -13,7 +13,7 @@ from harness.cli.main import invoke
 from harness.doctor.facts import Facts, Gpu
 from harness.doctor.gate import refusal
 from harness.doctor.gather import gather_gpus
-from harness_analysis.verdict import TextLine, VerdictEvidence, judge
+from harness_analysis.verdict.judge import TextLine, VerdictEvidence, judge
 from harness_schemas.errors import ExitCode
 
 NODE = Facts(

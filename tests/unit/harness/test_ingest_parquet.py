@@ -13,7 +13,7 @@ from truth.simulate import Clock, Scenario, Simulation
 from harness.cli.main import invoke
 from harness.ingest import Share, ingest_paths, store_share
 from harness.ingest.parquet import _Files
-from harness_analysis import chunks
+from harness_analysis.build import chunks as chunks
 from harness_analysis.query import query_runs
 from harness_schemas.errors import EvidenceError, UsageError
 from harness_schemas.parquet import missing_shares, read_manifests

@@ -8,7 +8,7 @@ import pytest
 
 from harness.outcome import End, end_of, known_end
 from harness.witness import Witness, kernel_log, oom_kills
-from harness_analysis.verdict import judge
+from harness_analysis.verdict.judge import judge
 from harness_schemas.spi import LaunchResult, RankExit
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_runners.bench_plan import (
+from harness_runners.bench.plan import (
     ITEM_BYTES,
     OPS,
     BenchPlan,
@@ -18,7 +18,7 @@ from harness_runners.bench_plan import (
     result_row,
     whole_bytes,
 )
-from harness_runners.bench_times import Found, Kernel, Times, by_call, over_ranks
+from harness_runners.bench.times import Found, Kernel, Times, by_call, over_ranks
 from harness_schemas.errors import UsageError
 
 

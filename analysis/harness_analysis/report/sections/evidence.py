@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from harness_analysis.answer import Answer
-from harness_analysis.overhead_lines import overhead_lines
+from harness_analysis.overhead.lines import overhead_lines
 from harness_analysis.report.blocks import Block, Column, Facts, Listing, Note, Section, Table
 from harness_analysis.report.palette import STYLES
 from harness_analysis.report.sections.drawing import part_label

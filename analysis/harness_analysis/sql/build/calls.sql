@@ -1,4 +1,4 @@
--- What harness_analysis.same_calls needs of every row of `collectives`, as numbers. A stream is
+-- What harness_analysis.build.same_calls needs of every row of `collectives`, as numbers. A stream is
 -- what keeps its order in every evidence: the collectives of a group, the messages of an ordered
 -- pair. Of a group only its members count: creation ordinals differ between evidence.
 -- torch runs a barrier as an all-reduce of one element. Input: temp table strangers.

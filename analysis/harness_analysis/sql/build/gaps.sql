@@ -1,5 +1,5 @@
 -- What each rank did between leaving one synchronising collective of a group and entering the
--- next. Here the host's timeline; harness_analysis.lateness adds what kernels and in-graph
+-- next. Here the host's timeline; harness_analysis.build.lateness adds what kernels and in-graph
 -- events show. A part without evidence is NULL.
 CREATE TEMP TABLE gaps (
   source VARCHAR, comm_group VARCHAR, rank INTEGER, seq BIGINT,

@@ -1,6 +1,6 @@
 -- Complete the best row of every call by what other evidence says of the same call, and put the
 -- other rows aside, so that sums over `collectives` count a call once. Input: temp tables
--- call_rows and same_call (row_id, master, aside), from harness_analysis.same_calls.
+-- call_rows and same_call (row_id, master, aside), from harness_analysis.build.same_calls.
 
 -- What NCCL's own records say of a call. Only one rank of a communicator prints its choices, and
 -- all its ranks make the same.

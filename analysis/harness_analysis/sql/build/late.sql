@@ -1,6 +1,6 @@
 -- Who came last in some groups, what it cost, and why: the last arriver's time since the group's
 -- previous synchronisation, beyond its peers' mean, divided. Input: temp views instances_here,
--- members_here, gaps_here (harness_analysis.chunks: some groups whole) and temp table judged_units.
+-- members_here, gaps_here (harness_analysis.build.chunks: some groups whole) and temp table judged_units.
 
 CREATE OR REPLACE TEMP TABLE judged AS
   SELECT i.*, k.perturbed

@@ -1,6 +1,6 @@
 -- Match collectives and point-to-point calls over ranks and split wait from transfer
 -- (design, section 3). Input: temp tables parts_here (aligned; some groups whole, the next ones
--- in another pass: harness_analysis.chunks), rank_clock, floor_of, replays and evidence_exact
+-- in another pass: harness_analysis.build.chunks), rank_clock, floor_of, replays and evidence_exact
 -- (source: its device intervals are those of kernels).
 
 -- One row a collective: what its ranks agree on, who came when.

@@ -1,5 +1,5 @@
 -- Rows of temp table gaps for some ranks: on the host's timeline, what the recorder saw. Input:
--- temp tables spans_here, collectives_here (harness_analysis.chunks).
+-- temp tables spans_here, collectives_here (harness_analysis.build.chunks).
 
 -- Running totals of each rank's communication and file time before every communication call.
 CREATE OR REPLACE TEMP TABLE totals AS

@@ -1,7 +1,7 @@
 """The rank side of `harness bench collectives`: how long communication takes when nobody is late.
 
 Started by the harness, or where only ranks are wanted by
-`python -m torch.distributed.run --nproc-per-node 2 -m harness_runners.bench_collectives`.
+`python -m torch.distributed.run --nproc-per-node 2 -m harness_runners.bench.collectives`.
 
 One round is a chain of calls, each waiting for the one before, after all ranks have met. On a CPU
 its time over the number of calls, the slowest rank's, is one value. On a GPU the chain is a CUDA
@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness_runners.bench_calls import Call, make_call
-from harness_runners.bench_graph import GraphChain
-from harness_runners.bench_plan import (
+from harness_runners.bench.calls import Call, make_call
+from harness_runners.bench.graph import GraphChain
+from harness_runners.bench.plan import (
     DEFAULT_SIZES,
     FORMAT,
     ITEM_BYTES,
@@ -35,7 +35,7 @@ from harness_runners.bench_plan import (
     parse_sizes,
     result_row,
 )
-from harness_runners.bench_times import Times, over_ranks
+from harness_runners.bench.times import Times, over_ranks
 from harness_runners.rank_process import RankEnv
 from harness_schemas.errors import HarnessError
 
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def read_plan(argv: list[str] | None, env: RankEnv) -> BenchPlan:
     """The plan that the session wrote, or one from options."""
-    parser = argparse.ArgumentParser(prog="harness_runners.bench_collectives", description=__doc__)
+    parser = argparse.ArgumentParser(prog="harness_runners.bench.collectives", description=__doc__)
     parser.add_argument("--plan", type=Path, help="plan written by `harness bench collectives`")
     parser.add_argument("--ops", default=",".join(OPS))
     parser.add_argument("--sizes", default=DEFAULT_SIZES)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness_analysis.sweep import Intervals, Times, running_totals
+from harness_analysis.build.sweep import Intervals, Times, running_totals
 
 if TYPE_CHECKING:
     import duckdb

@@ -16,8 +16,8 @@ from typing import Any
 
 from harness_probe.graphs import GAUGE_STAMPS, middle_gap
 from harness_probe.stamps import ITEM_BYTES, StampError, StampKernel
-from harness_runners.bench_calls import Call
-from harness_runners.bench_times import Kernel, Times, by_call
+from harness_runners.bench.calls import Call
+from harness_runners.bench.times import Kernel, Times, by_call
 
 LEAD_CYCLES = 400_000
 """The GPU idles so long (0.2 ms) before a round: the host must be ahead of it."""

@@ -13,21 +13,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness_analysis.breakdown import breakdown_tables
+from harness_analysis.build.breakdown import breakdown_tables
+from harness_analysis.build.chunks import group_chunks, judged_chunks, rank_chunks, release
+from harness_analysis.build.lateness import add_device_gaps
+from harness_analysis.build.recordings import align_ordinals
+from harness_analysis.build.same_calls import same_calls
 from harness_analysis.can_answer import can_answer_rows
-from harness_analysis.chunks import group_chunks, judged_chunks, rank_chunks, release
-from harness_analysis.ends import check_clocks
-from harness_analysis.findings import find
-from harness_analysis.lateness import add_device_gaps
+from harness_analysis.clocks.ends import check_clocks
+from harness_analysis.clocks.messages import tie_clocks
+from harness_analysis.findings.find import find
 from harness_analysis.memory import shortages_told
-from harness_analysis.message_clocks import tie_clocks
-from harness_analysis.overhead import measure_overhead
+from harness_analysis.overhead.measure import measure_overhead
 from harness_analysis.parquet import ParquetSet
-from harness_analysis.recordings import align_ordinals
-from harness_analysis.same_calls import same_calls
 from harness_analysis.store import Writer
-from harness_analysis.verdict import NOTHING_MORE, VerdictEvidence
-from harness_analysis.verdict_tables import job_verdicts, settle
+from harness_analysis.verdict.judge import NOTHING_MORE, VerdictEvidence
+from harness_analysis.verdict.tables import job_verdicts, settle
 from harness_schemas.spi import Batch
 from harness_schemas.vocabulary import SYNCHRONISING_OPS
 

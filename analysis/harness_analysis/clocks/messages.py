@@ -3,7 +3,7 @@
 Nothing is received before it was sent, and no rank leaves a collective before all have entered
 it. So every message bounds the offset between two hosts' clocks on one side, a message the other
 way or a collective on the other, and the tightest bounds of a while work like one round trip
-(harness_analysis.clocks): their middle is the offset, half their width the error. It is as large
+(`fit_round_trips`): their middle is the offset, half their width the error. It is as large
 as the quickest exchange took: tens of microseconds for small messages, where wall clocks that
 are kept by NTP lie a millisecond apart.
 """
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness_analysis.axis import TIMES, clock_select
-from harness_analysis.clocks import Mapping, OffsetSample, fit_round_trips
+from harness_analysis.clocks.axis import TIMES, clock_select
+from harness_analysis.clocks.mapping import Mapping, OffsetSample, fit_round_trips
 
 if TYPE_CHECKING:
     import duckdb

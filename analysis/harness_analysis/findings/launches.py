@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness_analysis.finding import Finding, percent
+from harness_analysis.findings.finding import Finding, percent
 
 if TYPE_CHECKING:
     import duckdb

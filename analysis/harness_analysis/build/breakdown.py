@@ -2,7 +2,7 @@
 
 Definitions: design, section 3 (docs/definitions.md). One rank at a time, so memory is bounded by
 the rank with the most spans; O(n log n) in its spans. Reads the temporary relations `sources_here`,
-`spans_here` and `collectives_here` (harness_analysis.chunks).
+`spans_here` and `collectives_here` (harness_analysis.build.chunks).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness_analysis.sweep import Intervals, Times, divide, tile
+from harness_analysis.build.sweep import Intervals, Times, divide, tile
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness_analysis.finding import Finding, percent, steady
+from harness_analysis.build.other_jobs import other_jobs
+from harness_analysis.findings.finding import Finding, percent, steady
+from harness_analysis.findings.launches import launch_findings
+from harness_analysis.findings.pipeline import pipeline_findings
 from harness_analysis.hang.findings import hang_findings
-from harness_analysis.launches import launch_findings
-from harness_analysis.other_jobs import other_jobs
-from harness_analysis.pipeline_findings import pipeline_findings
 from harness_schemas.units import format_ns
 from harness_schemas.vocabulary import EVIDENCE_RANK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness_runners.bench_plan import SYMMETRIC, Cell
+from harness_runners.bench.plan import SYMMETRIC, Cell
 
 BUFFERS = 4
 """Calls take turns on so many buffers, so that none finds its own output in a cache."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness_analysis.finding import Finding, percent, steady
+from harness_analysis.findings.finding import Finding, percent, steady
 from harness_schemas.units import format_ns
 
 if TYPE_CHECKING:

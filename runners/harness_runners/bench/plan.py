@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from harness_runners.bench_times import Found
+from harness_runners.bench.times import Found
 from harness_schemas.errors import UsageError
 
 FORMAT = "harness.floors"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from harness_analysis.same_calls import Ints
+from harness_analysis.build.same_calls import Ints
 
 if TYPE_CHECKING:
     import duckdb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness_analysis.finding import Finding
+from harness_analysis.findings.finding import Finding
 
 if TYPE_CHECKING:
     import duckdb

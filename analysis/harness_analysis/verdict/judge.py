@@ -1,6 +1,6 @@
 """Why a run ended as it did: a verdict, the line it rests on, the rank, and what to do.
 
-Everything known is put into words (`verdict_rules.toml` explains them) and an ordered table of
+Everything known is put into words (`verdict/rules.toml` explains them) and an ordered table of
 rules is asked: the first rule that matches any line decides, so causes stand above consequences.
 """
 
@@ -16,8 +16,8 @@ from importlib import resources
 from typing import Final
 
 from harness_analysis.hang.model import DeclaredHang
-from harness_analysis.verdict_launchers import SAYS_LITTLE, elastic_exits, tasks_of
-from harness_analysis.verdict_suspects import (
+from harness_analysis.verdict.launchers import SAYS_LITTLE, elastic_exits, tasks_of
+from harness_analysis.verdict.suspects import (
     CollectiveProgress,
     Suspects,
     suspects_from_progress,
@@ -374,7 +374,7 @@ def _named_source(line: TextLine) -> str:
 @lru_cache(maxsize=1)
 def load_rules() -> tuple[Rule, ...]:
     """The shipped table, in order."""
-    text = resources.files("harness_analysis").joinpath("verdict_rules.toml").read_text()
+    text = resources.files("harness_analysis").joinpath("verdict/rules.toml").read_text()
     return parse_rules(text)
 
 

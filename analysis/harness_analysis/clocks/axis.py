@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness_analysis.clocks import Anchor, Mapping, PingPong, align_domains
+from harness_analysis.clocks.mapping import Anchor, Mapping, PingPong, align_domains
 
 TIMES = {
     "spans": ("start_ns", "end_ns", "launch_ns"),

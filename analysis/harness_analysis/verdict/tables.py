@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness_analysis.verdict import (
+from harness_analysis.verdict.judge import (
     StepState,
     TextLine,
     Verdict,
     VerdictEvidence,
     judge,
 )
-from harness_analysis.verdict_suspects import CollectiveProgress
+from harness_analysis.verdict.suspects import CollectiveProgress
 
 if TYPE_CHECKING:
     import duckdb

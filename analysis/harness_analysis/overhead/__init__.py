@@ -1,0 +1,1 @@
+"""What observing cost: the paired measurement, and its sentences."""

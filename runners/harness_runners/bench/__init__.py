@@ -1,0 +1,1 @@
+"""`harness bench`: how long communication takes when nobody is late."""
