@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,7 +137,7 @@ def run_facts(run: RunData) -> dict[tuple[str, str], str]:
     """Everything recorded of a run that may differ: (group, dotted path) -> value as text."""
     found: dict[tuple[str, str], str] = {}
     if run.spec is not None:
-        for path, value in flatten(run.spec):
+        for path, value in {**_defaults(run.spec), **dict(flatten(run.spec))}.items():
             if not _NO_CONFIGURATION.match(path):
                 found[CONFIGURATION, path] = value
     else:
@@ -154,6 +155,19 @@ def run_facts(run: RunData) -> dict[tuple[str, str], str]:
     for phase, units in run.phases.items():
         found[MEASUREMENT, f"{phase}.evidence"] = units.basis
     return found
+
+
+def _defaults(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Keys that were added to specifications after `spec` was resolved had no effect on it."""
+    return _spec_defaults() if {"parallel", "generation"} <= spec.keys() else {}
+
+
+@functools.cache
+def _spec_defaults() -> dict[str, str]:
+    from harness_schemas.spec import RunSpec
+
+    whole = RunSpec.model_validate({"model": {"synthetic": "tiny-llama"}}).model_dump()
+    return dict(flatten({name: value for name, value in whole.items() if name != "model"}))
 
 
 def _provenance_group(path: str) -> str | None:
