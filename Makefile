@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
-# Tests that start no processes of their own share the cores; those that do run one by one.
+# Tests share the cores, but for those that measure and need the machine to themselves.
 WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -35,7 +35,9 @@ examples: venv ## run the scaling studies of docs/examples (about 8 minutes) and
 test: check ## check the source, then run the tests (PYTEST_ARGS="-k name" for some of them)
 ifeq ($(PYTEST_ARGS),)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/integration; unit=$$?; \
-	$(BIN)/python -m pytest tests/integration && exit $$unit
+	$(BIN)/python -m pytest tests/integration -m alone; alone=$$?; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/integration -m "not alone"; \
+	exit $$((unit + alone + $$?))
 else
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 endif

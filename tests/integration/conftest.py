@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import slurm_jobs as jobs
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where workers share the tests, one of them has the Slurm, and a file goes to one."""
+    for item in items:
+        if item.path.parent != Path(__file__).parent:
+            continue
+        slurm = "slurm" in getattr(item, "fixturenames", ()) or "slurm" in item.path.name
+        item.add_marker(pytest.mark.xdist_group("slurm" if slurm else item.path.stem))
 
 
 @pytest.fixture(scope="session")

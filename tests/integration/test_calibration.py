@@ -12,7 +12,7 @@ from harness_analysis.answer import load_answer
 from harness_analysis.store import open_database
 from harness_schemas.spec import RunSpec
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 TOKENS = 6
 PAIRS = 3

@@ -15,7 +15,7 @@ from harness_analysis.store import open_database
 from harness_runners.clock_exchange import ROUND_TRIPS, host_leads
 from harness_schemas.rundir import RunDir
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 RANK = """
 import sys, time

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.injection import LATE_RANK, median_interval, run_once
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 STEPS = 40
 
