@@ -45,7 +45,7 @@ def test_a_sweep_from_the_command_to_the_page(swept, tmp_path, monkeypatch):
     spec, runs, result = swept
     assert result.return_value == 1  # some failed, and the rest were run
     assert "timeout=1ms, repeat 0" in result.stderr and "timeout after" in result.stderr
-    assert "runs left out because they failed" in result.stdout
+    assert "runs left out: timeout=1ms: timeout" in result.stdout
     (folder,) = runs.glob("*-small-sweep-*")
     cells = json.loads((folder / "sweep.json").read_text())["cells"]
     assert [cell["runs"][0]["verdict"] for cell in cells] == ["ok", "timeout"]
