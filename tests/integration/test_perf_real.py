@@ -18,6 +18,7 @@ from harness_schemas.spi import CaptureRequest, IngestContext
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.alone,
     pytest.mark.skipif(shutil.which("perf") is None, reason="perf is not on PATH"),
 ]
 
