@@ -174,7 +174,7 @@ def clock_select(relation: str) -> str:
         """
 
 
-def _aligned(raw: str, offset: str, drift: str, ref: str) -> str:
+def aligned(raw: str, offset: str, drift: str, ref: str) -> str:
     """A raw time on the axis, exactly: the product with the drift needs more than 64 bits."""
     return (
         f"{raw} + coalesce({offset}, 0) + CASE WHEN coalesce({drift}, 0) = 0 THEN 0 "
@@ -214,5 +214,5 @@ def aligned_select(table: str, columns: Sequence[str], relation: str = "batch") 
         terms = [f"{clock}.{term}" for term in ("offset_ns", "drift_ppb", "ref_ns")]
         if on_host:
             terms = [f"coalesce({term}, h{term[1:]})" for term in terms]
-        parts.append(f"{_aligned(f'b.{name}', *terms)} AS {name}")
+        parts.append(f"{aligned(f'b.{name}', *terms)} AS {name}")
     return f"SELECT {', '.join(parts)} FROM {relation} b {' '.join(joins)}"

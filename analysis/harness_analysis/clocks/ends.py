@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness_analysis.clocks.axis import aligned
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -181,15 +183,9 @@ def _shift(con: duckdb.DuckDBPyConnection, ends: Ends) -> None:
         "run.spans": ("start_ns", "end_ns", "launch_ns"),
         "collective_parts": ("enqueue_ns", "start_ns", "end_ns", "return_ns"),
     }
+    terms = [str(term) for term in (ends.offset_ns, ends.drift_ppb, ends.ref_ns)]
     for table, columns in times.items():
-        moved = ", ".join(f"{name} = {_moved(name, ends)}" for name in columns)
+        moved = ", ".join(f"{name} = {aligned(name, *terms)}" for name in columns)
         con.execute(
             f"UPDATE {table} SET {moved} WHERE source = ? AND rank = ?", [ends.source, ends.rank]
         )
-
-
-def _moved(name: str, ends: Ends) -> str:
-    if not ends.drift_ppb:
-        return f"{name} + {ends.offset_ns}"
-    drift = f"({name} - {ends.ref_ns})::HUGEINT * {ends.drift_ppb} // 1000000000"
-    return f"{name} + {ends.offset_ns} + ({drift})::BIGINT"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness_analysis.clocks.axis import TIMES, clock_select
+from harness_analysis.clocks.axis import TIMES, aligned, clock_select
 from harness_analysis.clocks.mapping import Mapping, OffsetSample, fit_round_trips
 
 if TYPE_CHECKING:
@@ -116,16 +116,13 @@ def _move(con: duckdb.DuckDBPyConnection, by: Mapping) -> None:
         """,
         [by.domain],
     )
-    kept_in_files = {
-        name
-        for (name,) in con.execute(
-            "SELECT view_name FROM duckdb_views() WHERE database_name = 'run'"
-        ).fetchall()
-    }
+    # Views of rows that are kept in files map raw times by the clocks themselves.
+    views = con.execute("SELECT database_name || '.' || view_name FROM duckdb_views()").fetchall()
+    terms = [str(term) for term in (by.offset_ns, by.drift_ppb, by.ref_ns)]
     for table, columns in TIMES.items():
-        name = "collective_parts" if table == "collectives" else f"run.{table}"
-        if table not in kept_in_files:  # a view maps raw times by clock_offsets itself
-            sets = ", ".join(f"{column} = {_moved(column, by)}" for column in columns)
+        name = "temp.collective_parts" if table == "collectives" else f"run.{table}"
+        if (name,) not in views:
+            sets = ", ".join(f"{column} = {aligned(column, *terms)}" for column in columns)
             con.execute(f"UPDATE {name} SET {sets} WHERE {_of_domain(con, name)}")
     drift = f"(coalesce(ref_ns, {by.ref_ns} - offset_ns) + offset_ns - {by.ref_ns})::HUGEINT"
     con.execute(
@@ -153,8 +150,3 @@ def _of_domain(con: duckdb.DuckDBPyConnection, table: str) -> str:
     if "host" not in columns or table == "run.ranks":
         return by_rank
     return f"({by_rank} OR (rank IS NULL AND host IN (SELECT host FROM moving)))"
-
-
-def _moved(column: str, by: Mapping) -> str:
-    drift = f"({column} - {by.ref_ns})::HUGEINT * {by.drift_ppb} // 1000000000"
-    return f"{column} + {by.offset_ns} + ({drift})::BIGINT"

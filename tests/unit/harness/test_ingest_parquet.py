@@ -50,6 +50,23 @@ def contents(path):
         }
 
 
+def test_clocks_that_messages_tie_are_the_same_through_parquet(tmp_path):
+    """Without round trips, and with nothing but the recorder's rows, which stay in their files."""
+    clocks = (Clock(), Clock(offset_ns=-50_000_000, drift_ppb=8_000, boot_id="boot-b"))
+    simulation = Simulation(Scenario(tp=2, pp=1, steps=40, clocks=clocks, ranks_per_host=1))
+    simulation._pingpong = lambda: None
+    run = tmp_path / "run"
+    simulation.run().write(run / "spans")
+    (run / "run.json").write_text(json.dumps({"run_id": "sim", "name": "sim", "device": "cpu"}))
+    folder, through = tmp_path / "parquet", tmp_path / "through.duckdb"
+    assert invoke(["ingest", "--parquet", str(folder), "--share", "1/1", str(run)]) == 0
+    assert invoke(["ingest", str(folder), "-o", str(through)]) == 0
+    direct = contents(ingest_paths([run], tmp_path / "direct.duckdb"))
+    found = contents(through)
+    assert any("'messages'" in row for row in found["clock_offsets"])
+    assert {name for name in found if found[name] != direct[name]} == set()
+
+
 def test_the_database_is_the_same_through_parquet(run, direct, tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 100)
     folder = tmp_path / "parquet"
