@@ -40,7 +40,8 @@ STOPPED_CODES = {
     "OUT_OF_MEMORY": 137,
 }
 """What `harness run` returns for a job that Slurm ended (docs/exit-codes.md)."""
-LOG_BYTES = 4 << 20
+ENDED_FROM_OUTSIDE = STOPPED_CODES.keys() - {"OUT_OF_MEMORY"}
+"""States in which no failure is the script's own; memory may run out beside a script that fails."""
 
 
 def finish(
@@ -142,8 +143,10 @@ def final_end(
     """How the job ended: what the run itself noted, else its mark, else what Slurm says."""
     noted, mark = End.from_json(data.get("end")), read_end(run)
     code = noted.exit_code if noted.exit_code is not None else mark.exit_code if mark else None
-    stopped = mark.stopped if mark else code is None
     named = last.state if last and last.state else state.state if state else None
+    # Slurm ends the steps before the script: one that ends with its step was never told itself.
+    told = bool(code) and named in ENDED_FROM_OUTSIDE
+    stopped = (mark.stopped or told) if mark else code is None
     if stopped and named in STOPPED_CODES:
         code = STOPPED_CODES[named]
     elif code is None and last is not None and last.exit_code is not None:
