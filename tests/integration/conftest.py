@@ -10,6 +10,7 @@ import pytest
 import slurm_jobs as jobs
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where workers share the tests, one of them has the Slurm, and a file goes to one."""
     for item in items:

@@ -144,7 +144,8 @@ def test_the_time_limit_is_named_and_the_last_second_kept(overlong_job):
     assert "timeout" in out
     ((last,),) = jobs.rows(run, "SELECT max(end_ns) FROM spans WHERE name = 'work'")
     marks = json.loads((run / "job" / "end.json").read_text())
-    assert marks["stopped"] and marks["ended_ns"] - last < 3e9
+    # `stopped` is not always set: Slurm ends the steps first, and the script may end with its own.
+    assert marks["exit_code"] != 0 and marks["ended_ns"] - last < 3e9
     assert _left_running(str(folder.parent)) == []
 
 
