@@ -112,6 +112,23 @@ def test_without_pingpongs_messages_tie_the_clocks_of_hosts(shape, tmp_path: Pat
     assert calls == split and error == residual
 
 
+def test_without_a_common_clock_communication_is_not_split(tmp_path: Path) -> None:
+    """A clock that runs away by 5 % contradicts every straight line through the messages."""
+    clocks = (Clock(), Clock(offset_ns=-50_000_000, drift_ppb=50_000_000, boot_id="boot-b"))
+    simulation = Simulation(Scenario(clocks=clocks, ranks_per_host=1, tp=2, pp=1))
+    simulation._pingpong = lambda: None  # type: ignore[method-assign]
+    with open_database(ingest(simulation.run(), tmp_path)) as con:
+        assert split_or_reasoned(con)
+        split, reasons = con.execute(
+            "SELECT count(wait_ns), list(DISTINCT unsplit_reason) FROM collectives"
+        ).fetchone()
+        waits, unsplits = con.execute(
+            "SELECT sum(comm_wait_ns), sum(comm_unsplit_ns) FROM step_breakdown"
+        ).fetchone()
+    assert (split, reasons) == (0, ["no common clock"])
+    assert waits == 0 and unsplits > 0
+
+
 def test_clocks_that_messages_tie_one_way_only_stay_unknown(tmp_path: Path) -> None:
     clocks = (Clock(), Clock(offset_ns=-50_000_000, boot_id="boot-b"))
     simulation = Simulation(Scenario(clocks=clocks, ranks_per_host=1, tp=1, pp=2))
