@@ -11,6 +11,8 @@ READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 # Tests share the cores, but for those that measure and need the machine to themselves.
 WORKERS ?= 2
+FAILED := .pytest_cache/failed
+INTEGRATION = $(BIN)/python -m pytest tests/integration --failed-to=$(FAILED)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HARNESS_REQUIRE_INTEGRATION
@@ -34,10 +36,16 @@ examples: venv ## run the scaling studies of docs/examples (about 8 minutes) and
 
 test: check ## check the source, then run the tests (PYTEST_ARGS="-k name" for some of them)
 ifeq ($(PYTEST_ARGS),)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/integration; unit=$$?; \
-	$(BIN)/python -m pytest tests/integration -m alone; alone=$$?; \
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/integration -m "not alone"; \
-	exit $$((unit + alone + $$?))
+	@rm -f $(FAILED); status=0; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/integration || status=1; \
+	$(INTEGRATION) -m alone || test $$? = 1 -a -s $(FAILED) || status=1; \
+	$(INTEGRATION) -n $(WORKERS) --dist loadgroup -m "not alone" \
+		|| test $$? = 1 -a -s $(FAILED) || status=1; \
+	if test -s $(FAILED); then \
+		echo "failed; once more, each alone:"; sort -u $(FAILED); \
+		sort -u $(FAILED) | tr '\n' '\0' | xargs -0 $(BIN)/python -m pytest || status=1; \
+	fi; \
+	exit $$status
 else
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 endif

@@ -20,6 +20,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("slurm" if slurm else item.path.stem))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test` gives those that failed a second chance, with nothing beside them."""
+    parser.addoption("--failed-to", type=Path, help="append the ids of tests that fail to a file")
+
+
+class _Failed:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            name, _, group = report.nodeid.rpartition("@")  # xdist's own addition
+            self._path.parent.mkdir(exist_ok=True)
+            with self._path.open("a") as stream:
+                stream.write(f"{report.nodeid if ']' in group or not name else name}\n")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Only where results come together, not in xdist's workers."""
+    path = config.getoption("--failed-to")
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Failed(path))
+
+
 @pytest.fixture(scope="session")
 def slurm() -> None:
     """A real Slurm of two nodes with accounting (tests/integration/tools/slurm_up.sh)."""
