@@ -6,14 +6,16 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness_schemas.redact import redact
 
 PACKAGES = (
     "torch",
@@ -37,11 +39,15 @@ ALLOWED_NAMES = re.compile(
     r"|GLOO_SOCKET_IFNAME|HF_HUB_OFFLINE|TOKENIZERS_PARALLELISM|RANK|LOCAL_RANK|WORLD_SIZE)$"
 )
 MAX_VALUE = 200
+MAX_COMMAND = 4000
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, host and allow-listed environment of this process."""
+def provenance(argv: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, host and allow-listed environment of this process; of a wrapped command, its line
+    with secrets masked."""
+    command = {"command": redact(shlex.join(argv))[:MAX_COMMAND]} if argv else {}
     return {
+        **command,
         "harness": __version__,
         "python": platform.python_version(),
         "packages": package_versions(),

@@ -106,7 +106,7 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
         "verdict": None,
         "started_ns": time.time_ns(),
         "command": Path(plan.argv[0]).name,
-        "provenance": provenance(),
+        "provenance": provenance(plan.argv),
         "collection": list(plan.capture.skipped),
     }
     plan.run.write(data)

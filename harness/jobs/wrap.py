@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -151,6 +152,7 @@ def _record(plan: SbatchPlan) -> dict[str, Any]:
         "verdict": None,
         "started_ns": time.time_ns(),
         "command": "sbatch",
-        "provenance": provenance(),
+        "provenance": provenance(("sbatch", *plan.line.without(), *plan.line.rest))
+        | {"script": hashlib.sha256(plan.theirs.encode()).hexdigest()[:12]},
         "collection": list(plan.capture.skipped),
     }

@@ -16,7 +16,7 @@ from harness_analysis.compare.changes import (
     HARDWARE,
     PLACEMENT,
     VERSIONS,
-    run_facts,
+    Recorded,
 )
 from harness_analysis.compare.samples import BY_NAME, Sample, sample_of, statistic
 from harness_schemas.units import format_share
@@ -71,12 +71,14 @@ def drifted_across(cells: Cells) -> list[Flag]:
 
 
 def _differing(runs: Sequence[Facts], groups: Sequence[str]) -> str:
-    """Paths of these groups whose values differ, with the values; empty: none."""
-    facts = [run_facts(run.data) for run in runs]
-    paths = dict.fromkeys(key for fact in facts for key in fact if key[0] in groups)
+    """Paths of these groups whose values differ among the runs that recorded any, with the
+    values; empty: none."""
+    recorded = [Recorded.of(run.data) for run in runs]
+    paths = dict.fromkeys(key for run in recorded for key in run.facts if key[0] in groups)
     told = []
     for key in paths:
-        values = sorted({fact.get(key, "(not set)") for fact in facts})
+        found = {run.value(*key) for run in recorded}
+        values = sorted(value for value in found if value is not None)
         if len(values) > 1:
             told.append(f"{key[1]} ({' | '.join(values[:3])})")
     more = f" and {len(told) - 4} more" if len(told) > 4 else ""

@@ -18,10 +18,12 @@ from harness_schemas.vocabulary import MEASURED_PHASES
 
 __all__ = ["Comparison", "RunData", "Side", "compare_sides", "load_run"]
 
+REPEAT = "repeat each (harness sweep) before believing a small effect"
 ONE_RUN_EACH = (
     "one run each: intervals come from the steps within these two runs and cannot see how much "
-    "runs differ from one another; repeat each (harness sweep) before believing a small effect"
+    f"runs differ from one another; {REPEAT}"
 )
+NO_INTERVAL = f"one run each: nothing says how much runs differ from one another; {REPEAT}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def compare_sides(a: Side, b: Side, gates: Sequence[Gate] = ()) -> Comparison:
         changes=what_changed(a, b),
         effects=tuple(effects),
         why=tuple(explain(a, b, effects)),
-        notes=tuple(_notes(a, b)),
+        notes=tuple(_notes(a, b, any(effect.interval for effect in effects))),
         gates=tuple(check_gate(gate, effects) for gate in gates),
     )
 
@@ -63,11 +65,11 @@ def phases_of(a: Side, b: Side) -> list[str]:
     return [phase for phase in (*MEASURED_PHASES, "all") if phase in present]
 
 
-def _notes(a: Side, b: Side) -> list[str]:
+def _notes(a: Side, b: Side, told: bool) -> list[str]:
     """What a reader must know before believing anything."""
     found = []
     if len(a.runs) == len(b.runs) == 1:
-        found.append(ONE_RUN_EACH)
+        found.append(ONE_RUN_EACH if told else NO_INTERVAL)
     elif pair_runs(a, b)[2]:
         found.append(f"{len(a.runs)} repeats of one sweep, compared pair by pair")
     for label, side in (("A", a), ("B", b)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness_analysis.answer import refusing_foreign
+from harness_analysis.compare.seen import seen_in
 from harness_analysis.estimates import parts_view
 from harness_analysis.store import open_database
 from harness_schemas.errors import EvidenceError
@@ -79,6 +81,8 @@ class RunData:
     estimated: Mapping[str, PhaseUnits] = field(default_factory=dict)
     """Of phases whose parts only sampled units tell (view `rank_estimate`): those units, scaled to
     the length of the others."""
+    seen: Mapping[str, str] = field(default_factory=dict)
+    """What the evidence shows of the configuration, where no specification was recorded."""
 
 
 def load_run(path: Path) -> RunData:
@@ -93,6 +97,9 @@ def load_run(path: Path) -> RunData:
             raise EvidenceError(f"{path} holds {len(rows)} runs, a comparison needs one a file")
         phases = _phases(con)
         single, why_not = _singles(con, phases)
+        begun, ended = (rows[0][name] for name in ("started_ns", "ended_ns"))
+        if begun is not None and ended is not None:
+            single["whole_run"] = (ended - begun) / 1e9
         return RunData(
             name=str(rows[0]["run_id"]),
             path=path,
@@ -107,6 +114,7 @@ def load_run(path: Path) -> RunData:
             why_not=why_not,
             blamed_ns=_blamed(con),
             estimated=_estimated(con),
+            seen=seen_in(partial(_rows, con)),
         )
 
 

@@ -41,6 +41,7 @@ METRICS = (
     Metric("j_per_token", "J"),
     Metric("gpu_memory", "bytes"),
     Metric("host_memory", "bytes"),
+    Metric("whole_run", "s"),
     Metric("startup", "s"),
     Metric("load", "s"),
     Metric("preprocess", "s"),
