@@ -39,7 +39,7 @@ ifeq ($(PYTEST_ARGS),)
 	@rm -f $(FAILED); status=0; \
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/integration || status=1; \
 	$(INTEGRATION) -m alone || test $$? = 1 -a -s $(FAILED) || status=1; \
-	$(INTEGRATION) -n $(WORKERS) --dist loadgroup -m "not alone" \
+	$(INTEGRATION) -n $(WORKERS) -m "not alone" \
 		|| test $$? = 1 -a -s $(FAILED) || status=1; \
 	if test -s $(FAILED); then \
 		echo "failed; once more, each alone:"; sort -u $(FAILED); \

@@ -5,19 +5,39 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import slurm_jobs as jobs
+from xdist.scheduler import LoadScopeScheduling
+
+ALSO_WITH_SLURM = ("test_hang.py", "test_node_files.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where workers share the tests, one of them has the Slurm, and a file goes to one."""
-    for item in items:
-        if item.path.parent != Path(__file__).parent:
-            continue
-        slurm = "slurm" in getattr(item, "fixturenames", ()) or "slurm" in item.path.name
-        item.add_marker(pytest.mark.xdist_group("slurm" if slurm else item.path.stem))
+def _needs_slurm(file: str) -> bool:
+    return "slurm" in file or file in ALSO_WITH_SLURM
+
+
+class _ByFile(LoadScopeScheduling):
+    """A file goes to one worker, for its fixtures; all that use Slurm, which is one, to the same.
+
+    xdist's own groups are ids with an ending that pytest 9.2 lets nobody add.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.split("::")[0]).name
+        return "slurm" if _needs_slurm(file) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """How workers share these tests."""
+    return _ByFile(config, log)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A file of which nobody knows that it needs Slurm would run beside others that do."""
+    if "slurm" in getattr(item, "fixturenames", ()) and not _needs_slurm(item.path.name):
+        raise pytest.UsageError(f"{item.path.name} uses Slurm: name it so, or ALSO_WITH_SLURM")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,10 +51,9 @@ class _Failed:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            name, _, group = report.nodeid.rpartition("@")  # xdist's own addition
             self._path.parent.mkdir(exist_ok=True)
             with self._path.open("a") as stream:
-                stream.write(f"{report.nodeid if ']' in group or not name else name}\n")
+                stream.write(f"{report.nodeid}\n")
 
 
 def pytest_configure(config: pytest.Config) -> None:
