@@ -2,7 +2,8 @@
 
 Runs are the independent units. With several a side, the interval rests on one number a run:
 Student's below `FEWEST_TO_RESAMPLE` runs (of three runs a bootstrap cannot show more than their
-range, which misses the mean in a quarter of all cases), the expanded percentile bootstrap from
+range, which misses the mean in a quarter of all cases), of positive quantities on the logarithm of
+their ratio, as in scaling tables; the expanded percentile bootstrap from
 there on (Hesterberg 2015, What Teachers Should Know about the Bootstrap, section 5). With one run
 each, clusters (batches or steps) are resampled in blocks, because neighbours are alike; that
 tells how finely these two runs were measured, and nothing about the next run.
@@ -46,6 +47,8 @@ class Interval:
     share_high: float | None
     freedom: float
     """Independent units behind it, less what was estimated from them."""
+    logarithmic: bool = False
+    """Laid on the logarithm of B / A, so that it is longer upwards."""
 
 
 # -- between runs ----------------------------------------------------------------------------
@@ -64,16 +67,50 @@ def between_runs(a: Floats, b: Floats, paired: bool, seed: int = 0) -> Interval:
         raise ValueError("one run each")
     if min(len(a), len(b)) >= FEWEST_TO_RESAMPLE:
         return _resampled_runs(a, b, paired, np.random.default_rng(seed))
+    if min(a.min(), b.min()) > 0:
+        return _on_the_logarithm(a, b, paired)
+    for gone, left, sign in ((a, b, 1.0), (b, a, -1.0)):
+        if not gone.any() and left.min() > 0:
+            return _from_nothing(left, sign)
     mean_a, effect = float(a.mean()), float(b.mean() - a.mean())
-    if paired:
-        error, freedom = _error_of_mean(b - a), len(a) - 1.0
-    else:
-        error, freedom = _error_of_difference(a, b)
-    reach = student_quantile((1 + CONFIDENCE) / 2, freedom) * error
+    error, freedom = _error(a, b, paired)
+    reach = _reach(error, freedom)
     low = effect - reach
     if min(a.min(), b.min()) >= 0:
         low = max(low, -mean_a)  # what is never negative cannot fall by more than all of it
     return _interval(effect, low, effect + reach, mean_a, freedom)
+
+
+def _on_the_logarithm(a: Floats, b: Floats, paired: bool) -> Interval:
+    """Of positive values: mean(b) / mean(a) with its relative error (delta method)."""
+    mean_a, ratio = float(a.mean()), float(b.mean() / a.mean())
+    error, freedom = _error(a / a.mean(), b / b.mean(), paired)
+    factor = math.exp(min(_reach(error, freedom), 50.0))  # wider says that nothing is known
+    low, high = ratio / factor - 1, ratio * factor - 1
+    share = ratio - 1
+    return Interval(
+        share * mean_a, low * mean_a, high * mean_a, share, low, high, freedom, logarithmic=True
+    )
+
+
+def _from_nothing(values: Floats, sign: float) -> Interval:
+    """What one side does not have at all: the other side's mean, and how well it is known."""
+    mean, freedom = float(values.mean()), max(len(values) - 1.0, 1.0)
+    error = _error_of_mean(values / mean) if len(values) > 1 else 1.0  # one run: not known
+    factor = math.exp(min(_reach(error, freedom), 50.0))
+    low, high = sorted((sign * mean / factor, sign * mean * factor))
+    share = None if sign > 0 else -1.0
+    return Interval(sign * mean, low, high, share, share, share, freedom)
+
+
+def _reach(error: float, freedom: float) -> float:
+    return student_quantile((1 + CONFIDENCE) / 2, freedom) * error
+
+
+def _error(a: Floats, b: Floats, paired: bool) -> tuple[float, float]:
+    if paired:
+        return _error_of_mean(b - a), len(a) - 1.0
+    return _error_of_difference(a, b)
 
 
 def _error_of_mean(values: Floats) -> float:
@@ -226,11 +263,15 @@ def student_quantile(probability: float, freedom: float) -> float:
 
 def chance(interval: Interval) -> float:
     """How often so large an effect shows where there is none (two-sided, by Student's t)."""
-    width = max(interval.high - interval.effect, interval.effect - interval.low)
+    effect, low, high = interval.effect, interval.low, interval.high
+    if interval.logarithmic:
+        shares = (interval.share, interval.share_low, interval.share_high)
+        effect, low, high = (math.log1p(share) for share in shares if share is not None)
+    width = max(high - effect, effect - low)
     if width <= 0:
-        return 0.0 if interval.effect else 1.0
+        return 0.0 if effect else 1.0
     freedom = min(max(round(interval.freedom, 2), 1.0), 1000.0)
-    size = abs(interval.effect) / width * student_quantile((1 + CONFIDENCE) / 2, freedom)
+    size = abs(effect) / width * student_quantile((1 + CONFIDENCE) / 2, freedom)
     angle, reached = _student_table(freedom)
     return float(2 * (1 - np.interp(math.atan(size / math.sqrt(freedom)), angle, reached)))
 

@@ -20,6 +20,7 @@ from harness_analysis.compare.stats import (
     from_draws,
     student_quantile,
 )
+from harness_analysis.scaling.intervals import ratio
 
 TRIALS = 400
 
@@ -95,6 +96,42 @@ def test_an_effect_of_three_spreads_is_found_and_lies_in_its_interval(runs):
     assert covered >= 178  # 190 expected
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_noisy_runs_that_take_five_times_as_long_are_told_and_cover_the_truth(paired):
+    """On a shared machine runs differ by half of themselves: only the logarithm copes."""
+    random = np.random.default_rng(3)
+    found = covered = wrong = 0
+    for _ in range(200):
+        a, b, same = (10 * np.exp(random.normal(0, 0.4, 3)) for _ in range(3))
+        interval = between_runs(a, 5 * b, paired)
+        found += interval.low > 0
+        covered += interval.share_low <= 4 <= interval.share_high
+        assert interval.share_low > -1
+        wrong += excludes_zero(between_runs(a, same, paired))
+    assert found >= 130 and covered >= 178 and wrong <= 20
+
+
+@given(
+    st.lists(st.integers(10, 1000), min_size=2, max_size=5),
+    st.lists(st.integers(10, 1000), min_size=2, max_size=5),
+)
+def test_a_comparison_and_a_scaling_table_give_the_same_interval(a, b):
+    compared = between_runs(np.array(a, float), np.array(b, float), False)
+    table = ratio(b, a)
+    assert compared.share + 1 == pytest.approx(table.value)
+    if table.high / table.low < 1e9:  # beyond that the table rounds degrees of freedom
+        assert compared.share_low + 1 >= table.low * (1 - 1e-3)
+        assert compared.share_high + 1 <= table.high * (1 + 1e-3)
+
+
+def test_what_one_side_lacks_altogether_moved():
+    nothing, some = np.zeros(3), np.array([2.0, 3.0, 4.0])
+    came, went = between_runs(nothing, some, False), between_runs(some, nothing, False)
+    assert came.low > 0 and came.share is None
+    assert went.high < 0 and went.share_high == -1
+    assert not excludes_zero(between_runs(nothing, np.array([0.0, 3.0, 4.0]), False))
+
+
 def test_pairing_removes_what_both_sides_share():
     drift = np.array([0.0, 30.0, 60.0, 90.0])
     a = 100 + drift
@@ -153,5 +190,7 @@ def test_of_many_chances_only_the_surprising_are_kept():
 
 def test_chance_of_an_effect_at_the_end_of_its_interval_is_one_in_twenty():
     assert chance(Interval(1.0, 0.0, 2.0, None, None, None, 4.0)) == pytest.approx(0.05, rel=1e-2)
+    double = between_runs(np.array([1.0, 1.2, 0.8]), np.array([2.0, 3.0, 1.5]), False)
+    assert (chance(double) < 0.05) == excludes_zero(double) and double.logarithmic
     assert chance(Interval(0.0, 0.0, 0.0, None, None, None, 4.0)) == 1.0
     assert chance(Interval(1.0, 1.0, 1.0, None, None, None, 4.0)) == 0.0
