@@ -190,6 +190,20 @@ def test_a_gate_on_nothing_is_refused(runs, text):
         check_gate(parse_gate(text), effects)
 
 
+@pytest.mark.parametrize("name", ["gpu_memory", "mixed_p99", "mixed.wait", "j_per_token"])
+def test_a_gate_on_what_nobody_measured_cannot_tell(runs, name):
+    effects = compare_sides(Side("a", runs["even"][:1]), Side("b", runs["late"][:1])).effects
+    assert check_gate(parse_gate(f"{name} > +5%"), effects).state == "cannot tell"
+
+
+@pytest.mark.parametrize("typo", ["stepp50", "STEP_P50", "step_50"])
+def test_a_mistyped_gate_is_told_what_it_resembles(runs, typo):
+    effects = compare_sides(Side("a", runs["even"][:1]), Side("b", runs["late"][:1])).effects
+    with pytest.raises(UsageError) as refused:
+        check_gate(parse_gate(f"{typo} > +5%"), effects)
+    assert "step_p50" in refused.value.hint
+
+
 # -- strangers' evidence -----------------------------------------------------------------------
 
 

@@ -8,12 +8,15 @@ a time (ns, us, ms, s) or a number in the metric's own unit.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness_analysis.compare.effects import Effect
+from harness_analysis.compare.samples import METRICS, SPREAD
 from harness_schemas.errors import UsageError
+from harness_schemas.vocabulary import MEASURED_PHASES, PARTS
 
 FAILED, PASSED, UNDERPOWERED = "failed", "passed", "cannot tell"
 _GATE = re.compile(r"^\s*([A-Za-z_][\w.\[\]]*)\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*([A-Za-z%/]*)\s*$")
@@ -64,10 +67,12 @@ def check_gate(gate: Gate, effects: Sequence[Effect]) -> GateResult:
         UsageError: there is no such metric, or the unit is not the metric's.
     """
     effect = next((effect for effect in effects if effect.metric == gate.metric), None)
+    if effect is None and gate.metric in _known_names():
+        return GateResult(gate.text, UNDERPOWERED, f"neither side has measured {gate.metric}")
     if effect is None:
         raise UsageError(
             f"the gate {gate.text!r} names no metric of this comparison",
-            f"it has {_names(effects)}",
+            _names(gate.metric, effects),
         )
     scale = 1.0
     if not gate.relative and effect.unit in ("ns", "s") and not gate.is_time:
@@ -105,9 +110,36 @@ def _range(gate: Gate, effect: Effect, ends: Sequence[float]) -> str:
     return f"{ends[0]:+.4g} and {ends[1]:+.4g} {effect.unit}"
 
 
-def _names(effects: Sequence[Effect]) -> str:
-    plain = [effect.metric for effect in effects if effect.rank is None]
-    return ", ".join(plain) + "; a rank's part as decode.compute[0]"
+def _known_names() -> set[str]:
+    """Metrics that a comparison can have, whether or not these runs do."""
+    found = {
+        name
+        for metric in METRICS
+        for name in (
+            [metric.name]
+            if metric.cluster == "run" or metric.ratio
+            else [f"{metric.name}_{kind}" for kind in SPREAD]
+        )
+    }
+    return found | {
+        f"{phase}.{part}"
+        for phase in (*MEASURED_PHASES, "all")
+        for part in ("window", *(p.removesuffix("_ns").removeprefix("comm_") for p in PARTS))
+    }
+
+
+def _names(wanted: str, effects: Sequence[Effect]) -> str:
+    """The metric that `wanted` resembles, or the metrics without their percentiles."""
+    names = [effect.metric for effect in effects]
+    close = difflib.get_close_matches(wanted.lower(), names, n=2, cutoff=0.75)
+    if close:
+        return f"it has {' and '.join(close)}"
+    short = dict.fromkeys(
+        re.sub(r"_(mean|p\d+)$", "_p50", effect.metric) for effect in effects if effect.rank is None
+    )
+    return (
+        f"it has {', '.join(short)}; instead of p50 mean, p90, p95 or p99; of a rank decode.wait[0]"
+    )
 
 
 def exit_state(results: Sequence[GateResult]) -> str:
