@@ -113,7 +113,7 @@ def plan_run(spec: RunSpec, run: RunDir, strict: bool = False) -> SessionPlan:
     capture = with_mover(capture, ranks.stage, spec.stage.every)
     timeout = spec.launcher.timeout
     python = choose_interpreter(spec, ranks, isinstance(launcher, SrunLauncher))
-    worker = python.rank("harness_runners.worker", "--plan", str(run.plan_json.absolute()))
+    worker = python.rank("harness_runners.rank.worker", "--plan", str(run.plan_json.absolute()))
     launch = LaunchPlan(
         argv=(*capture.argv_prefix, *worker),
         env={**rank_environment(spec, device, launcher), **capture.env},
@@ -258,7 +258,7 @@ def prepare_command(run: RunDir, python: Interpreter) -> tuple[str, ...]:
 
 def reference_command(run: RunDir, python: Interpreter) -> tuple[str, ...]:
     """Compares tokens and logits with plain transformers."""
-    return python.module("harness_runners.reference", "--plan", str(run.plan_json.absolute()))
+    return python.module("harness_runners.check.reference", "--plan", str(run.plan_json.absolute()))
 
 
 def agent_command(
@@ -356,7 +356,7 @@ def samplers(
 @contextlib.contextmanager
 def traced(run: RunDir, name: str) -> Iterator[dict[str, str]]:
     """The run's OpenTelemetry span around the launch; yields the ranks' TRACEPARENT."""
-    from harness_runners.telemetry import run_span
+    from harness_runners.rank.telemetry import run_span
 
     with run_span(run.spans / "session.otel.jsonl", name, run.run_id) as traceparent:
         yield {"TRACEPARENT": traceparent}

@@ -16,7 +16,7 @@ from harness.progress import Narrator
 from harness.provenance import provenance
 from harness.sweep.folder import claimed, done_runs, write_sweep
 from harness.sweep.plan import Item, SweepPlan
-from harness_runners.cache import cache_dir
+from harness_runners.files.cache import cache_dir
 from harness_schemas.errors import ExitCode
 from harness_schemas.rundir import RunDir, point_latest
 from harness_schemas.spec import RunSpec

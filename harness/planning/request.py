@@ -144,8 +144,8 @@ def spec_shape(spec: RunSpec) -> Shape:
     Raises:
         UsageError: the model directory holds no usable config.json.
     """
+    from harness_runners.model.tokenizer import VOCABULARY
     from harness_runners.plan import plan_model
-    from harness_runners.tokenizer import VOCABULARY
 
     if spec.model.synthetic is None:
         return load_shape(str(spec.model.path))
@@ -162,7 +162,8 @@ def prompt_tokens(spec: RunSpec) -> tuple[int, str]:
     Raises:
         UsageError: the prompts cannot be read.
     """
-    from harness_runners import cache, prompts
+    from harness_runners import prompts
+    from harness_runners.files import cache
     from harness_runners.plan import plan_model, plan_prompts
 
     texts = prompts.read_prompts(plan_prompts(spec))

@@ -59,7 +59,7 @@ def _jobs(run: RunDir, requests: int) -> tuple[list[tuple[int, int]], int]:
     """(batch, repeat) of every batch in order, and the steps of each; `RunPlan` knows both."""
     from harness_runners.plan import RunPlan
     from harness_runners.prompts import Request
-    from harness_runners.worker import make_jobs
+    from harness_runners.rank.worker import make_jobs
 
     plan = RunPlan.read(run.plan_json)
     jobs: Sequence[BatchJob] = list(make_jobs(plan, [Request("", ())] * requests))

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from harness_runners import cache, checkpoint, model_shape, synthetic, tokenizer
+from harness_runners.files import cache
+from harness_runners.model import checkpoint, synthetic, tokenizer
+from harness_runners.model import shape as model_shape
 from harness_schemas.errors import HarnessError, UsageError
 from harness_schemas.rundir import RunDir, write_json
 from harness_schemas.spi import RankHookSpec

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness_runners import cache, plan, prompts
-from harness_runners.checkpoint import read_checkpoint
-from harness_runners.convert import bin_files
-from harness_runners.model_shape import ModelShape
+from harness_runners import plan, prompts
+from harness_runners.files import cache
+from harness_runners.model.checkpoint import read_checkpoint
+from harness_runners.model.convert import bin_files
+from harness_runners.model.shape import ModelShape
 from harness_schemas.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from harness_runners.cache import publish_folder
+from harness_runners.files.cache import publish_folder
 from harness_runners.plan import ModelPlan, RunPlan
 from harness_schemas.errors import HarnessError
 
@@ -40,7 +40,7 @@ def prepare_model(model: ModelPlan) -> bool:
     if model.synthetic is not None:
         make_synthetic(folder, model)
     elif model.convert:
-        from harness_runners.convert import convert_bin
+        from harness_runners.model.convert import convert_bin
 
         convert_bin(Path(model.source or ""), folder)
     else:
@@ -50,7 +50,7 @@ def prepare_model(model: ModelPlan) -> bool:
 
 def make_synthetic(folder: Path, model: ModelPlan) -> None:
     """Write a synthetic model's directory: tokenizer, config.json, sharded safetensors."""
-    from harness_runners import synthetic, tokenizer
+    from harness_runners.model import synthetic, tokenizer
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with publish_folder(folder) as target:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import harness_probe as probe
-from harness_runners import cache
+from harness_runners.files import cache
 from harness_runners.plan import PromptPlan
 from harness_schemas.errors import HarnessError, UsageError
 

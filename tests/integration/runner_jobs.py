@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness_runners import synthetic
-from harness_runners.model_shape import read_shape
+from harness_runners.model import synthetic
+from harness_runners.model.shape import read_shape
 from harness_runners.plan import GenerationPlan, ModelPlan, PromptPlan, RunPlan
 from harness_runners.prepare import make_synthetic
 from harness_schemas.rundir import RunDir

@@ -16,10 +16,10 @@ from pathlib import Path
 from unittest import mock
 
 import harness_probe as probe
-from harness_runners import worker
 from harness_runners.plan import RunPlan
-from harness_runners.rank_process import RankEnv
-from harness_runners.units import Units
+from harness_runners.rank import worker
+from harness_runners.rank.process import RankEnv
+from harness_runners.rank.units import Units
 
 
 def main(jobs_file: str, rank: int) -> int:

@@ -12,7 +12,7 @@ from unit.probe.spool import lines, read
 
 from harness.ingest import ingest_run
 from harness_analysis.store import open_database
-from harness_runners.clock_exchange import ROUND_TRIPS, host_leads
+from harness_runners.rank.clock_exchange import ROUND_TRIPS, host_leads
 from harness_schemas.rundir import RunDir
 
 pytestmark = [pytest.mark.integration, pytest.mark.alone]
@@ -21,7 +21,7 @@ RANK = """
 import sys, time
 import torch, torch.distributed as dist
 import harness_probe as probe
-from harness_runners.clock_exchange import ClockExchange
+from harness_runners.rank.clock_exchange import ClockExchange
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 probe.start(folder + "/spans", rank=rank, world_size=world, local_rank=rank)
 probe.trace_distributed()

@@ -116,7 +116,12 @@ def test_dry_run_prints_everything_and_makes_nothing(tmp_path: Path):
     (tmp_path / "small.toml").write_text(SPEC)
     done = harness("run", "small.toml", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for text in ("harness_runners.worker", "HARNESS_SPOOL_DIR=", "HF_HUB_OFFLINE=1", "run.duckdb"):
+    for text in (
+        "harness_runners.rank.worker",
+        "HARNESS_SPOOL_DIR=",
+        "HF_HUB_OFFLINE=1",
+        "run.duckdb",
+    ):
         assert text in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.toml"]
 

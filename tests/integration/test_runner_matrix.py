@@ -10,8 +10,8 @@ from integration import runner_jobs
 from integration.runner_jobs import NEW_TOKENS, completions, job, make_model, make_plan
 from unit.probe import spool
 
-from harness_runners import reference
-from harness_runners.checkpoint import read_checkpoint
+from harness_runners.check import reference
+from harness_runners.model.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.integration
 

@@ -24,7 +24,8 @@ def llama(tmp_path_factory):
 
 
 def launch(plan, world=None):
-    worker = (sys.executable, "-m", "harness_runners.worker", "--plan", str(plan.run.plan_json))
+    module = "harness_runners.rank.worker"
+    worker = (sys.executable, "-m", module, "--plan", str(plan.run.plan_json))
     env = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     launch_plan = LaunchPlan(worker, env, world or plan.world_size, plan.run.path, timeout_s=120)
     return LocalLauncher().launch(launch_plan)

@@ -36,7 +36,7 @@ from harness_runners.bench.plan import (
     result_row,
 )
 from harness_runners.bench.times import Times, over_ranks
-from harness_runners.rank_process import RankEnv
+from harness_runners.rank.process import RankEnv
 from harness_schemas.errors import HarnessError
 
 BUDGET_NS = 0.5e9

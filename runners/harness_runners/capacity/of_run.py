@@ -11,8 +11,8 @@ from harness_runners.capacity.shape import load_shape
 from harness_runners.capacity.split import Layout
 
 if TYPE_CHECKING:
-    from harness_runners.groups import Place
     from harness_runners.plan import RunPlan
+    from harness_runners.rank.groups import Place
 
 
 def memory_plan(plan: RunPlan, place: Place, prompt_lengths: Iterable[int]) -> str:

@@ -21,8 +21,8 @@ from harness_runners.engines.microbatch import MicroBatch
 from harness_runners.engines.stage import Stage
 from harness_runners.engines.step_graph import StepGraph
 from harness_runners.engines.wire import Wire
-from harness_runners.groups import Groups, Place
-from harness_runners.inject import Injector
+from harness_runners.rank.groups import Groups, Place
+from harness_runners.rank.inject import Injector
 
 STOP_CHECK_STEPS = 8
 """So often the host asks the device whether all rows have ended: each time is a synchronisation."""

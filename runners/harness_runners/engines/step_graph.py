@@ -17,7 +17,7 @@ import harness_probe as probe
 if TYPE_CHECKING:
     from harness_runners.engines.microbatch import MicroBatch
     from harness_runners.engines.stage import Stage
-    from harness_runners.inject import Injector
+    from harness_runners.rank.inject import Injector
 
 WARMUP_STEPS = 3
 """Eager steps before a capture: libraries and communicators initialise themselves in them."""

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import harness_probe as probe
-from harness_runners.checkpoint import TensorEntry, read_header, tensor_files
 from harness_runners.files.staging import Locate
-from harness_runners.storage import storage_bytes_read, storage_bytes_since
+from harness_runners.files.storage import storage_bytes_read, storage_bytes_since
+from harness_runners.model.checkpoint import TensorEntry, read_header, tensor_files
 from harness_schemas.errors import HarnessError, UsageError
 
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}

@@ -1,1 +1,1 @@
-"""A run's files on a cluster: checksums of weights, copies of them on the nodes' own disks."""
+"""Files around a run: its cache, copies on nodes' own disks, checksums, what came from storage."""

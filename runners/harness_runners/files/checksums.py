@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness_runners.checkpoint import tensor_files
-from harness_runners.convert import bin_files
+from harness_runners.model.checkpoint import tensor_files
+from harness_runners.model.convert import bin_files
 from harness_runners.plan import RunPlan, needs_conversion
 from harness_schemas.errors import ExitCode, HarnessError
 
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check(plan: RunPlan) -> int:
-    from harness_runners.telemetry import Telemetry
+    from harness_runners.rank.telemetry import Telemetry
 
     folder = Path(plan.model.source or plan.model.folder)
     files = weight_files(folder)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import harness_probe as probe
+from harness_runners.files.storage import storage_bytes_read, storage_bytes_since
 from harness_runners.plan import RunPlan, StagePlan
-from harness_runners.storage import storage_bytes_read, storage_bytes_since
 
 PIECE = 64 << 20
 KEEP_FREE = 1 << 30

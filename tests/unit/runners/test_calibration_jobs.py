@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness_runners.plan import GenerationPlan, ModelPlan, RunPlan
 from harness_runners.prompts import Request
-from harness_runners.worker import make_jobs
+from harness_runners.rank.worker import make_jobs
 
 REQUESTS = [Request(f"p{index}", (1,) * (index + 1)) for index in range(3)]
 

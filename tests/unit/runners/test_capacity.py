@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_runners import model_shape
 from harness_runners.capacity import fit
 from harness_runners.capacity.hardware import (
     Links,
@@ -29,6 +28,7 @@ from harness_runners.capacity.shape import load_shape, read_config, shape_names
 from harness_runners.capacity.shards import held, layer_tensors, weights_slice
 from harness_runners.capacity.split import make_layout
 from harness_runners.capacity.steptime import decode_floor, prefill_floor
+from harness_runners.model import shape as model_shape
 from harness_schemas.errors import UsageError
 
 GIB, KIB = 1 << 30, 1 << 10

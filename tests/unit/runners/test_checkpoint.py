@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from harness_runners.checkpoint import INDEX, SINGLE, read_checkpoint, read_header
+from harness_runners.model.checkpoint import INDEX, SINGLE, read_checkpoint, read_header
 from harness_schemas.errors import UsageError
 
 

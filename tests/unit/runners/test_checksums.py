@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from harness.cli.main import invoke
 from harness_analysis.verdict.judge import TextLine, VerdictEvidence, judge
-from harness_runners.checkpoint import INDEX, read_checkpoint
 from harness_runners.files import checksums
+from harness_runners.model.checkpoint import INDEX, read_checkpoint
 from harness_schemas.errors import UsageError
 
 NAMES = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

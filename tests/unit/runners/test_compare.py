@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_runners.compare import compare_prompt, summarise
+from harness_runners.check.compare import compare_prompt, summarise
 
 
 def logits(rows=4, vocabulary=50, seed=0):

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from harness_runners.checkpoint import read_checkpoint  # noqa: E402
-from harness_runners.convert import convert_bin  # noqa: E402
+from harness_runners.model.checkpoint import read_checkpoint  # noqa: E402
+from harness_runners.model.convert import convert_bin  # noqa: E402
 from harness_runners.plan import ModelPlan, needs_conversion  # noqa: E402
 from harness_runners.prepare import prepare_model  # noqa: E402
 from harness_schemas.errors import UsageError  # noqa: E402

@@ -124,9 +124,9 @@ def test_a_stage_that_is_told_the_tokens_knows_the_end_as_well():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    from harness_runners.model.synthetic import synthetic_config
     from harness_runners.plan import ModelPlan
     from harness_runners.prepare import make_synthetic
-    from harness_runners.synthetic import synthetic_config
 
     folder = tmp_path_factory.mktemp("models") / "qwen"
     config = synthetic_config("tiny-qwen2", layers=4)

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_runners.model_shape import (
+from harness_runners.model.shape import (
     ModelShape,
     eos_tokens,
     layer_range,
     read_shape,
     split_layers,
 )
-from harness_runners.synthetic import SHAPES, synthetic_config, tensor_shapes
+from harness_runners.model.synthetic import SHAPES, synthetic_config, tensor_shapes
 from harness_schemas.errors import UsageError
 
 

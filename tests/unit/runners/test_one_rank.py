@@ -12,10 +12,11 @@ from integration.runner_jobs import completions, free_ports, make_model, make_pl
 from unit.probe import spool
 
 import harness_probe as probe
-from harness_runners import reference, worker
-from harness_runners.groups import Place
-from harness_runners.rank_process import RankEnv
-from harness_runners.units import Units
+from harness_runners.check import reference
+from harness_runners.rank import worker
+from harness_runners.rank.groups import Place
+from harness_runners.rank.process import RankEnv
+from harness_runners.rank.units import Units
 from harness_schemas.errors import UsageError
 
 

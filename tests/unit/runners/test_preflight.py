@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness_runners import cache, plan, prompts
+from harness_runners import plan, prompts
 from harness_runners import preflight as preflight_module
+from harness_runners.files import cache
 from harness_runners.preflight import preflight
 from harness_runners.prompts import Request
 from harness_schemas.rundir import RunDir

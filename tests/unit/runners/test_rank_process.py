@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness_runners import inject
+from harness_runners.files.storage import storage_bytes_read, storage_bytes_since
 from harness_runners.plan import InjectPlan
-from harness_runners.rank_process import RankEnv
-from harness_runners.storage import storage_bytes_read, storage_bytes_since
+from harness_runners.rank import inject
+from harness_runners.rank.process import RankEnv
 from harness_schemas.errors import UsageError
 
 # A rank that says it is ready and then blocks in C: reading a pipe into a buffer holds no
@@ -20,7 +20,7 @@ from harness_schemas.errors import UsageError
 STUCK = """
 import ctypes, pathlib, sys, time
 import harness_probe as probe
-from harness_runners import rank_process
+from harness_runners.rank import process as rank_process
 from harness_schemas.rundir import RunDir
 run = RunDir(pathlib.Path(sys.argv[1]))
 rank_process.redirect_output(run, 3)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness_probe as probe
-from harness_runners import results
+from harness_runners.check.logits_store import LogitsStore, Sample, read_samples
 from harness_runners.engines import BatchJob, UnitRecord
-from harness_runners.logits_store import LogitsStore, Sample, read_samples
 from harness_runners.prompts import Request
+from harness_runners.rank import results
 from harness_schemas.errors import HarnessError
 from harness_schemas.rundir import RunDir
 

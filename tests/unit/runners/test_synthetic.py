@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from harness_runners import synthetic
-from harness_runners.checkpoint import read_checkpoint
+from harness_runners.model import synthetic
+from harness_runners.model.checkpoint import read_checkpoint
 from harness_runners.plan import ModelPlan
 from harness_runners.prepare import prepare_model
 from harness_runners.shipped import load_shipped

@@ -4,7 +4,7 @@ import json
 import re
 import time
 
-from harness_runners.telemetry import Telemetry, run_span
+from harness_runners.rank.telemetry import Telemetry, run_span
 
 
 def spans(path):

@@ -7,7 +7,7 @@ import pytest
 import harness_probe as probe
 from harness_runners.engines import BatchJob
 from harness_runners.plan import HookPlan, ModelPlan, RunPlan
-from harness_runners.units import Hooks, Units
+from harness_runners.rank.units import Hooks, Units
 from harness_schemas.errors import HarnessError
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import UnitKey

@@ -1,4 +1,4 @@
-"""Compare a run with plain transformers: `python -m harness_runners.reference --plan PLAN`.
+"""Compare a run with plain transformers: `python -m harness_runners.check.reference --plan PLAN`.
 
 One process, the whole model as `from_pretrained` loads it, no cache, no padding, one prompt at a
 time: nothing of the run's code takes part. Writes artifacts/correctness/result.json.
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from harness_runners.checkpoint import read_checkpoint
-from harness_runners.compare import compare_prompt, summarise
-from harness_runners.logits_store import NAME, Sample, read_samples
+from harness_runners.check.compare import compare_prompt, summarise
+from harness_runners.check.logits_store import NAME, Sample, read_samples
+from harness_runners.model.checkpoint import read_checkpoint
 from harness_runners.plan import RunPlan
 from harness_schemas.errors import HarnessError
 from harness_schemas.rundir import write_json
@@ -25,7 +25,7 @@ ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def main(argv: list[str] | None = None) -> int:
     """Compare, write the result, return 0 (also where the run is wrong: the result says so)."""
-    parser = argparse.ArgumentParser(prog="harness_runners.reference", description=__doc__)
+    parser = argparse.ArgumentParser(prog="harness_runners.check.reference", description=__doc__)
     parser.add_argument("--plan", type=Path, required=True, help="plan.json of the run")
     try:
         plan = RunPlan.read(parser.parse_args(argv).plan)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from harness_runners.checkpoint import INDEX
+from harness_runners.model.checkpoint import INDEX
 
 GENERATOR_VERSION = 2
 """Part of the cache key: raise it whenever the weights of a seed change."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import harness_probe as probe
 from harness_runners.engines import Engine
-from harness_runners.groups import Groups, Place
 from harness_runners.plan import RunPlan
-from harness_runners.rank_process import RankEnv
+from harness_runners.rank.groups import Groups, Place
+from harness_runners.rank.process import RankEnv
 from harness_schemas.errors import HarnessError
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import harness_probe as probe
+from harness_runners.check.logits_store import LogitsStore, Sample
 from harness_runners.engines import BatchJob, Generated, UnitRecord
-from harness_runners.groups import Place
-from harness_runners.logits_store import LogitsStore, Sample
-from harness_runners.model_shape import eos_tokens
+from harness_runners.model.shape import eos_tokens
 from harness_runners.plan import RunPlan
-from harness_runners.units import Units
+from harness_runners.rank.groups import Place
+from harness_runners.rank.units import Units
 from harness_schemas.errors import HarnessError
 
 

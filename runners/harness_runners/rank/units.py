@@ -19,7 +19,7 @@ from harness_schemas.spi import UnitKey
 from harness_schemas.vocabulary import RECORDER, calibrated
 
 if TYPE_CHECKING:
-    from harness_runners.telemetry import Telemetry
+    from harness_runners.rank.telemetry import Telemetry
 
 
 class Hooks:

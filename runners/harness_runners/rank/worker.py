@@ -1,4 +1,4 @@
-"""One rank: `python -m harness_runners.worker --plan PLAN`, started by a launcher.
+"""One rank: `python -m harness_runners.rank.worker --plan PLAN`, started by a launcher.
 
 Read `run_rank` for the order of a run. Everything that takes time lies inside a unit of work,
 so that the rank's windows tile its timeline.
@@ -15,23 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness_probe as probe
-from harness_runners import peaks, prompts, rank_process
+from harness_runners import prompts
+from harness_runners.capacity import peaks
 from harness_runners.capacity.of_run import memory_plan
-from harness_runners.clock_exchange import ClockExchange
 from harness_runners.engines import BatchJob, Engine
 from harness_runners.files import staging
-from harness_runners.groups import Groups, Place, layers_of, make_groups
-from harness_runners.model_shape import read_shape
+from harness_runners.model.shape import read_shape
 from harness_runners.plan import RunPlan
 from harness_runners.prompts import Request
-from harness_runners.rank_process import RankEnv
-from harness_runners.results import Writer
-from harness_runners.units import Hooks, Units
+from harness_runners.rank import process as rank_process
+from harness_runners.rank.clock_exchange import ClockExchange
+from harness_runners.rank.groups import Groups, Place, layers_of, make_groups
+from harness_runners.rank.process import RankEnv
+from harness_runners.rank.results import Writer
+from harness_runners.rank.units import Hooks, Units
 from harness_schemas.errors import HarnessError, UsageError
 from harness_schemas.vocabulary import CALIBRATE_OFF, CALIBRATE_ON
 
 if TYPE_CHECKING:
-    from harness_runners.telemetry import Telemetry
+    from harness_runners.rank.telemetry import Telemetry
 
 WARMUP_REPEAT = -1
 """`repeat` of warm-up batches: the measured repeats count from 0."""
@@ -39,7 +41,7 @@ WARMUP_REPEAT = -1
 
 def main(argv: list[str] | None = None) -> int:
     """Run one rank to its end; the process exits with 0, 1, or 2 for a user's mistake."""
-    parser = argparse.ArgumentParser(prog="harness_runners.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="harness_runners.rank.worker", description=__doc__)
     parser.add_argument("--plan", type=Path, required=True, help="plan.json of the run")
     try:
         plan, env = RunPlan.read(parser.parse_args(argv).plan), RankEnv.read()
@@ -124,7 +126,7 @@ def start_up(plan: RunPlan, env: RankEnv, units: Units) -> Rank:
             f"the launcher started {env.world_size}"
         )
     started = time.monotonic_ns()
-    from harness_runners import backend
+    from harness_runners.rank import backend
 
     device = backend.join_world(plan, env)
     place = Place(env.rank, plan.tp, plan.pp)
@@ -149,7 +151,7 @@ def start_up(plan: RunPlan, env: RankEnv, units: Units) -> Rank:
 
 def make_telemetry(plan: RunPlan, env: RankEnv, started_ns: int) -> Telemetry:
     """The rank's OpenTelemetry spans, below the session's own."""
-    from harness_runners.telemetry import Telemetry
+    from harness_runners.rank.telemetry import Telemetry
 
     path = staging.spool_folder(plan)[0] / f"rank-{env.rank:05d}.otel.jsonl"
     return Telemetry(

@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from harness_runners.cache import publish_folder
-from harness_runners.checkpoint import BIN_INDEX, BIN_SINGLE, INDEX
+from harness_runners.files.cache import publish_folder
+from harness_runners.model.checkpoint import BIN_INDEX, BIN_SINGLE, INDEX
 from harness_schemas.errors import HarnessError, UsageError
 
 COPIED = ("*.json", "tokenizer.model", "*.txt")

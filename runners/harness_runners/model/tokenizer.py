@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness_runners.cache import content_key
+from harness_runners.files.cache import content_key
 
 VOCABULARY = 4096
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"

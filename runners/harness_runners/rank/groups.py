@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import harness_probe as probe
-from harness_runners.model_shape import layer_range
+from harness_runners.model.shape import layer_range
 from harness_runners.plan import RunPlan
 
 

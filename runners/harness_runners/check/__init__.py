@@ -1,0 +1,1 @@
+"""Are a run's tokens and logits those of plain transformers."""

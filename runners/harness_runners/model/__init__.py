@@ -1,0 +1,1 @@
+"""Model directories: shapes, checkpoints, tokenizers; made up, converted, or as they lie."""
