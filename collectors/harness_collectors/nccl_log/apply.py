@@ -134,10 +134,11 @@ def _complete(evidence: Evidence, thread: Thread, comm: Comm, rank: int) -> None
     """Give a communicator whose start was not printed (up to 2.18) what its thread printed."""
     if comm.state is not None:
         return
-    for edge, (side, via, _device) in list(thread.edges.items()):
-        if (edge[3] if side == "receive" else edge[2]) == rank:
-            evidence.add_edge(comm, edge, side, via)
-            del thread.edges[edge]
+    for ends, kind, channels in list(thread.edges):
+        side, via, _ = kind
+        if (ends[2] if side == "receive" else ends[1]) == rank:
+            evidence.add_edges(comm, ends, side, via, channels)
+            thread.edges.take(ends, kind, channels)
     if thread.channels is not None:
         _set_channels(comm, *thread.channels)
         thread.channels = None
@@ -146,33 +147,31 @@ def _complete(evidence: Evidence, thread: Thread, comm: Comm, rank: int) -> None
 def channel(evidence: Evidence, line: Line) -> bool | None:
     """Transports (`Channel 00/0 : 0[0] -> 1[1] via ...`) and ring maps (`Channel 00/24 : 0 1`)."""
     if b" via " not in line.text:
-        return _ring(line)
-    match = lines.EDGE.match(line.text) or lines.COLLNET_EDGE.match(line.text)
-    via = lines.transport(match["via"]) if match else None
-    if match is None or via is None or (line.cut and not match["via"].endswith(b"/Shared")):
+        ring = lines.parse_ring(line.text)
+        return None if ring is None or line.cut else add_ring(line, ring, 1)
+    found = lines.parse_hop(line.text)
+    if found is None or (line.cut and not found[1].ends_known):
         return False
-    side = (match["side"] or b"send").decode("ascii")
-    source = int(match["src"])
-    target = int(match["dst"]) if "dst" in match.re.groupindex else None
-    edge = (int(match["channel"]), (match["conn"] or b"0").decode("ascii"), source, target)
-    own = target if side == "receive" and target is not None else source
-    line.process.edge_ranks[own] += 1
-    named = match["comm"].decode("ascii") if match.groupdict().get("comm") else None
-    comm = line.process.comms.get(named) if named else line.current()
-    if comm is not None and comm.get("rank") in (None, own):
-        evidence.add_edge(comm, edge, side, via)
-    elif len(line.thread.edges) < 65536:
-        line.thread.edges.setdefault(edge, (side, via, line.record.device))
+    number, hop = found
+    add_hop(evidence, line, hop, 1 << number, 1)
     return True
 
 
-def _ring(line: Line) -> bool | None:
-    match = lines.RING.match(line.text)
+def add_hop(evidence: Evidence, line: Line, hop: lines.Hop, channels: int, times: int) -> None:
+    """Note `times` transport lines that are like `hop`, of these channels (as bits)."""
+    own = hop.own_rank
+    line.process.edge_ranks[own] += times
+    comm = line.process.comms.get(hop.comm) if hop.comm else line.current()
+    if comm is not None and comm.get("rank") in (None, own):
+        evidence.add_edges(comm, hop.ends, hop.side, hop.transport, channels)
+    else:
+        line.thread.keep_edges(hop.ends, (hop.side, hop.transport, line.record.device), channels)
+
+
+def add_ring(line: Line, ring: str, times: int) -> bool | None:
+    """Note `times` ring maps that are like this one."""
+    line.process.ring_sizes[ring.count(" ") + 1] += times
     comm = line.thread.comm
-    if match is None or line.cut:
-        return None
-    ring = b" ".join(match[2].split()).decode("ascii")
-    line.process.ring_sizes[ring.count(" ") + 1] += 1
     if comm is None:
         return None
     if len(ring) <= 1000 and len(comm.rings) < _MAX_KEPT:  # longer ones NCCL itself cuts

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from harness_collectors.nccl_log.block import MIDDLE_MARK
+from harness_collectors.nccl_log.edges import Ends
 
 _MARK: Final = re.compile(rb"NCCL (INFO|WARN) ")
 _PREFIX: Final = re.compile(
@@ -264,6 +265,49 @@ def transport(via: bytes) -> str | None:
     if match := _INDIRECT.match(via):
         return "P2P/indirect" + (match[1] or b"").decode("ascii")
     return None
+
+
+@dataclass(frozen=True)
+class Hop:
+    """What transport lines say that differ in their channel only."""
+
+    ends: Ends
+    side: str
+    transport: str
+    comm: str | None
+    """Its address, where the line names it."""
+    ends_known: bool
+    """The line's end shows that it is not cut."""
+
+    @property
+    def own_rank(self) -> int:
+        """The rank that printed it."""
+        _, source, target = self.ends
+        return target if self.side == "receive" and target is not None else source
+
+
+def parse_hop(text: bytes) -> tuple[int, Hop] | None:
+    """(channel, the rest) of a transport line of any version; None: none that is known, or cut."""
+    match = EDGE.match(text) or COLLNET_EDGE.match(text)
+    via = transport(match["via"]) if match else None
+    if match is None or via is None:
+        return None
+    said = match.groupdict()
+    conn, target = said["conn"] or b"0", said.get("dst")
+    hop = Hop(
+        ends=(conn.decode("ascii"), int(said["src"]), int(target) if target else None),
+        side=(said["side"] or b"send").decode("ascii"),
+        transport=via,
+        comm=comm.decode("ascii") if (comm := said.get("comm")) else None,
+        ends_known=said["via"].endswith(b"/Shared"),
+    )
+    return int(said["channel"]), hop
+
+
+def parse_ring(text: bytes) -> str | None:
+    """The ranks of a ring map, in order and apart by one space; None: it is none."""
+    match = RING.match(text)
+    return b" ".join(match[2].split()).decode("ascii") if match else None
 
 
 @dataclass(frozen=True)

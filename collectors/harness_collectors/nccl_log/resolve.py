@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from harness_collectors.nccl_log.doubt import doubt_contradictions, doubt_torn, doubt_versions
-from harness_collectors.nccl_log.state import Comm, Edge, Evidence, Process
+from harness_collectors.nccl_log.edges import Edges, Ends
+from harness_collectors.nccl_log.state import Comm, Evidence, Process
 
 Groups = dict[tuple[object, ...], list[Comm]]
 WORLD: Final = ("world",)
@@ -188,38 +189,40 @@ def _label(key: tuple[object, ...]) -> str | None:
 
 
 def _assign_edges(evidence: Evidence, processes: list[Process], groups: Groups) -> None:
-    stray: dict[tuple[Edge, str], tuple[Process, str]] = {}
+    strays: list[tuple[Ends, str, int, str, Process]] = []
+    known: dict[tuple[Ends, str], int] = defaultdict(int)
     for process in processes:
         for thread in process.threads.values():
-            for edge, (side, via, device) in thread.edges.items():
-                comm = _edge_owner(process, edge, side, device)
+            for ends, (side, via, device), channels in thread.edges:
+                comm = _edge_owner(process, ends, side, device)
                 if comm is not None:
-                    evidence.add_edge(comm, edge, side, via)
-                else:
-                    stray.setdefault((edge, side), (process, via))
-    for (edge, side), (process, via) in stray.items():
-        if side == "send" or (edge, "send") not in stray:
-            process.stray_edges[via] += 1
+                    evidence.add_edges(comm, ends, side, via, channels)
+                elif new := channels & ~known[ends, side]:
+                    known[ends, side] |= new
+                    strays.append((ends, side, new, via, process))
+    for ends, side, channels, via, process in strays:
+        if new := channels if side == "send" else channels & ~known[ends, "send"]:
+            process.stray_edges[via] += new.bit_count()
     for comms in groups.values():
         _share_edges(comms)
 
 
 def _share_edges(comms: list[Comm]) -> None:
     """Count each edge once: with its sender, or with the receiver where only that is known."""
-    shared: dict[Edge, str] = {}
+    shared: Edges[str] = Edges()
     for wanted in ("send", "receive"):
         for comm in comms:
-            for edge, (side, via) in comm.edges.items():
-                if side == wanted and edge not in shared:
-                    shared[edge] = via
-                    comm.owned[via] += 1
+            for ends, (side, via), channels in comm.edges:
+                if side == wanted and (new := channels & ~shared.known(ends)):
+                    shared.put(ends, via, new)
+                    comm.owned[via] += new.bit_count()
     for comm in comms:
         comm.group_edges = shared
 
 
-def _edge_owner(process: Process, edge: Edge, side: str, device: int | None) -> Comm | None:
+def _edge_owner(process: Process, ends: Ends, side: str, device: int | None) -> Comm | None:
     """The one communicator of the process that has this rank (on this device)."""
-    rank = edge[3] if side == "receive" and edge[3] is not None else edge[2]
+    rank = ends[2] if side == "receive" and ends[2] is not None else ends[1]
     fitting = [comm for comm in process.all_comms if comm.pointer and comm.rank == rank]
     if len(fitting) > 1:
         fitting = [comm for comm in fitting if comm.get("cudaDev") == str(device)]

@@ -1,4 +1,4 @@
-"""Going through a log: calls and choices in bulk, every other line that says something by itself.
+"""Going through a log: calls and choices in bulk, like lines in runs, every other by itself.
 
 A block is cut into stretches at the lines that change what an address means. Within a stretch
 calls come first, then choices, then the rest, which is told how far the calls had come.
@@ -7,31 +7,27 @@ calls come first, then choices, then the rest, which is told how far the calls h
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from harness_collectors.nccl_log import events, lines
-from harness_collectors.nccl_log.apply import HANDLERS, Line, counts
+from harness_collectors.nccl_log.apply import HANDLERS, Line, add_hop, add_ring, counts
 from harness_collectors.nccl_log.block import MIDDLE_MARK, Block, encode
-from harness_collectors.nccl_log.lines import Record
+from harness_collectors.nccl_log.lines import Hop, Record
 from harness_collectors.nccl_log.owner import Owners
+from harness_collectors.nccl_log.runs import Run, runs_of
+from harness_collectors.nccl_log.sorting import CHOICE_STARTS, Sort, Sorter, mentions
 from harness_collectors.nccl_log.state import MAX_EVENTS, Event, Evidence, LogFile
 from harness_collectors.nccl_log.tally import Calls, Choices
 
 if TYPE_CHECKING:
     import numpy as np
 
-_IGNORED, _CALL, _CHOICE, _LINE, _TURN = range(5)
-"""What to do with a line; a `_TURN` changes what addresses mean, or holds several records."""
-
 _MAX_EXAMINED: Final = 64 << 10
 """Of a longer line, whose line ends were lost, the rest is dropped."""
-_CHOICE_STARTS: Final = frozenset(name[:4].encode("ascii") for name in lines.OPS)
 _CUT_CALL: Final = re.compile(rb"(\w{4,20}):(?: (?:o(?:p(?:C(?:o(?:u(?:n(?:t)?)?)?)?)?)?)?)?$")
 _CUT_LEVEL: Final = re.compile(rb"\] NCCL ?(?:I|IN|INF|INFO|W|WA|WAR|WARN)?\s*$")
-_TAILS: Final = (b" - Init ", b"[nranks=", b" via P2P/", b" via NET/", b"+cuda", b" nranks ")
-"""What ends NCCL's lines only: in a line without its prefix, the rest of a torn one."""
-_PIECES: Final = (b"CL INFO ", b"RCCL version ", *_TAILS)
 _OTHERS_CALL: Final = b"COLLTRACE"
 
 
@@ -44,9 +40,15 @@ class Scanner:
         self._owners = Owners(evidence, file)
         self._calls = Calls(self._owners)
         self._choices = Choices(self._owners)
+        self._sorter = Sorter(self._calls, self._choices)
         self._cut = False
+        # Of the block at hand:
         self._parsed: dict[int, list[Record]] = {}
-        """Records of the distinct lines of the block at hand, by their code."""
+        """Records of distinct lines that were not split, by their code."""
+        self._heads: dict[int, Record | None] = {}
+        """Who printed the split ones, by the code of their heads."""
+        self._runs: dict[int, list[Run]] = {}
+        """Like lines, by the place at which they are read."""
 
     def scan(self, text: bytes) -> None:
         """Read a block of whole lines."""
@@ -54,14 +56,29 @@ class Scanner:
 
         block = encode(text)
         self._parsed.clear()
-        self.file.lines += len(block.codes)
-        sorts = np.array([self._sort(line) for line in block.lines], np.int8)[block.codes]
-        start = 0
-        for turn in np.flatnonzero(sorts == _TURN).tolist():
-            self._stretch(block, sorts, start, turn)
-            self._line(block, turn, len(self.evidence.calls))
-            start = turn + 1
-        self._stretch(block, sorts, start, len(sorts))
+        self.file.lines += len(block)
+        self._heads = self._sorter.heads(block)
+        sorts = self._sorter.sorts(block, self._heads, self._cut)
+        self._runs = runs_of(block, sorts, self._heads)
+        calls, choices = (np.flatnonzero(sorts == sort) for sort in (Sort.CALL, Sort.CHOICE))
+        others = np.flatnonzero(sorts == Sort.LINE)
+        if self._runs:
+            others = np.union1d(others, list(self._runs))
+        pairs = _distinct(block, choices)
+        turns = np.flatnonzero(sorts >= Sort.TURN)
+        bounds = [
+            [0, *np.searchsorted(places, turns).tolist(), len(places)]
+            for places in (calls, choices, others)
+        ]
+        singles, ends = others.tolist(), [*turns.tolist(), None]
+        for number, turn in enumerate(ends):
+            own = [slice(bound[number], bound[number + 1]) for bound in bounds]
+            places = self._add_calls(block, calls[own[0]])
+            if own[1].start < own[1].stop:
+                self._add_choices(block, choices[own[1]], pairs[own[1]], places)
+            self._add_others(block, singles[own[2]], places)
+            if turn is not None:
+                self._line(block, turn, len(self.evidence.calls))
         self.evidence.calls.relieve()
 
     def scan_cut(self, text: bytes) -> None:
@@ -71,64 +88,17 @@ class Scanner:
         self.scan(text)
         self.file.ends_cut = self.file.unreadable - before
 
-    # -- sorting lines -----------------------------------------------------------------------
-
-    def _sort(self, line: bytes) -> int:
-        """What to do with a line, by its text alone."""
-        at = line.find(b"NCCL")
-        if at < 0:
-            is_piece = any(word in line for word in _PIECES)
-            return _LINE if is_piece or self._may_be_prefix(line) else _IGNORED
-        if MIDDLE_MARK in line:
-            return _CALL if self._calls.is_call(line) else _TURN
-        if b" opCount " in line or line.find(b"NCCL ", at + 4) >= 0:
-            return _TURN
-        if not line.startswith(b" INFO ", at + 4):
-            return _LINE
-        start = line[at + 10 : at + 14]
-        if start in _CHOICE_STARTS or start[:1].isdigit():
-            if b" Bytes -> " in line:
-                whole = not self._cut and self._choices.is_choice(line)
-                return _CHOICE if whole else _LINE
-            return _LINE if start in _CHOICE_STARTS or b" coll channels" in line else _IGNORED
-        _, words = HANDLERS.get(start, (None, ()))
-        if not any(word in line for word in words):
-            return _IGNORED
-        return _TURN if b"omm" in line and b"anks" in line else _LINE
-
-    def _may_be_prefix(self, line: bytes) -> bool:
-        return line.count(b":") > 1 and lines.CUT_PREFIX.search(line[-400:]) is not None
-
     # -- a stretch ---------------------------------------------------------------------------
-
-    def _stretch(self, block: Block, sorts: np.ndarray, start: int, end: int) -> None:
-        import numpy as np
-
-        if start == end:
-            return
-        own = sorts[start:end]
-        places = np.flatnonzero(own == _CALL)
-        first = len(self.evidence.calls)
-        if len(places):
-            places = self._add_calls(block, places + start) - start
-        choices = np.flatnonzero(own == _CHOICE)
-        if len(choices):
-            befores = np.searchsorted(places, choices) + first
-            codes = block.codes[choices + start]
-            for code in np.unique(codes).tolist():
-                self._choices.count_line(block.lines[code], befores[codes == code])
-        others = np.flatnonzero(own == _LINE)
-        befores = np.searchsorted(places, others) + first
-        for place, before in zip(others.tolist(), befores.tolist(), strict=True):
-            self._line(block, start + place, before)
 
     def _add_calls(self, block: Block, places: np.ndarray) -> np.ndarray:
         """Append the calls at these places; returns the places of those that can be."""
         import numpy as np
 
-        codes = block.codes[places]
+        if not len(places):
+            return places
+        codes = block.texts[places]
         found, inverse = np.unique(codes, return_inverse=True)
-        resolved = [self._calls.resolve(block.lines[code]) for code in found.tolist()]
+        resolved = [self._calls.resolve(block.pieces[code]) for code in found.tolist()]
         kinds = np.array([-1 if kind is None else kind for kind, _ in resolved], np.int32)[inverse]
         counts = np.array([count for _, count in resolved], np.int64)[inverse]
         sound = kinds >= 0
@@ -138,19 +108,89 @@ class Scanner:
         self.evidence.calls.extend(kinds[sound], counts[sound], times)
         return places
 
+    def _add_choices(
+        self, block: Block, places: np.ndarray, pairs: np.ndarray, calls: np.ndarray
+    ) -> None:
+        """Count the choices at these places, behind calls at the places `calls`."""
+        import numpy as np
+
+        befores = self._befores(places, calls)
+        for pair in np.unique(pairs).tolist():
+            its = np.flatnonzero(pairs == pair)
+            place = places[its[0]]
+            record = self._heads.get(int(block.heads[place]))
+            choice = self._choices.choice(block.text(place)) if record is not None else None
+            if record is None or choice is None:
+                self._choices.count_line(block.line(place), befores[its])
+            else:
+                self._choices.count(record, choice, befores[its])
+
+    def _add_others(self, block: Block, places: Sequence[int], calls: np.ndarray) -> None:
+        """Read the lines and runs at these places."""
+        if not len(calls):
+            before = len(self.evidence.calls)
+            for place in places:
+                self._line(block, place, before)
+        elif places:
+            befores = self._befores(places, calls).tolist()
+            for place, before in zip(places, befores, strict=True):
+                self._line(block, place, before)
+
+    def _befores(self, places: np.ndarray | Sequence[int], calls: np.ndarray) -> np.ndarray:
+        """The rows that the next calls have, of calls just appended whose places are `calls`."""
+        import numpy as np
+
+        first = len(self.evidence.calls) - len(calls)
+        return np.searchsorted(calls, np.asarray(places)) + first
+
     # -- one line ----------------------------------------------------------------------------
 
     def _line(self, block: Block, place: int, before: int) -> None:
-        """A line by itself; `before` is the row that the next call has."""
-        code = block.codes[place]
+        """A line by itself, or the runs at its place; `before` is the row of the next call."""
+        if (runs := self._runs.get(place)) is not None:
+            self._like_lines(block, runs, before)
+            return
         now = block.time(place)
+        head = self._heads.get(int(block.heads[place]))
+        text = block.text(place)
+        if head is None or b"NCCL " in text or b" opCount " in text:
+            self._whole_line(block, place, now, before)
+            return
+        if len(text) > lines.MAX_TEXT_BYTES:
+            text = text[: lines.MAX_TEXT_BYTES].rstrip(b"\r")
+        self._record(Record(*head[:5], text, head.start), now, before)
+
+    def _like_lines(self, block: Block, runs: list[Run], before: int) -> None:
+        """Transports and ring maps of one process."""
+        for run in runs:
+            record = self._heads[run.head]
+            owner = self._owners.of(record) if record is not None else None
+            if record is None or owner is None:
+                self.file.dropped += run.times - 1
+                continue
+            process, thread = owner
+            now = block.time(run.place)
+            if now is not None and process.first_ns is None:
+                process.first_ns = now
+            called = partial(self._owners.called, thread, before)
+            line = Line(record, b"", process, thread, self.file, now, self._cut, called)
+            like = self._sorter.like(block.pieces[run.text])
+            if isinstance(like, Hop):
+                add_hop(self.evidence, line, like, run.channels, run.times)
+                self.file.records += run.times
+            elif like is not None and add_ring(line, like, run.times):
+                self.file.records += run.times
+
+    def _whole_line(self, block: Block, place: int, now: int | None, before: int) -> None:
+        """A line that may hold anything."""
+        code = int(block.texts[place]) if block.heads[place] < 0 else -1
         found = self._parsed.get(code)
         if found is None:
-            line = block.lines[code][:_MAX_EXAMINED]
+            line = block.line(place)[:_MAX_EXAMINED]
             found = self._owners.records(line)
             if not found:
                 self._foreign(line)
-            elif len(found) == 1 and not found[0].start:
+            elif code >= 0 and len(found) == 1 and not found[0].start:
                 self._parsed[code] = found
         for record in found:
             if MIDDLE_MARK in record.text or b" opCount " in record.text:
@@ -187,7 +227,7 @@ class Scanner:
             return
         handler = counts if start[:1].isdigit() else HANDLERS.get(start, (None,))[0]
         if handler is None:
-            cut = _CUT_CALL.match(text) if start in _CHOICE_STARTS else None
+            cut = _CUT_CALL.match(text) if start in CHOICE_STARTS else None
             self.file.unreadable += cut is not None and cut[1].decode("ascii") in lines.OPS
             return
         comms = len(self.evidence.comms)
@@ -221,7 +261,7 @@ class Scanner:
     def _foreign(self, line: bytes) -> None:
         """A bare banner, a watchdog's message, or a torn piece of a record."""
         if b"NCCL" not in line and b"RCCL version " not in line:
-            self.file.tails += any(tail in line for tail in _TAILS)
+            self.file.tails += mentions(line)
             cut = lines.CUT_PREFIX.search(line[-400:])
             whole = cut is not None and not self._owners.is_host(cut[1].decode("ascii"))
             self.file.unreadable += not whole
@@ -235,3 +275,15 @@ class Scanner:
             self._event(event)
         torn = _CUT_LEVEL.search(line[-40:]) is not None or MIDDLE_MARK in line
         self.file.unreadable += torn or b" opCount " in line
+
+
+def _distinct(block: Block, places: np.ndarray) -> np.ndarray:
+    """Numbers of the distinct lines at these places, in the order of their first ones."""
+    import numpy as np
+
+    pairs = block.heads[places].astype(np.int64) * len(block.pieces) + block.texts[places]
+    _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+    numbers = np.empty(len(first), np.int64)
+    numbers[np.argsort(first)] = np.arange(len(first))
+    found: np.ndarray = numbers[inverse]
+    return found

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from harness_collectors.nccl_log.edges import Edges, Ends, lowest
 from harness_collectors.nccl_log.lines import Choice
 from harness_collectors.nccl_log.stream import Intake
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 MAX_THINGS: Final = 100_000
 """Processes, communicators and kinds of calls that are kept; real logs have thousands at most."""
 MAX_EDGES: Final = 2_000_000
+MAX_STRAY_EDGES: Final = 65_536
+"""Of a thread, before it names their communicator."""
 MAX_EVENTS: Final = 10_000
 _SPILL_ROWS: Final = 1 << 20
 
@@ -36,10 +39,6 @@ def agreed(votes: Counter[Any]) -> Any:
     return best if count >= _SURE * (votes.total() - count) else None
 
 
-Edge = tuple[int, str, int | None, int | None]
-"""Channel, connector, source and destination (ranks in the communicator)."""
-
-
 @dataclass(eq=False)
 class Comm:
     """A communicator as one process sees it. `votes` collects what lines say, by name."""
@@ -55,7 +54,7 @@ class Comm:
     init_ns: int | None = None
     init_end_ns: int | None = None
     init_parts: dict[str, int] = field(default_factory=dict)
-    edges: dict[Edge, tuple[str, str]] = field(default_factory=dict)
+    edges: Edges[tuple[str, str]] = field(default_factory=Edges)
     """The side that printed an edge (send or receive) and its transport."""
     rings: set[str] = field(default_factory=set)
     trees: set[str] = field(default_factory=set)
@@ -66,7 +65,7 @@ class Comm:
     group: str | None = None
     owned: Counter[str] = field(default_factory=Counter)
     """Edges by transport, each counted in one communicator only."""
-    group_edges: dict[Edge, str] = field(default_factory=dict)
+    group_edges: Edges[str] = field(default_factory=Edges)
     """Transports of all edges that any rank of the group printed."""
 
     def says(self, name: str, value: Any) -> None:
@@ -111,9 +110,14 @@ class Thread:
     comm: Comm | None = None
     since_row: int = 0
     """Calls from this row on are later than `comm`."""
-    edges: dict[Edge, tuple[str, str, int | None]] = field(default_factory=dict)
+    edges: Edges[tuple[str, str, int | None]] = field(default_factory=Edges)
     """Edges whose communicator is not known yet: side, transport, CUDA device."""
     channels: tuple[int, int, int | None] | None = None
+
+    def keep_edges(self, ends: Ends, kind: tuple[str, str, int | None], channels: int) -> None:
+        """Keep edges until their communicator is known; the first word counts."""
+        new = channels & ~self.edges.known(ends)
+        self.edges.put(ends, kind, lowest(new, max(MAX_STRAY_EDGES - self.edges.size, 0)))
 
 
 @dataclass(eq=False)
@@ -336,12 +340,10 @@ class Evidence:
             process.comms[pointer] = comm
         return comm
 
-    def add_edge(self, comm: Comm, edge: Edge, side: str, transport: str) -> None:
-        """Note an edge of a communicator; the sender's word counts."""
-        if edge not in comm.edges:
-            if self.edges >= MAX_EDGES:
-                return
-            self.edges += 1
-        elif side != "send":
-            return
-        comm.edges[edge] = (side, transport)
+    def add_edges(self, comm: Comm, ends: Ends, side: str, transport: str, channels: int) -> None:
+        """Note edges of a communicator (channels as bits); the sender's word counts."""
+        new = channels & ~comm.edges.known(ends)
+        allowed = lowest(new, max(MAX_EDGES - self.edges, 0))
+        self.edges += allowed.bit_count()
+        taken = channels & ~new if side == "send" else 0
+        comm.edges.put(ends, (side, transport), taken | allowed)

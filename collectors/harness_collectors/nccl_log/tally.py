@@ -127,6 +127,7 @@ class Choices:
     def __init__(self, owners: Owners) -> None:
         self._owners = owners
         self._parsed: dict[bytes, tuple[Record, Choice] | None] = {}
+        self._choices: dict[bytes, Choice | None] = {}
 
     def is_choice(self, line: bytes) -> bool:
         """Whether the line is one whole decision."""
@@ -137,6 +138,14 @@ class Choices:
             choice = lines.parse_choice(found[0].text) if len(found) == 1 else None
             self._parsed[line] = (found[0], choice) if choice else None
         return self._parsed[line] is not None
+
+    def choice(self, text: bytes) -> Choice | None:
+        """The decision that the text of a record is; None: it is no whole one."""
+        if text not in self._choices:
+            if len(self._choices) >= _MAX_CACHED:
+                self._choices.clear()
+            self._choices[text] = lines.parse_choice(text[: lines.MAX_TEXT_BYTES].rstrip(b"\r"))
+        return self._choices[text]
 
     def count_line(self, line: bytes, befores: np.ndarray) -> None:
         """Count a line that is a choice, printed when the calls had reached rows `befores`."""

@@ -261,7 +261,7 @@ def test_a_block_comes_apart_and_together(text, ends):
     expected = text.replace(b"\0", b"\x7f").split(b"\n")
     if not expected[-1]:
         expected.pop()
-    assert [block.lines[code] for code in block.codes] == [e.rstrip(b"\r\n") for e in expected]
+    assert [block.line(place) for place in range(len(block))] == [e.rstrip(b"\r\n") for e in expected]
 
 
 @patient
