@@ -74,7 +74,7 @@ def load_sweep(folder: Path) -> tuple[SweepFacts, list[Study]]:
     databases = {name: path for name in kept if (path := RunDir(folder / name).database).is_file()}
     runs = load_runs(databases.values())
     missing = [
-        f"{cell['label']}: {run['verdict']}"
+        ": ".join(str(part) for part in (cell["label"], run["verdict"], run["detail"]) if part)
         for cell in data.get("cells", [])
         for run in cell["runs"]
         if run["run_id"] not in databases
@@ -92,7 +92,9 @@ def sweep_text(facts: SweepFacts, studies: Sequence[Study]) -> str:
     failed = f", {facts.failed} failed" if facts.failed else ""
     sweep = f"  sweep {facts.sweep_id}" if facts.sweep_id else ""
     lines = [f"{facts.name}{sweep}: {facts.runs} runs{failed}", *facts.machine]
-    lines += [f"! not in the tables: {text}" for text in facts.missing]
+    if facts.missing:
+        missing = [f"! not in the tables: {text}" for text in facts.missing]
+        lines.append(wrapped(missing).rstrip("\n"))
     for study in studies:
         lines += ["", title(study)]
         names, rows = _beside(seed_table(study), limits_table(study))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.progress import Narrator
     from harness.sweep.folder import Done
     from harness.sweep.plan import Item, SweepPlan
+    from harness.sweep.refusals import Refusals
     from harness_schemas.sweep_spec import SweepSpec
 
 DRY_COLUMNS = ("cell", "ranks", "runs", "done", "failed", "seconds", "seconds_from", "key")
@@ -52,7 +53,8 @@ def command(spec: Path, style: str, **options: Any) -> int:
 
     What is varied stands in the table [sweep] of SPEC, or in options, which override it. Called
     again, it goes on where it ended: runs that are done are not run again, also when values or
-    repeats were added. A cell that fails is recorded, and the rest continued.
+    repeats were added. A cell that fails is recorded, and the rest continued; one that cannot run
+    here (a layout that the model does not allow) is named before anything starts.
 
     Exit code 0: every run is good; 1: some failed; 2: wrong or over the budget, nothing was
     started; 125: the harness failed; 130: interrupted.
@@ -67,22 +69,34 @@ def command(spec: Path, style: str, **options: Any) -> int:
     folder = sweep_folder(root, plan, options["fresh"])
     done = done_runs(folder)
     walls = earlier_walls(root)
-    left = pending(plan, done, options["retry_failed"])
+    every = pending(plan, done, options["retry_failed"])
+    refusals = _refusals(plan, every, options)
+    left = [item for item in every if item.cell.key not in refusals]
     cost = estimate(left, walls)
     narrator = Narrator(options["quiet"])
     narrator.say(f"sweep {folder}: {len(plan.cells)} cells x {plan.repeats}, {len(left)} to run")
+    for cell in (cell for cell in plan.cells if cell.key in refusals):
+        narrator.say(f"  {cell.label} cannot run here and is left out: {refusals[cell.key]}")
     narrator.say(cost.sentence())
     if left and _through_slurm(plan, options):
         check_budget(cost, sweep.budget_gpuh)
         return _submit(plan, folder, left, narrator, spec, options, style)
     if options["dry_run"]:
-        emit_rows(DRY_COLUMNS, _dry_rows(plan, done, walls), style)
+        emit_rows(DRY_COLUMNS, _dry_rows(plan, done, walls, refusals), style)
         return 0
     check_budget(cost, sweep.budget_gpuh)
     runner = session_runner(folder, plan.sweep_id, narrator, options["strict"])
-    result = run_sweep(plan, folder, runner, narrator, options["retry_failed"])
+    result = run_sweep(plan, folder, runner, narrator, options["retry_failed"], refusals)
     _conclude(folder, result.interrupted, narrator, style)
     return result.exit_code
+
+
+def _refusals(plan: SweepPlan, left: list[Item], options: dict[str, Any]) -> Refusals:
+    """Cells that cannot run on this machine; of a job's nodes only the job itself can tell."""
+    from harness.sweep.refusals import find_refusals
+    from harness_runners.preflight import preflight
+
+    return {} if left and _through_slurm(plan, options) else find_refusals(left, preflight)
 
 
 def _through_slurm(plan: SweepPlan, options: dict[str, Any]) -> bool:
@@ -176,7 +190,9 @@ def _plan(spec: Path, data: dict[str, Any], sweep: SweepSpec) -> tuple[SweepPlan
     return plan, Path(plan.cells[0].spec.output.dir)
 
 
-def _dry_rows(plan: SweepPlan, done: Done, walls: dict[str, float]) -> list[tuple[Any, ...]]:
+def _dry_rows(
+    plan: SweepPlan, done: Done, walls: dict[str, float], refusals: Refusals
+) -> list[tuple[Any, ...]]:
     from harness.sweep.estimate import estimate_cell
 
     rows = []
@@ -185,7 +201,9 @@ def _dry_rows(plan: SweepPlan, done: Done, walls: dict[str, float]) -> list[tupl
         good = sum(run.good for run in runs)
         cost = estimate_cell(cell, walls)
         counts = (cell.spec.world_size, plan.repeats, good, len(runs) - good)
-        rows.append((cell.label, *counts, cost.seconds, cost.how, cell.key))
+        refused = cell.key in refusals
+        expected = (None, "cannot run here") if refused else (cost.seconds, cost.how)
+        rows.append((cell.label, *counts, *expected, cell.key))
     return rows
 
 

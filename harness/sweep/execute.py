@@ -11,7 +11,8 @@ from pathlib import Path
 from harness.progress import Narrator
 from harness.sweep.folder import CellRun, claimed, done_runs, pending, write_sweep
 from harness.sweep.plan import Item, SweepPlan
-from harness_schemas.errors import ExitCode, HarnessError
+from harness.sweep.refusals import REFUSED, Refusals, refused_runs, say_problems
+from harness_schemas.errors import ExitCode, HarnessError, SpecError
 from harness_schemas.rundir import RunDir, point_latest
 
 Runner = Callable[[Item], CellRun]
@@ -35,9 +36,16 @@ class SweepResult:
 
 
 def run_sweep(
-    plan: SweepPlan, folder: Path, runner: Runner, narrator: Narrator, retry_failed: bool = False
+    plan: SweepPlan,
+    folder: Path,
+    runner: Runner,
+    narrator: Narrator,
+    retry_failed: bool = False,
+    refusals: Refusals | None = None,
 ) -> SweepResult:
     """Run what is left of a sweep. A failed cell is recorded and the rest continued.
+
+    `refusals`: why cells cannot run; they are recorded and not tried.
 
     Raises:
         UsageError: another process works in the folder.
@@ -51,11 +59,15 @@ def run_sweep(
     with claimed(folder):
         done = done_runs(folder)
         left = pending(plan, done, retry_failed)
+        refused = refused_runs(left, refusals or {})
+        left = [item for item in left if (item.cell.key, item.repeat) not in refused]
+        done |= refused
+        total = plan.repeats * len(plan.cells) - len(refused)
         write_sweep(folder, plan, done, "running")
         interrupted, began = False, time.monotonic()
         for position, item in enumerate(left):
             each = (time.monotonic() - began) / position if position else None
-            narrator.say(_place(plan, item, len(left) - position, each))
+            narrator.say(_place(total, item, len(left) - position, each))
             found = _guarded(runner, item, folder / "harness.log")
             narrator.say(f"  {_ended(found)}")
             if found.exit_code == ExitCode.INTERRUPTED:
@@ -76,8 +88,12 @@ def _guarded(runner: Runner, item: Item, log: Path) -> CellRun:
         return runner(item)
     except HarnessError as error:
         wall = time.monotonic() - began
-        text = " ".join(error.message.split())
-        return CellRun(item.repeat, None, "failed", "refused", text, error.exit_code, wall)
+        text = (
+            say_problems(error.problems)
+            if isinstance(error, SpecError)
+            else " ".join(error.message.split())
+        )
+        return CellRun(item.repeat, None, "failed", REFUSED, text, error.exit_code, wall)
     except KeyboardInterrupt:
         return CellRun(item.repeat, None, "failed", "interrupted", None, ExitCode.INTERRUPTED, None)
     except Exception as error:  # noqa: BLE001 - a defect in one cell; the others still count
@@ -87,9 +103,8 @@ def _guarded(runner: Runner, item: Item, log: Path) -> CellRun:
         return CellRun(item.repeat, None, "failed", "defect", text, code, wall)
 
 
-def _place(plan: SweepPlan, item: Item, left: int, each_s: float | None) -> str:
+def _place(total: int, item: Item, left: int, each_s: float | None) -> str:
     """`[4/9] tp=2, repeat 1; about 3 min left`, from what a run took on average so far."""
-    total = plan.repeats * len(plan.cells)
     text = f"[{total - left + 1}/{total}] {item.cell.label}, repeat {item.repeat}"
     if each_s is None:
         return text

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness_analysis.scaling.facts import RunFacts
 
+NOTHING_MEASURED = "no batch was measured"
 PLACES = ("name", "output.", "launcher.port")
 """Keys that say where a run goes, not what it is."""
 PARALLEL = ("parallel.", "launcher.threads", "launcher.nodes")
@@ -39,8 +40,9 @@ class Cell:
     @property
     def failures(self) -> tuple[str, ...]:
         """Verdicts of the others, each once."""
-        bad = (run.verdict or "no batch was measured" for run in self.runs if not run.good)
-        return tuple(dict.fromkeys(bad))
+        bad = (run.verdict for run in self.runs if not run.good)
+        told = (NOTHING_MEASURED if verdict in ("ok", None) else verdict for verdict in bad)
+        return tuple(dict.fromkeys(str(text) for text in told))
 
     @property
     def world_size(self) -> int | None:

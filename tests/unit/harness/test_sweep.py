@@ -183,7 +183,46 @@ def test_a_sweep_that_could_not_start_anything_says_so(tmp_path):
     run_sweep(found, tmp_path, Bench(tmp_path, bad), QUIET)
     text = sweep_text(*load_sweep(tmp_path))
     assert "4 runs, 4 failed" in text
-    assert "! not in the tables: tp=1: refused (2 x)" in text
+    assert "! not in the tables: tp=1: refused: no (2 x)" in text
+
+
+def test_a_cell_that_cannot_run_is_recorded_and_never_tried_nor_paid_for(tmp_path):
+    from harness.sweep.refusals import find_refusals
+
+    found = plan(grid={"parallel.tp": [1, 3]}, repeats=2)
+    check = {1: [], 3: [("parallel.tp", "8 heads"), ("parallel.tp", "4 KV heads")]}
+    asked = []
+    for bench in (Bench(tmp_path, stop_at=1), Bench(tmp_path), Bench(tmp_path)):
+        left = pending(found, done_runs(tmp_path))
+        refusals = find_refusals(
+            left, lambda spec: asked.append(spec.world_size) or check[spec.world_size]
+        )
+        assert asked.count(3) == 1 and list(refusals.values()) == [
+            "parallel.tp: 8 heads; parallel.tp: 4 KV heads"
+        ]
+        asked.clear()
+        result = run_sweep(found, tmp_path, bench, QUIET, refusals=refusals)
+        assert 3 not in dict(bench.ran)
+    assert [run.verdict for run in result.runs] == ["ok", "refused"] * 2
+    assert result.exit_code == ExitCode.GATE_FAILED
+    # The cause is gone, as when another model lies there: the cell is run.
+    last = Bench(tmp_path)
+    assert run_sweep(found, tmp_path, last, QUIET, refusals={}).exit_code == ExitCode.OK
+    assert last.ran == [(3, 0), (3, 1)]
+
+
+def test_a_dry_run_names_what_cannot_run_and_leaves_it_out_of_the_cost(tmp_path, capsys):
+    from harness.cli.main import invoke
+
+    spec = tmp_path / "s.toml"
+    spec.write_text('[model]\nsynthetic = "tiny-llama"\n[launcher]\ntimeout = "1h"\n')
+    words = ["sweep", str(spec), "--grid", "parallel.tp=1,3", "--dry-run", "--json"]
+    assert invoke([*words, "--output", str(tmp_path)]) == 0
+    done = capsys.readouterr()
+    good, bad = json.loads(done.out)
+    assert (good["seconds"], bad["seconds"], bad["seconds_from"]) == (3600, None, "cannot run here")
+    assert "tp=3 cannot run here" in done.err and "heads" in done.err
+    assert "wall time): 1 (1 x launcher" in done.err
 
 
 def test_a_defect_of_ours_costs_one_cell(tmp_path):
