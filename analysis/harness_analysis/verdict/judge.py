@@ -16,13 +16,14 @@ from importlib import resources
 from typing import Final
 
 from harness_analysis.hang.model import DeclaredHang
-from harness_analysis.verdict.launchers import SAYS_LITTLE, elastic_exits, tasks_of
+from harness_analysis.verdict.launchers import SAYS_LITTLE, first_exits, tasks_of
 from harness_analysis.verdict.suspects import (
     CollectiveProgress,
     Suspects,
     suspects_from_progress,
     suspects_from_watchdog,
 )
+from harness_schemas.log_prefix import peeled
 from harness_schemas.redact import redact
 from harness_schemas.spi import RankExit
 
@@ -60,6 +61,8 @@ _OOM_EXIT: Final = "0:125"
 _GOOD_STATES: Final = frozenset({"COMPLETED"})
 _CHATTER = re.compile(r"\bNCCL INFO\b")
 """NCCL tries things that need not work, and says so at this level: never a cause."""
+_HEADS: Final = ("Scheduler hit an exception: Traceback",)
+"""A rank's line whose next, the exception, has no head of its own."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ufffc]+")
 
 
@@ -70,6 +73,8 @@ class TextLine:
     source: str
     text: str
     rank: int | None = None
+    place: int = field(default=0, compare=False)
+    """Its number among all lines: earlier ones of one file were written earlier."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,8 @@ class Rule:
     remedy: str
     suspect: str
     echo: bool
+    yields: bool
+    overrules: bool
 
 
 def judge(evidence: VerdictEvidence, rules: Sequence[Rule] | None = None) -> Verdict:
@@ -167,7 +174,7 @@ def judge(evidence: VerdictEvidence, rules: Sequence[Rule] | None = None) -> Ver
     if not hits:
         remedy = "nothing in the evidence says why: read the logs of the ranks"
         return Verdict("unknown", remedy=remedy if evidence != VerdictEvidence() else "")
-    rule, matched = next(iter(hits.items()))
+    rule, matched = _deciding(hits)
     suspects = _suspects(rule, matched, evidence)
     line = next((x for x in matched if _rank_of(rule, x) in suspects.ranks), matched[0])
     others = dict.fromkeys(other.verdict for other in hits)
@@ -253,17 +260,22 @@ def _all_lines(evidence: VerdictEvidence) -> Iterator[TextLine]:
     for end in _summed_up(evidence):
         if end.exit_code < 0 and end.exit_code not in SAYS_LITTLE:
             yield TextLine("exit", _exit_text(end), end.rank)
+    body: int | None = None
     for line in evidence.lines[-_MOST_LINES:]:
         if _CHATTER.search(line.text):
             continue
-        yield TextLine(line.source, line.text[:_LONGEST_LINE], line.rank)
+        text, named = peeled(line.text[:_LONGEST_LINE])
+        rank = named if line.rank is None else line.rank
+        yield TextLine(line.source, text, body if rank is None else rank)
+        if not text[:1].isspace():
+            body = rank if text.startswith(_HEADS) else None
     if evidence.exit_code:
         yield TextLine("launcher", f"the workload ended with code {evidence.exit_code}")
 
 
 def _summed_up(evidence: VerdictEvidence) -> list[RankExit]:
     """Ranks that failed first as a launcher's text has it, where nothing better is known."""
-    return [] if evidence.rank_exits else elastic_exits(line.text for line in evidence.lines)
+    return [] if evidence.rank_exits else first_exits(line.text for line in evidence.lines)
 
 
 def _sums_up(step: StepState) -> int:
@@ -302,7 +314,7 @@ def _hits(rules: Sequence[Rule], evidence: VerdictEvidence) -> dict[Rule, list[T
     """
     causes = _causes(evidence)
     order: dict[int | None, int] = {rank: place for place, rank in enumerate(causes)}
-    lines = list(_all_lines(evidence))
+    lines = [replace(line, place=place) for place, line in enumerate(_all_lines(evidence))]
     hits: dict[Rule, list[TextLine]] = {}
     for rule in rules:
         allowed = {None, causes[0]} if rule.echo and causes else None
@@ -317,6 +329,27 @@ def _hits(rules: Sequence[Rule], evidence: VerdictEvidence) -> dict[Rule, list[T
             hits[rule] = sorted(matched, key=lambda line: order.get(line.rank, len(order)))
             lines = [line for line in lines if line not in set(matched)]
     return hits
+
+
+def _deciding(hits: dict[Rule, list[TextLine]]) -> tuple[Rule, list[TextLine]]:
+    """The first rule; where that may be the echo of an exception, the exception's.
+
+    An exception comes before what it caused in others: earlier in the text, or in a rank that
+    does not itself report the other.
+    """
+    rule, matched = next(iter(hits.items()))
+    if not rule.yields:
+        return rule, matched
+    first = min(line.place for line in matched)
+    ranks = {line.rank for line in matched}
+    for cause, lines in hits.items():
+        if cause.overrules:
+            earlier = [
+                line for line in lines if line.place < first or line.rank not in {None, *ranks}
+            ]
+            if earlier:
+                return cause, earlier
+    return rule, matched
 
 
 def _causes(evidence: VerdictEvidence) -> list[int]:
@@ -344,7 +377,8 @@ def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence
             )
     if rule.suspect == "none":
         return Suspects()
-    ranks = (_rank_of(rule, line) for line in matched)
+    # What all say, the first to say it started: where that is nobody known, nobody is named.
+    ranks = (_rank_of(rule, line) for line in (matched[:1] if rule.echo else matched))
     first = next((rank for rank in ranks if rank is not None), None)
     if first is None and (causes := _causes(evidence)):
         return Suspects((causes[0],), "failed first")
@@ -354,7 +388,8 @@ def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence
 def _rank_of(rule: Rule, line: TextLine) -> int | None:
     """The rank that a line names, else the one whose log it is in."""
     match = rule.pattern.search(line.text)
-    named = match.groupdict().get("rank") if match else None
+    groups = match.groupdict().values() if match else ()
+    named = next((value for value in groups if value is not None), None)
     return int(named) if named is not None else line.rank
 
 
@@ -396,5 +431,8 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
         pattern = re.compile(entry["pattern"])
         echo = bool(entry.get("echo", False))
         verdict, remedy = entry["verdict"], entry["remedy"]
-        rules.append(Rule(entry["id"], verdict, pattern, sources, remedy, suspect, echo))
+        yields, overrules = bool(entry.get("yields", echo)), bool(entry.get("overrules", False))
+        rules.append(
+            Rule(entry["id"], verdict, pattern, sources, remedy, suspect, echo, yields, overrules)
+        )
     return tuple(rules)

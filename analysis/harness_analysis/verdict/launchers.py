@@ -1,4 +1,4 @@
-"""What launchers say of the ranks that failed: torchrun's summary, srun's lines on tasks."""
+"""What launchers say of ranks that failed: summaries of torchrun and mpirun, srun on tasks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from harness_schemas.log_prefix import peeled
 from harness_schemas.spi import RankExit
 
 _SUMMARY = re.compile(r"Root Cause \(first observed failure\)")
 _RANK = re.compile(r"^\s*rank\s+: (\d{1,6}) \(local_rank: \d+\)")
 _CODE = re.compile(r"^\s*exitcode\s+: (-?\d{1,4}) \(pid: \d+\)")
+_TIME = re.compile(r"^\s*time\s+: (\d{4}-\d\d-\d\d_\d\d:\d\d:\d\d)\s*$")
 _SUMMARY_LINES: Final = 12
+_MPI_PROCESS = re.compile(r"^\s*Process name: \[\[\d+,1\],(\d{1,6})\]\s*$")
+_MPI_CODE = re.compile(r"^\s*Exit code: +(\d{1,3})\s*$")
+_MPI_ABORT = re.compile(
+    r"MPI_ABORT was invoked on rank (?P<open>\d{1,6}) in communicator MPI_COMM_WORLD"
+    r"|called MPI_Abort\(MPI_COMM_WORLD, -?\d+\) - process (?P<mpich>\d{1,6})\b"
+)
+_WORDS: Final = (" : ", "Root Cause", "MPI_", "Process name", "Exit code")
+"""One of them is in every line that is looked at: cheap, and rare."""
 _TASKS = re.compile(
     r"\btasks? (?P<tasks>\d[\d,-]*): "
     r"(?:Out Of Memory|Killed|Exited with|Segmentation|Bus error|Illegal|Floating|Aborted)"
@@ -21,23 +31,47 @@ SAYS_LITTLE: Final = frozenset({-6, -15})
 """SIGABRT is how libraries end a process that has said why; SIGTERM comes from a launcher."""
 
 
+def first_exits(texts: Iterable[str]) -> list[RankExit]:
+    """Ranks that launchers say failed first, the earliest first where they give times."""
+    listed = [peeled(text)[0] for text in texts if any(word in text for word in _WORDS)]
+    return elastic_exits(listed) or mpi_exits(listed)
+
+
 def elastic_exits(texts: Iterable[str]) -> list[RankExit]:
     """First failures of torchrun's summaries (torch.distributed.elastic, all versions).
 
+    Each node's agent prints its own; the one with the earliest time is the job's.
     `failed (exitcode: 1) local_rank: 0` is not used: a local rank is no rank.
     """
-    found: list[RankExit] = []
-    left, rank = 0, None
+    found: list[tuple[str, RankExit]] = []
+    left, rank, when = 0, None, ""
     for text in texts:
         if _SUMMARY.search(text):
-            left, rank = _SUMMARY_LINES, None
+            left, rank, when = _SUMMARY_LINES, None, ""
         elif left:
             left -= 1
-            if match := _RANK.match(text):
+            if match := _TIME.match(text):
+                when = match[1]
+            elif match := _RANK.match(text):
                 rank = int(match[1])
             elif (match := _CODE.match(text)) and rank is not None:
-                found.append(RankExit(rank, int(match[1]), ""))
+                found.append((when, RankExit(rank, int(match[1]), "")))
                 left = 0
+    return [end for _, end in sorted(found, key=lambda item: item[0])]
+
+
+def mpi_exits(texts: Iterable[str]) -> list[RankExit]:
+    """The process that mpirun says ended the job, or that called MPI_Abort in the world."""
+    found: list[RankExit] = []
+    rank = None
+    for text in texts:
+        if match := _MPI_ABORT.search(text):
+            found.append(RankExit(int(match["open"] or match["mpich"]), 1, ""))
+        elif match := _MPI_PROCESS.match(text):
+            rank = int(match[1])
+        elif (match := _MPI_CODE.match(text)) and rank is not None:
+            found.append(RankExit(rank, int(match[1]), ""))
+            rank = None
     return found
 
 

@@ -14,15 +14,17 @@ from typing import Final
 
 _WHO: Final = (
     r"(?:\[rank(?P<prefix>\d{1,6})\]:.{0,120}?)?"
-    r"\[(?:PG (?:ID )?(?P<pg>\d+)(?: PG GUID [^\]]{0,200}?)? )?Rank (?P<rank>\d{1,6})\].{0,400}?"
+    r"\[(?:PG (?:ID )?(?P<pg>\d+(?: PG GUID [^\]\s(]{0,80})?)(?:[^\]]{0,200}?)? )?"
+    r"Rank (?P<rank>\d{1,6})\].{0,400}?"
 )
 _TIMED_OUT = re.compile(
     _WHO + r"Watchdog caught collective operation timeout: WorkNCCL\(SeqNum=(?P<seq>\d+),"
 )
 _PROGRESS = re.compile(_WHO + r"last enqueued (?:NCCL )?work: (?P<enqueued>-?\d+)[,.\s]")
-_AT_WORK = re.compile(r"at work: (\d+)[,.\s]")
+_AT_WORK = re.compile(r"at work(?: sequence id)?: (\d+)[,.\s]")
 # Numbers end with a mark: of a line that is cut in one, a smaller rank or number would be read.
-_DEFAULT_GROUPS: Final = (None, "0")
+_DEFAULT_GROUPS: Final = (None, "0", "0 PG GUID 0")
+"""By number and, where it is printed, global name: one number is that of several groups."""
 _FARTHEST: Final = 1000
 """Numbers of unnamed groups that lie further apart are not of one group: collectives of one group
 wait for each other."""
@@ -84,11 +86,11 @@ def suspects_from_watchdog(lines: Iterable[str], world_size: int | None) -> Susp
 
 @dataclass
 class _Report:
-    """What one rank printed about one group."""
+    """What one rank printed about one group. `translated`: its number in the group is another."""
 
     numbers: set[int] = field(default_factory=set)
     enqueued: int | None = None
-    global_rank: int | None = None
+    translated: bool = False
 
 
 def _reports(lines: Iterable[str]) -> dict[str | None, dict[int, _Report]]:
@@ -99,9 +101,9 @@ def _reports(lines: Iterable[str]) -> dict[str | None, dict[int, _Report]]:
         found = _TIMED_OUT.search(line) or _PROGRESS.search(line)
         if found is None:
             continue
-        report = groups.setdefault(found["pg"], {}).setdefault(int(found["rank"]), _Report())
-        if found["prefix"] is not None:
-            report.global_rank = int(found["prefix"])
+        rank = int(found["rank"] if found["prefix"] is None else found["prefix"])
+        report = groups.setdefault(found["pg"], {}).setdefault(rank, _Report())
+        report.translated |= rank != int(found["rank"])
         if found.re is _TIMED_OUT:
             report.numbers.add(int(found["seq"]))
         else:
@@ -122,22 +124,22 @@ def _one_group(
     for rank, report in groups[None].items():
         known = merged.setdefault(rank, _Report())
         known.numbers |= report.numbers
-        known.global_rank = report.global_rank if known.global_rank is None else known.global_rank
+        known.translated |= report.translated
     return {named[0]: merged}
 
 
 def _suspects_of_group(
     pg: str | None, reports: dict[int, _Report], world_size: int | None
 ) -> Suspects:
-    translated = any(r.global_rank not in (None, rank) for rank, r in reports.items())
+    translated = any(report.translated for report in reports.values())
     timed_out = {rank: max(r.numbers) for rank, r in reports.items() if r.numbers}
-    mixed = pg is None and any(len(report.numbers) > 1 for report in reports.values())
+    mixed = translated or any(len(report.numbers) > 1 for report in reports.values())
     spread = max(timed_out.values()) - min(timed_out.values()) if timed_out else 0
-    if not timed_out or mixed or (pg is None and spread > _FARTHEST):
+    if not timed_out or (pg is None and (mixed or spread > _FARTHEST)):
         return Suspects()  # numbers of several groups cannot be told apart
     last = max(timed_out.values())
     behind = {
-        rank if report.global_rank is None else report.global_rank
+        rank
         for rank, report in reports.items()
         if timed_out.get(rank, last) < last
         or (report.enqueued is not None and report.enqueued < last)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from harness_collectors.text_evidence import as_utf8
+from harness_schemas.log_prefix import is_labelled, peeled
 from harness_schemas.redact import redact
 
 HEAD_BYTES: Final = 1 << 20
@@ -26,11 +27,10 @@ _LONGEST: Final = 16 << 10
 
 _HOLES: Final = re.compile(rb"\x00{2,}")
 _FEW_HOLES: Final = 3
+_MARKUP: Final = re.compile(rb"\s*(?:\{\s*[\"}]|<)")
+"""JSON or XML; `{'loss': 0.1}` is what a program printed."""
 _KERNEL: Final = re.compile(r"NVRM: |oom-kill:|Out of memory: Kill|invoked oom-killer|pcieport ")
 _RANK_FILE: Final = re.compile(r"(?:^|[^a-z])rank[-_]?(\d{1,6})(?!\d)", re.IGNORECASE)
-_RANK_PREFIX: Final = re.compile(
-    r"^\s*(?:\[\d{1,9}\] )?(?:\[rank(?P<torch>\d{1,6})\]:|\[\d{1,6},(?P<mpi>\d{1,6})\]<std\w+>:)"
-)
 
 WORDS: Final = (
     # Python, torch and the C library
@@ -46,11 +46,13 @@ WORDS: Final = (
         b"exited on signal",
     ),
     *(b"illegal instruction", b"aborted", b"pthread_create", b"unavailable", b"pyxis: "),
+    *(b"what():", b"termination of", b"exit code", b"exit string", b"failed to start", b"mpi_"),
+    *(b"process name:", b"access fault", b"hsa_status", b"out of resource", b"non-zero"),
     *(b"no space", b"denied", b"gated repo", b"not found", b"no such file", b"got signal"),
     *(b"shared memory", b"space left", b"quota exceeded", b"already in use", b"eaddrinuse"),
     # memory and devices
     *(b"out of memory", b"oom_kill", b"oom-kill", b"oom killed", b"memory limit", b"nvrm:"),
-    *(b"xid ", b"fallen off the bus", b"gpu is lost", b"uncorrectable ecc", b"nvidia driver"),
+    *(b"xid ", b"off the bus", b"gpu is lost", b"uncorrectable ecc", b"nvidia driver"),
     *(b"libcuda", b"cuda-capable", b"cuda gpus", b"with cuda enabled", b"version mismatch"),
     *(b"cuda driver", b"cublas_status", b"cuda fail", b"device-side assert", b"illegal memory"),
     *(b"misaligned address", b"unspecified launch", b"forward compatibility"),
@@ -82,7 +84,7 @@ def is_text(head: bytes) -> bool:
     holes = _HOLES.findall(head[:_PEEK])
     if 0 < len(holes) <= _FEW_HOLES:  # what a crash, or a log cut under its writer, leaves
         head = _HOLES.sub(b"", head)
-    if not head or b"\x00\x00" in head or head.lstrip()[:1] in (b"{", b"<"):
+    if not head or b"\x00\x00" in head or _MARKUP.match(head):
         return False
     odd = sum(byte < 9 or 13 < byte < 27 for byte in head[:4096])
     return odd <= 8 + len(head[:4096]) // 50
@@ -124,7 +126,13 @@ def notable_lines(path: Path) -> list[Notable]:
     half = MAX_LINES // 2
     if len(found) > MAX_LINES:
         found = found[:half] + found[-half:]
-    return [_notable(text, number, of_file, stderr) for number, text in found]
+    labelled = is_labelled(_first_lines(head))
+    return [_notable(text, number, of_file, stderr, labelled) for number, text in found]
+
+
+def _first_lines(head: bytes) -> list[str]:
+    lines = head[:_PEEK].replace(b"\r", b"\n").decode("utf-8", "replace").split("\n")
+    return [line for line in lines[: 400 if len(lines) > 400 else None] if line.strip()]
 
 
 def _kept(block: bytes, is_end: bool) -> Iterator[tuple[int | None, str]]:
@@ -172,12 +180,13 @@ def _last_starts(lines: bytes) -> set[int]:
     return starts
 
 
-def _notable(text: str, number: int | None, of_file: int | None, stderr: bool) -> Notable:
-    prefix = _RANK_PREFIX.match(text)
-    named = (prefix["torch"] or prefix["mpi"]) if prefix else None
+def _notable(
+    text: str, number: int | None, of_file: int | None, stderr: bool, labelled: bool
+) -> Notable:
+    bare, named = peeled(text[:_LONGEST], labelled)
     kind = "kernel" if _KERNEL.search(text) else "stderr" if stderr else "log"
-    shown = _around(redact(text[:_LONGEST]))
-    return Notable(shown, number, kind, int(named) if named else of_file)
+    shown = _around(redact(bare if labelled else text[:_LONGEST]))
+    return Notable(shown, number, kind, of_file if named is None else named)
 
 
 def _around(text: str) -> str:

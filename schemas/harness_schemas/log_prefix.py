@@ -1,0 +1,91 @@
+"""What launchers, containers and engines put in front of a program's own line, and the rank in it.
+
+Forms seen in real logs: colours, times (container runtimes, syslog, ISO), docker compose, srun's
+and Open MPI's labels, torchrun's, Ray's, and the heads of vLLM, SGLang, TensorRT-LLM and DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
+_TIME: Final = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
+_LEVEL: Final = r"(?:ERROR|CRITICAL|FATAL)"
+"""Only these: a line of a lower level keeps its head, for it is no cause."""
+_PREFIX: Final = re.compile(
+    "|".join(
+        (
+            rf"\[{_TIME}(?P<sglang>(?: (?:DP|PP|TP|EP|CP|MOE)\d{{1,4}}){{1,6}})\] ",
+            rf"\[?{_TIME}\]?(?: (?:stdout|stderr) [FP])?:?(?:\s+|$)",
+            r"\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\](?: \[TRT-LLM\])?"
+            r"(?: \[RANK (?P<trt>\d{1,6})\])?(?: \[[EF]\])?\s+",
+            r"(?:\[TensorRT-LLM\])?\[ERROR\] ",
+            r"\[(?P<scheduler>(?:(?:DP|PP|TP|EP)\d{1,4} ?){1,4})\] ",
+            r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d [\w.-]{1,80} [\w.()/-]{1,60}(?:\[\d+\])?: ",
+            r"[\w.-]{1,80} {0,40}\| ",  # docker compose
+            r"\[(?P<torch>rank\d{1,6})\]: ?",
+            r"\[(?:default|trainer|worker)_?\d{1,6}\]: ?",  # torchrun --tee: a local rank
+            r"\[(?:[\w.@-]{1,80}@)?\d{1,6},(?P<mpi>\d{1,6})\]<std\w+>: ?",
+            r"\[(?P<horovod>\d{1,6})\]<std\w+>: ?",
+            r"\[(?:[\w.-]{1,80}:)?\d{1,9}\] ",
+            r"(?:[\w.-]{1,80} )?\[?(?:stdout|stderr)\]?:? ",
+            rf"{_LEVEL} \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./-]{{1,80}}:\d{{1,6}}\] ?",
+            r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})? ",
+            rf"\[{_LEVEL}\] \[[\w./-]{{1,80}}:\d{{1,6}}(?::\w{{1,60}})?\] ",
+            rf"{_LEVEL}:[\w.]{{1,80}}:",
+            r"\((?:[A-Za-z]{1,30}_)?(?P<vllm>(?:DP\d+_|PP\d+_|TP\d+_|EP\d+_|CP\d+_)*"
+            r"(?:DP|PP|TP|EP|CP)\d{1,4}) pid=\d{1,10}\) ?",
+            r"\([A-Za-z_][\w.:<>-]{0,80}(?:\([^()]{0,80}\))?(?: rank=(?P<ray>\d{1,6}))?"
+            r" pid=\d{1,10}(?:, ip=[\w.:]{1,60})?\) ?",
+            r"[a-z][a-z-]{0,40}\d[\w.-]{0,60}: (?=\S)",  # pdsh, dsh: a host
+        )
+    )
+)
+_GLUED: Final = re.compile(r"\[rank(\d{1,6})\]:(?=\[[EWFI])")
+_LABEL: Final = re.compile(r"\s{0,5}(\d{1,6}): ?")
+_PARALLEL: Final = re.compile(r"(DP|PP|TP|EP|CP|MOE)(\d+)")
+_MOST: Final = 6
+
+
+def peeled(text: str, labelled: bool = False) -> tuple[str, int | None]:
+    """A line without what others put in front of it, and the rank that they name.
+
+    `labelled`: its file has `srun --label`'s task in front of every line. A rank within tensor
+    parallelism is the rank only where nothing else divides the model; a local rank is none.
+    """
+    text = _COLOUR.sub("", text) if "\x1b" in text else text
+    rank: int | None = None
+    if labelled and (label := _LABEL.match(text)):
+        rank, text = int(label[1]), text[label.end() :]
+    for _ in range(_MOST):
+        match = _PREFIX.match(text)
+        if match is None or match.end() == 0:
+            break
+        named = _rank_in(match)
+        rank, text = rank if named is None else named, text[match.end() :]
+    if rank is None and (glued := _GLUED.search(text)):  # to a progress bar
+        rank, text = int(glued[1]), text[glued.end() :]
+    return text, rank
+
+
+def is_labelled(lines: list[str]) -> bool:
+    """Whether nearly all lines begin with a task's number and a colon.
+
+    Tasks repeat, and come in no order; numbers of lines or of stack frames do neither.
+    """
+    found = [int(label[1]) for line in lines if (label := _LABEL.match(line))]
+    if len(found) < 4 or len(found) * 10 < len(lines) * 8:
+        return False
+    return len(set(found)) == 1 or (len(set(found)) < len(found) and found != sorted(found))
+
+
+def _rank_in(match: re.Match[str]) -> int | None:
+    if match["torch"]:
+        return int(match["torch"][4:])
+    for name in ("trt", "mpi", "horovod", "ray"):
+        if match[name]:
+            return int(match[name])
+    where = match["sglang"] or match["scheduler"] or match["vllm"]
+    parts = dict(_PARALLEL.findall(where)) if where else {}
+    return int(parts["TP"]) if "TP" in parts and not {"DP", "PP"} & set(parts) else None

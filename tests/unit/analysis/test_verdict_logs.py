@@ -1,0 +1,104 @@
+"""Logs of several ranks in one: the first cause decides, not the victim that shouts."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness_analysis.verdict.judge import TextLine, VerdictEvidence, judge
+from harness_analysis.verdict.launchers import first_exits
+from harness_collectors.failure_log.lines import notable_lines, speaks_of_failure
+
+WAITS = (
+    "[rank{0}]:[E101 x.cpp:616] [Rank {0}] Watchdog caught collective operation timeout: "
+    "WorkNCCL(SeqNum=9, OpType=ALLREDUCE, Timeout(ms)=600000) ran for 600001 milliseconds"
+)
+GONE = "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting"
+TABLE = (
+    "Root Cause (first observed failure):\n[0]:\n  time      : 2026-01-02_03:04:{0}\n"
+    "  host      : {1}\n  rank      : {2} (local_rank: 1)\n  exitcode  : 1 (pid: 7)\n"
+)
+
+LOGS = {
+    "an exception explains the timeouts of the others": (
+        "[rank2]: KeyError: 'lm_head'\n" + WAITS.format(0) + "\n" + WAITS.format(1),
+        ("rank_failed", "exception", (2,)),
+    ),
+    "an exception after a timeout is its consequence": (
+        WAITS.format(0) + "\n" + WAITS.format(2) + "\n[rank0]: RuntimeError: aborted",
+        ("nccl_timeout", "watchdog", (1,)),
+    ),
+    "a peer's exit is no cause beside an exception": (
+        f"[rank1]: {GONE}\n[rank3]: ValueError: a shard has the wrong shape",
+        ("rank_failed", "exception", (3,)),
+    ),
+    "labels of srun name the rank": (
+        "0: loading\n1: loading\n0: still\n1: still\n1: ModuleNotFoundError: No module named 'x'\n"
+        "0: torch.distributed.DistStoreError: Timed out after 61 seconds waiting for clients.",
+        ("rank_failed", "missing-module", (1,)),
+    ),
+    "SGLang heads only the first line of a traceback": (
+        "[2026-01-02 03:04:05 TP2] Scheduler hit an exception: Traceback (most recent call last):\n"
+        '  File "s.py", line 1, in run\nValueError: no such layer\n'
+        "[2026-01-02 03:04:05] Received sigquit from a child process.",
+        ("rank_failed", "exception", (2,)),
+    ),
+    "what Ray thinks possible is no finding": (
+        "ray.exceptions.ActorDiedError: The actor died unexpectedly.\nWorker exit detail: End of "
+        "file. Some common causes include: (1) the process was killed by the OOM killer due to "
+        "high memory usage, (2) it was stopped",
+        ("rank_failed", "exception-of-others", ()),
+    ),
+    "MPI names the process that ended the job": (
+        "h: Test NCCL failure common.cu:1 'unhandled cuda error'\nmpirun detected that one or more "
+        "processes exited with non-zero status\n  Process name: [[99,1],10]\n  Exit code:    3",
+        ("nccl_error", "nccl-error", (10,)),
+    ),
+    "MPI_Abort names a rank of the world": (
+        "MPI_ABORT was invoked on rank 2 in communicator MPI_COMM_WORLD\nwith errorcode 1.",
+        ("rank_failed", "child-failed", (2,)),
+    ),
+    "the table of the node that failed first": (
+        f"[rank1]: {GONE}\n" + TABLE.format("09", "a", 1) + TABLE.format("03", "b", 9),
+        ("rank_failed", "child-failed", (9,)),
+    ),
+    "ranks of subgroups are not compared": (
+        WAITS.format(13).replace("[Rank 13]", "[Rank 1]")
+        + "\n"
+        + WAITS.format(15).replace("[Rank 15]", "[Rank 1]").replace("=9,", "=7,"),
+        ("nccl_timeout", "watchdog", ()),
+    ),
+    "the newer watchdog": (
+        "[rank1]:[E1 x.cpp:1] [PG ID 2 PG GUID 3 Rank 1]  failure detected by watchdog at work "
+        "sequence id: 40 PG status: last enqueued work: 41, last completed work: 39",
+        ("nccl_timeout", "watchdog", ()),
+    ),
+    "a driver that lost its GPU without a number": (
+        "NVRM: The NVIDIA GPU 0000:b3:00.0\n NVRM: fallen off the bus and is not responding.",
+        ("fell_off_bus", "xid-79", ()),
+    ),
+    "a dict printed at the beginning is no JSON": (
+        "{'loss': 0.1}\n[rank7]:[E x.cpp:1] [Rank 7] CUDA error: an illegal memory access was "
+        "encountered",
+        ("rank_failed", "illegal-access", (7,)),
+    ),
+    "hydra's words": (
+        "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n=   EXIT CODE: 9\n",
+        ("rank_failed", "killed-text", ()),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(LOGS))
+def test_the_first_cause_decides(case, tmp_path):
+    text, wanted = LOGS[case]
+    path = tmp_path / "job.log"
+    path.write_text(text)
+    assert speaks_of_failure(path, b"")
+    lines = tuple(TextLine(line.kind, line.text, line.rank) for line in notable_lines(path))
+    found = judge(VerdictEvidence(lines=lines))
+    assert (found.name, found.rule, found.suspects) == wanted
+
+
+def test_a_local_rank_and_another_communicator_name_nobody():
+    assert first_exits(["failed (exitcode: 1) local_rank: 3 (pid: 1) of binary: python"]) == []
+    assert first_exits(["MPI_ABORT was invoked on rank 2 in communicator MPI_COMM_SELF"]) == []
