@@ -9,16 +9,20 @@ from harness_analysis.audit.flags import NOTICE, PROBLEM, Flag
 
 SLACK = 0.02
 """What numbers may differ by beyond their rounding."""
+EXACT = 0.01
+"""The same where one number is computed of the other, as efficiency of speed-up."""
 SUPERLINEAR = 1.02
 BATCHED = 1.1
 """A batch must raise the throughput by at least so much to have been one."""
 
+PART_TIMES = ("comm", "io", "preprocess")
+
 Rule = Callable[[ClaimTable], list[Flag]]
 
 
-def agree(left: float, right: float, *values: Value) -> bool:
+def agree(left: float, right: float, *values: Value, slack: float = SLACK) -> bool:
     """Whether two results of arithmetic are the same within the rounding of their inputs."""
-    allowed = SLACK + sum(value.precision() for value in values)
+    allowed = slack + sum(value.precision() for value in values)
     return left == right or abs(left - right) <= allowed * max(abs(left), abs(right))
 
 
@@ -89,14 +93,48 @@ def tokens_against_time(table: ClaimTable) -> list[Flag]:
             tokens, rate, time = (row.values[f] for f in ("tokens", "throughput", "time"))
             if not agree(tokens.number, rate.number * time.number, tokens, rate, time):
                 found.append(_tokens_flag(table, row, tokens.number, rate.number, time.number))
-    if found or table.kind != STRONG:
+    if found or any("tokens" in row.values for row in table.rows):
         return found
-    for base, row in _others(table, "throughput", "time"):
-        values = [r.values[f] for r in (base, row) for f in ("throughput", "time")]
-        expected = values[0].number * values[1].number
-        if not agree(expected, values[2].number * values[3].number, *values):
-            found.append(_tokens_flag(table, row, expected, values[2].number, values[3].number))
-    return found
+    products = [
+        (row, [row.values["throughput"], row.values["time"]])
+        for _, row in _others(table, "throughput", "time")
+    ]
+    base = table.base()
+    if base is None or not products:
+        return []
+    before = [base.values["throughput"], base.values["time"]]
+    by_work = [
+        [
+            _tokens_flag(table, row, wanted, after[0].number, after[1].number)
+            for row, after in products
+            if not agree(
+                wanted := before[0].number * before[1].number * factor(row),
+                after[0].number * after[1].number,
+                *before,
+                *after,
+            )
+        ]
+        for factor in _works(table.kind, base)
+    ]
+    return min(by_work, key=len, default=[])
+
+
+def _works(kind: str, base: Claim) -> list[Callable[[Claim], float]]:
+    """How the tokens of a row may follow from those of the base: the same prompts, or, of
+    batches, as many as the batch holds; in weak scaling in proportion to the GPUs."""
+
+    def by(field: str) -> Callable[[Claim], float]:
+        return lambda row: (row.get(field) or 1.0) / (base.get(field) or 1.0)
+
+    def same(row: Claim) -> float:
+        return 1.0
+
+    works: dict[str, list[Callable[[Claim], float]]] = {
+        STRONG: [same],
+        WEAK: [by("gpus")],
+        BATCH: [same, by("batch")],
+    }
+    return works.get(kind, [])
 
 
 def _tokens_flag(table: ClaimTable, row: Claim, tokens: float, rate: float, time: float) -> Flag:
@@ -116,7 +154,7 @@ def efficiency_against_speedup(table: ClaimTable) -> list[Flag]:
         if share is None or speedup is None or factor == 1:
             continue
         own = speedup.number / factor
-        if not agree(share.number, own, share, speedup):
+        if not agree(share.number, own, share, speedup, slack=EXACT):
             numbers = (
                 f"efficiency {share.number:.3g}, but {speedup.number:g} / {factor:g} = {own:.3g}"
             )
@@ -205,6 +243,31 @@ def share_over_one(table: ClaimTable) -> list[Flag]:
     return found
 
 
+def mbu_against_throughput(table: ClaimTable) -> list[Flag]:
+    """On the same GPUs MBU grows at most as the throughput: a step of a batch reads at most as
+    many bytes a token as one of a smaller batch."""
+    found = []
+    for base, row in _others(table, "mbu", "throughput"):
+        if row.get("gpus") != base.get("gpus") or (row.get("batch") or 0) <= (
+            base.get("batch") or 0
+        ):
+            continue
+        shares, rates = (
+            [one.values[field] for one in (base, row)] for field in ("mbu", "throughput")
+        )
+        if not shares[0].number or not rates[0].number:
+            continue
+        grown, allowed = (pair[1].number / pair[0].number for pair in (shares, rates))
+        if grown > allowed and not agree(grown, allowed, *shares, *rates):
+            found.append(
+                Flag("mbu-throughput", PROBLEM, _subject(table, base, row),
+                     f"MBU grows {grown:.3g} x, the throughput only {allowed:.3g} x",
+                     "the bytes of a token cannot grow with the batch: recompute MBU from bytes "
+                     "a step and step time")
+            )  # fmt: skip
+    return found
+
+
 def single_request_pipeline(table: ClaimTable) -> list[Flag]:
     """A pipeline shortens nothing while one request is in flight."""
     found = []
@@ -266,19 +329,58 @@ def never_batched(table: ClaimTable) -> list[Flag]:
 
 
 def parts_over_whole(table: ClaimTable) -> list[Flag]:
-    """Communication, I/O and preprocessing lie within the wall clock."""
-    found = []
+    """Communication lies within the wall clock; I/O and preprocessing may be counted outside."""
+    found, outside = [], []
     for row in table.rows:
         time = row.get("time")
-        parts = {f: v for f in ("comm", "io", "preprocess") if (v := row.get(f)) is not None}
-        if time and sum(parts.values()) > time * (1 + SLACK):
-            told = " + ".join(f"{field} {value:g}" for field, value in parts.items())
+        parts = {f: v for f in PART_TIMES if (v := row.get(f)) is not None}
+        if not time or sum(parts.values()) <= time * (1 + SLACK):
+            continue
+        told = " + ".join(f"{field} {value:g}" for field, value in parts.items())
+        numbers = f"{told} s exceed the wall clock of {time:g} s"
+        if parts.get("comm", 0.0) > time * (1 + SLACK):
             found.append(
-                Flag("parts-over-whole", PROBLEM, _subject(table, row),
-                     f"{told} s exceed the wall clock of {time:g} s",
+                Flag("parts-over-whole", PROBLEM, _subject(table, row), numbers,
                      "times are summed over ranks, or of another run: state which")
             )  # fmt: skip
+        else:
+            outside.append((row, numbers))
+    if outside:
+        rows, (numbers, *_) = zip(*outside, strict=True)
+        found.append(
+            Flag("parts-over-whole", NOTICE, _subject(table, *rows), numbers,
+                 "say whether the wall clock holds I/O and preprocessing")
+        )  # fmt: skip
     return found
+
+
+def parts_against_ideal(table: ClaimTable) -> list[Flag]:
+    """Strong scaling: what does not shrink, and an ideal share of the rest, must fit."""
+    if table.kind in (WEAK, BATCH):
+        return []
+    found = []
+    for base, row in _others(table, "time", "comm", "gpus"):
+        factor = (row.get("gpus") or 1.0) / (base.get("gpus") or 1.0)
+        before, after = (_parts(claim) for claim in (base, row))
+        rest, time = (base.get("time") or 0.0) - before, row.get("time") or 0.0
+        values = [claim.values[f] for claim in (base, row) for f in ("time", "comm")]
+        slack = sum(value.precision() * value.number for value in values if value.number)
+        if (
+            factor > 1
+            and rest > 0
+            and after <= time < (after + rest / factor - slack) / (1 + SLACK)
+        ):
+            found.append(
+                Flag("parts-ideal", NOTICE, _subject(table, row),
+                     f"{after:g} s of communication, I/O and preprocessing + {rest:g} s / "
+                     f"{factor:g} exceed the wall clock of {time:g} s",
+                     "say what is hidden behind computing, or why that scales better than ideally")
+            )  # fmt: skip
+    return found
+
+
+def _parts(row: Claim) -> float:
+    return sum(row.get(field) or 0.0 for field in PART_TIMES)
 
 
 def no_repeats(table: ClaimTable) -> list[Flag]:
@@ -290,6 +392,8 @@ def no_repeats(table: ClaimTable) -> list[Flag]:
             return []
         return [Flag("too-few-samples", NOTICE, _subject(table, *few), "fewer than 3 repeats",
                      "repeat every row, interleaved")]  # fmt: skip
+    if any(value.spread is not None for row in table.rows for value in row.values.values()):
+        return []
     return [
         Flag("too-few-samples", NOTICE, table.name,
              f"{len(table.rows)} rows without a number of repeats or an interval",
@@ -305,8 +409,10 @@ ARITHMETIC: Sequence[Rule] = (
     efficiency_against_rates,
     efficiency_over_one,
     share_over_one,
+    mbu_against_throughput,
     single_request_pipeline,
     never_batched,
     parts_over_whole,
+    parts_against_ideal,
     no_repeats,
 )

@@ -23,12 +23,21 @@ class Value:
 
     number: float
     half: float = 0.0
+    spread: float | None = None
+    """How far the interval reaches that is written beside it; None: there is none."""
 
     def precision(self) -> float:
-        """Relative error that its rounding leaves; of a rounded zero nothing is known."""
+        """Relative error that its rounding, or its interval, leaves; of a rounded zero nothing is
+        known."""
+        reach = max(self.half, self.spread or 0.0)
         if not self.number:
-            return math.inf if self.half else 0.0
-        return abs(self.half / self.number)
+            return math.inf if reach else 0.0
+        return abs(reach / self.number)
+
+    def scaled(self, factor: float) -> Value:
+        """The value in another unit."""
+        spread = None if self.spread is None else self.spread * factor
+        return Value(self.number * factor, self.half * factor, spread)
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class ClaimTable:
 
 
 FIELDS: tuple[tuple[str, str], ...] = (
-    ("repeats", r"repeat|repetition|std|\+/-|confidence|\bci\b|interval"),
+    ("repeats", r"repeat|repetition|^runs$|std|\+/-|confidence|\bci\b|interval"),
     ("wait_share", r"wait"),
     ("mbu", r"\bmbu\b|bandwidth util"),
     ("mfu", r"\bmfu\b|flops? util"),
@@ -86,6 +95,8 @@ MEASURED = ("time", "speedup", "efficiency", "throughput", "comm", "io", "prepro
             "resource_use", "mbu", "mfu")  # fmt: skip
 """Fields that are results, not settings."""
 SHARES = ("efficiency", "mbu", "mfu", "resource_use", "wait_share")
+_INTERVAL = re.compile(r"\[\s*([^\[\],]+),\s*([^\[\]]+?)\s*\]")
+_MARGIN = re.compile(r"(?:\+/-|\+-|\u00b1)\s*(.+)")
 _NUMBER = re.compile(r"[-+]?(\d[\d,_]*)(\.\d+)?(?:[eE][-+]?\d+)?")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
 _IN_LABEL = {
@@ -193,8 +204,31 @@ def parse_value(cell: str, heading: str, field: str) -> Value | None:
         return None
     plain = match[0].replace(",", "").replace("_", "")
     half = 0.5 * 10.0 ** -(len(match[2]) - 1 if match[2] else 0)
+    rest = cell[match.end() :]
+    scale = _scale(rest.strip().lower(), heading, field)
+    if scale is None:
+        return None
+    number = float(plain) * scale
+    return Value(number, half * scale, _spread(number, rest, heading, field))
+
+
+def _spread(number: float, rest: str, heading: str, field: str) -> float | None:
+    """How far `[low, high]` or `+/- margin` behind a number reaches."""
+    interval, margin = _INTERVAL.search(rest), _MARGIN.search(rest)
+    if interval is not None:
+        # Thousands may be set off with commas: the first half of such an interval is cut short.
+        ends = [parse_value(text, heading, field) for text in interval.groups()]
+        return max((abs(end.number - number) for end in ends if end is not None), default=None)
+    if margin is not None:
+        value = parse_value(margin[1], heading, field)
+        return None if value is None else value.number
+    return None
+
+
+def _scale(after: str, heading: str, field: str) -> float | None:
+    """What a number is multiplied with for s, tokens/s or shares; None: it is a share of
+    something that the table does not say."""
     scale = 1.0
-    after = cell[match.end() :].strip().lower()
     if field in SHARES and (after.startswith("%") or "%" in heading):
         scale = 0.01
     elif field in ("time", "comm", "io", "preprocess"):
@@ -202,9 +236,9 @@ def parse_value(cell: str, heading: str, field: str) -> Value | None:
             r"(?<=[(\[_ ])(ns|us|ms|sec|s|min|h)\b", heading.lower()
         )
         if after.startswith("%") or "%" in heading:
-            return None  # a share of something that the table does not say
+            return None
         scale = _SECONDS.get(unit[0], 1.0) if unit else 1.0
-    return Value(float(plain) * scale, half * scale)
+    return scale
 
 
 def _completed(values: dict[str, Value], label: str) -> dict[str, Value]:
@@ -232,10 +266,7 @@ def _shares_of_one(claims: list[Claim], heads: Mapping[str | None, str]) -> list
     return [
         Claim(
             claim.label,
-            {
-                field: Value(v.number / 100, v.half / 100) if field in bare else v
-                for field, v in claim.values.items()
-            },
+            {field: v.scaled(0.01) if field in bare else v for field, v in claim.values.items()},
         )
         for claim in claims
     ]
