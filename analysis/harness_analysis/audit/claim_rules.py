@@ -138,7 +138,7 @@ def _works(kind: str, base: Claim) -> list[Callable[[Claim], float]]:
 
 
 def _tokens_flag(table: ClaimTable, row: Claim, tokens: float, rate: float, time: float) -> Flag:
-    numbers = f"{rate:g} tokens/s x {time:g} s = {rate * time:.4g} tokens, not {tokens:.4g}"
+    numbers = f"{rate:g} tokens/s x {time:g} s = {rate * time:,.0f} tokens, not {tokens:,.0f}"
     todo = "wall clock must be tokens / throughput; say what each of the three counts"
     return Flag("tokens-time", PROBLEM, _subject(table, row), numbers, todo)
 
