@@ -206,7 +206,7 @@ RUN_TABLES: tuple[Table, ...] = (
         RUN
         + columns(
             """
-            source VARCHAR who said it: sacct, sacct_json, sstat, scontrol or squeue_json
+            source VARCHAR who said it: sacct, sacct_json, sstat, scontrol, squeue_json, squeue or seff
             job_id VARCHAR job as Slurm shows it; an array task is 8_0
             raw_job_id VARCHAR SLURM_JOB_ID of the job or array task; NULL: not said
             step_id VARCHAR batch, extern or a number; NULL: the job's own row

@@ -1,7 +1,7 @@
 """Slurm's accounting: what became of a job and of each of its steps.
 
 Capture happens after the job, by its id (`fetch`); ingest reads what that left, and the outputs of
-sacct, sstat, `scontrol show job` and `squeue --json` from anybody's machine.
+sacct, sstat, seff, `scontrol show job` and squeue from anybody's machine.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_collectors.sacct.fields import ENDED_STATES, Reading, Step
+from harness_collectors.sacct.headless import is_plain
 from harness_collectors.sacct.json_text import read_json
+from harness_collectors.sacct.listings import is_seff, read_seff, read_squeue, squeue_columns
 from harness_collectors.sacct.query import DISABLED, FETCH_FORMAT, fetch
 from harness_collectors.sacct.scontrol import is_scontrol, read_scontrol
 from harness_collectors.sacct.table import (
+    MAX_PREFACE,
     field_list,
     find_header,
     first_row,
@@ -33,19 +36,19 @@ from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest
 __all__ = ["COLLECTOR", "Sacct", "fetch"]
 
 NAME: Final = "sacct"
-SOURCES: Final = ("sacct", "sacct_json", "sstat", "scontrol", "squeue_json")
+SOURCES: Final = ("sacct", "sacct_json", "sstat", "scontrol", "squeue_json", "seff", "squeue")
 DISABLED_REASON: Final = (
     "Slurm accounting storage is disabled, so the steps of the job are not known; "
     "ask the cluster's administrators for slurmdbd, or read `scontrol show job` within minutes"
 )
 _PREFACE_TEXT: Final = 8192
-_FALLBACKS: Final = ("scontrol", "squeue_json")
+_FALLBACKS: Final = ("scontrol", "squeue_json", "seff", "squeue")
 _COMPARED: Final = ("state", "exit_code", "signal", "elapsed_s", "name")
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file's text sorted by kind: table, json, scontrol, fields, fetch, disabled or none."""
+    """A file's text by kind: table, json, scontrol, seff, squeue, fields, fetch, disabled, none."""
 
     path: Path
     kind: str
@@ -130,11 +133,17 @@ def _kind(head: str) -> str:
         return "disabled"
     if is_scontrol(stripped):
         return "scontrol"
+    if is_seff(stripped):
+        return "seff"
     if field_list(head) is not None:
         return "fields"
     if headerless_delimiter(first) is not None:
         return "table"
     lines = stripped[:_PREFACE_TEXT].splitlines()
+    if any(squeue_columns(line) for line in lines[:MAX_PREFACE]):
+        return "squeue"
+    if is_plain(lines):
+        return "table"
     place = first_row(lines) or 0
     ruled = "JobID" in lines[place] and "".join(lines[place + 1 : place + 2]).startswith("----")
     return "table" if ruled or find_header(lines[place]) is not None else "none"
@@ -191,6 +200,10 @@ def _read(file: _File) -> Reading | None:
         return read_json(file.text)
     if file.kind == "scontrol":
         return read_scontrol(file.text)
+    if file.kind == "seff":
+        return read_seff(file.text)
+    if file.kind == "squeue":
+        return read_squeue(file.text)
     if file.kind in ("fields", "fetch", "disabled"):
         return None
     return read_table(file.text, _fields_beside(file.path) if file.kind == "table" else None)

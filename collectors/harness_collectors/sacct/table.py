@@ -23,6 +23,7 @@ from harness_collectors.sacct.fields import (
     is_zoneless,
     parse_job_id,
 )
+from harness_collectors.sacct.headless import PLAIN_FIELDS, infer_fields, is_plain, plain_row
 
 MAX_JOINED_LINES: Final = 64
 """More line breaks than this in one field are taken for damage."""
@@ -94,15 +95,27 @@ def read_table(text: str, fields: Sequence[str] | None = None) -> Reading:
     if _is_ruler(lines[first + 1 : first + 2]):
         return _read_columns(lines[first], lines[first + 1], lines[first + 2 :])
     delimiter = headerless_delimiter(lines[first])
+    torn = lines[-1] != ""
     if delimiter is None:
-        return Reading("sacct", problem="no table of sacct")
+        return _read_plain(lines[first:], torn)
+    if fields is None:
+        rows = [line.split(delimiter) for line in lines[first:] if line.strip()]
+        fields = infer_fields(rows[:-1] if torn and len(rows) > 1 else rows)
     if fields is None:
         problem = "the rows have no header line, and no file with the list of fields lies beside"
         return Reading("sacct", problem=problem, unreadable=len([x for x in lines if x.strip()]))
     names = tuple(fields)
     if any(line.count(delimiter) == len(names) for line in lines[first : first + 64]):
         names = (*names, "")  # `-p` ends each row with a delimiter, unlike `-P`
-    return _read_rows(_records(lines[first:], Layout(names, delimiter)), names, lines[-1] != "")
+    return _read_rows(_records(lines[first:], Layout(names, delimiter)), names, torn)
+
+
+def _read_plain(lines: Sequence[str], torn: bool) -> Reading:
+    """Rows of the columns for people, without a header line."""
+    if not is_plain(lines):
+        return Reading("sacct", problem="no table of sacct")
+    rows = [plain_row(line) for line in lines if line.strip()]
+    return _read_rows([*rows[:-1], None] if torn and rows else rows, PLAIN_FIELDS, torn=False)
 
 
 def first_row(lines: Sequence[str]) -> int | None:

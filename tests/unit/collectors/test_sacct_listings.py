@@ -1,0 +1,93 @@
+"""Slurm's outputs without a header, and those of seff and squeue."""
+
+from __future__ import annotations
+
+from harness_collectors.sacct import COLLECTOR
+from harness_schemas.spi import IngestContext
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def ingest(path):
+    batches = list(COLLECTOR.ingest([path], IngestContext(path.parent)))
+    rows = [row for b in batches if b.table == "slurm_steps" for row in b.data.to_pylist()]
+    [state] = [row for b in batches if b.table == "collection" for row in b.data.to_pylist()]
+    return rows, state
+
+
+def states(rows):
+    return [(row["job_id"], row["step_id"], row["state"], row["exit_code"]) for row in rows]
+
+
+def test_without_a_header_only_what_cannot_be_anything_else_is_read(tmp_path):
+    text = "4|job|FAILED|3:0|00:01:02|7G\n4.batch|batch|FAILED|3:0|00:01:02|7G\n"
+    rows, _ = ingest(write(tmp_path, "a.txt", text))
+    assert states(rows) == [("4", None, "FAILED", 3), ("4", "batch", "FAILED", 3)]
+    assert {row["elapsed_s"] for row in rows} == {None}
+    two = "5|CANCELLED by 9|0:15|0:0|00:01:02\n5.0|OUT_OF_MEMORY|0:125|0:0|00:01:02\n"
+    rows, _ = ingest(write(tmp_path, "b.txt", two))  # ExitCode and DerivedExitCode, or the reverse
+    assert states(rows) == [("5", None, "CANCELLED", None), ("5", "0", "OUT_OF_MEMORY", None)]
+    ambiguous = "6|RUNNING|FAILED|1:0\n6.0|RUNNING|FAILED|1:0\n"
+    assert ingest(write(tmp_path, "c.txt", ambiguous))[0] == []
+
+
+def test_columns_for_people_without_their_header(tmp_path):
+    text = (
+        "269          train+       defq       root         64    RUNNING      0:0 \n"
+        "269.0          bash                  root         64     FAILED      2:0 \n"
+        "270           bench       defq       root  CANCELLED by 7       0:15 \n"
+    )
+    path = write(tmp_path, "a.txt", text)
+    assert COLLECTOR.recognise(path, text.encode())
+    rows, _ = ingest(path)
+    assert states(rows) == [
+        ("269", None, "RUNNING", 0), ("269", "0", "FAILED", 2), ("270", None, "CANCELLED", 0),
+    ]  # fmt: skip
+    assert not COLLECTOR.recognise(path, b"12 bottles FAILED to arrive\nand more\n")
+
+
+SEFF = """Job ID: 812
+Array Job ID: 810_2
+Cluster: c
+State: {state}
+CPU Utilized: 1-00:00:01
+Job Wall-clock time: 00:10:02
+Memory Utilized: {memory}
+Memory Efficiency: 1.00% of 2.00 GB
+"""
+
+
+def test_seff(tmp_path):
+    text = SEFF.format(state="OUT_OF_MEMORY (exit code 0)", memory="1.50 GB")
+    text += SEFF.replace("81", "91").format(state="RUNNING", memory="0.00 MB (estimated maximum)")
+    rows, state = ingest(write(tmp_path, "a.txt", text))
+    assert states(rows) == [
+        ("810_2", None, "OUT_OF_MEMORY", 0), ("910_2", None, "RUNNING", None),
+    ]  # fmt: skip
+    assert [row["elapsed_s"] for row in rows] == [602, 602]
+    assert [row["cpu_s"] for row in rows] == [86401.0, None]
+    assert [row["max_rss_bytes"] for row in rows] == [3 << 29, None]
+    assert state["state"] == "degraded"
+
+
+def test_squeue(tmp_path):
+    text = (
+        "             JOBID PARTITION     NAME     USER ST       TIME  NODES NODELIST(REASON)\n"
+        "               812       gpu   decode      bob  R    1:02:03      2 n[01-02]\n"
+        "         813_[1-3]       gpu   decode      bob PD       0:00      1 (Priority)\n"
+        "               814       gpu        R      bob PD       0:00      1 (Resources)\n"
+        "               815       gpu   decode      bob  R       0:0"
+    )
+    path = write(tmp_path, "a.txt", text)
+    assert COLLECTOR.recognise(path, text.encode())
+    rows, state = ingest(path)
+    assert states(rows) == [("812", None, "RUNNING", None), ("813_[1-3]", None, "PENDING", None)]
+    assert [(row["nodes"], row["reason"]) for row in rows] == [
+        ("n[01-02]", None), (None, "Priority"),
+    ]  # fmt: skip
+    assert rows[0]["elapsed_s"] == 3723
+    assert state["unreadable"] == 1  # two words could be its state
