@@ -1,13 +1,14 @@
-"""Progress on stderr, read from the spool of rank 0: no second channel into the ranks."""
+"""Progress on stderr, read from the live page of rank 0: no second channel into the ranks."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from harness_schemas.live import UnitNow, read_page
 
 SECONDS_BETWEEN_LINES = 60.0
 """When stderr is no terminal, one line a minute is enough, besides each change of phase."""
@@ -49,60 +50,32 @@ class Narrator:
         self._stream.flush()
 
 
-def follow(meta: Path, narrator: Narrator) -> Iterator[None]:
-    """Each `next` looks once at rank 0's meta file and narrates what changed."""
-    position = 0
-    rest = b""
+def follow(page_file: Path, narrator: Narrator) -> Iterator[None]:
+    """Each `next` looks once at rank 0's live page and narrates what changed."""
     started = last_line = time.monotonic()
-    phase, units = "", 0
+    phase, known = "", 0
     while True:
-        data, position = _more(meta, position)
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            unit = _unit(line)
-            if unit is None:
-                continue
-            units += 1
-            warm = unit.get("warmup") or unit.get("phase") == "warmup"
-            name = "warm-up" if warm else str(unit.get("phase"))
-            now = time.monotonic()
+        page = read_page(page_file)
+        if page is not None and page.now is not None and page.unit != known:
+            unit, known, now = page.now, page.unit, time.monotonic()
+            name = "warm-up" if unit.warmup or unit.phase == "warmup" else unit.phase
+            text = ""
             if name != phase and name not in ("postprocess", "prefill", "decode"):
-                narrator.say(f"  {now - started:6.1f} s  {name}")
-                last_line = now
-            elif phase in ("load", "preprocess", "warm-up") and name == "prefill":
-                narrator.say(f"  {now - started:6.1f} s  generate")
+                text = name
+            elif phase in ("load", "preprocess", "warm-up") and name in ("prefill", "decode"):
+                text = "generate"
+            elif now - last_line > SECONDS_BETWEEN_LINES:
+                text = _describe(unit)
+            if text:
+                narrator.say(f"  {now - started:6.1f} s  {text}")
                 last_line = now
             phase = name
-            narrator.status(_describe(unit, now - started))
-            if now - last_line > SECONDS_BETWEEN_LINES:
-                narrator.say(f"  {_describe(unit, now - started).strip()}")
-                last_line = now
+            narrator.status(f"  {now - started:6.1f} s  {_describe(unit)}")
         yield
 
 
-def _describe(unit: dict[str, object], seconds: float) -> str:
-    parts = [f"  {seconds:6.1f} s  {unit.get('phase')}"]
-    for name in ("repeat", "batch", "step"):
-        if unit.get(name) is not None:
-            parts.append(f"{name} {unit[name]}")
-    return " ".join(parts)
-
-
-def _more(path: Path, position: int) -> tuple[bytes, int]:
-    try:
-        with path.open("rb") as stream:
-            stream.seek(position)
-            data = stream.read(1 << 20)
-    except OSError:
-        return b"", position
-    return data, position + len(data)
-
-
-def _unit(line: bytes) -> dict[str, object] | None:
-    if b'"t":"unit"' not in line[:16]:
-        return None
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
+def _describe(unit: UnitNow) -> str:
+    parts = (("repeat", unit.repeat), ("batch", unit.batch), ("step", unit.step))
+    return " ".join(
+        [unit.phase, *(f"{name} {value}" for name, value in parts if value is not None)]
+    )

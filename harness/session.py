@@ -31,6 +31,7 @@ from harness.staged import patience_s, say_what_stayed, with_mover
 from harness.status.hang_plan import beside, limit_ns, with_watch
 from harness_runners.plan import RunPlan, make_plan, resolve_device
 from harness_runners.preflight import preflight
+from harness_schemas import spool
 from harness_schemas.errors import ExitCode, HarnessError, LaunchError, SpecError, UsageError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spi import LaunchPlan, LaunchResult
@@ -238,10 +239,10 @@ def _execute(plan: SessionPlan, narrator: Narrator) -> LaunchResult:
     tp, pp = plan.spec.parallel.tp, plan.spec.parallel.pp
     ranks = "1 rank" if plan.launch.world_size == 1 else f"{plan.launch.world_size} ranks"
     narrator.say(f"launch {ranks} (TP {tp} x PP {pp}) on {plan.device}")
-    meta = plan.run.spans / "rank-00000.meta.jsonl"
+    page = plan.run.spans / f"rank-00000{spool.LIVE}"
     with samplers(plan.run, plan.capture, plan.launcher):
         limit = limit_ns(plan.spec.launcher.hang_timeout)
-        progress = beside(follow(meta, narrator), plan.run, limit, narrator)
+        progress = beside(follow(page, narrator), plan.run, limit, narrator)
         result = plan.launcher.launch(plan.launch, progress)
     say_what_stayed(plan.ranks.stage, narrator)
     if result.exit_code == 0 and plan.spec.check.reference:

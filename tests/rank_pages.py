@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 
-from harness_probe.spool import LiveFile, MetaFile, SpanFile, slot_of
+from harness_probe.lines import MetaFile, UnitsFile
+from harness_probe.live import LiveFile, packed_unit, slot_of
+from harness_probe.spool import SpanFile
 
 SECOND = 1_000_000_000
 
@@ -50,13 +52,17 @@ def write_rank(
     for number, op in enumerate(ops, 1):
         meta.write("desc", id=number, name=op, category="comm", op=op, dtype="f", timeline="host")
     phase, step, batch = unit
-    key = {"step": step, "batch": batch, "microbatch": 0, "repeat": 0, "warmup": False}
-    meta.write("unit", id=3, start_ns=moved, phase=phase, **key, perturbed_by=None)
+    key = {"phase": phase, "step": step, "batch": batch, "microbatch": 0, "repeat": 0}
+    key |= {"warmup": False, "perturbed_by": None}
+    units = UnitsFile(stem.with_suffix(".units.jsonl.gz"))
+    units.write("unit", id=3, start_ns=moved, **key)
+    units.close()
     meta.write("anchor", mono_ns=mono, wall_ns=wall, width_ns=100)
     if ended:
         meta.write("end", mono_ns=mono, records=0, dropped=0, dropped_meta=0)
-    SpanFile(stem.with_suffix(".spans")).close()
+    SpanFile(stem.with_suffix(".spans.gz")).close()
     live = LiveFile(stem.with_suffix(".live"))
+    live.unit(packed_unit(3, moved, key))
     for (op, group, peer), ordinal in entered.items():
         done = ordinal - ((op, group, peer) == pending) if left is None else left
         live.group(slot_of(op, group, peer), ordinal, done)

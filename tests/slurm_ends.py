@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import slurm_jobs as jobs
+from unit.probe.spool import inflated
 
 MARK = "HARNESS_ENDS_SCENE"
 RAISE, RAISE_GPU_OOM, EAT = signal.SIGRTMIN + 1, signal.SIGRTMIN + 2, signal.SIGRTMIN + 3
@@ -153,12 +154,12 @@ class Scene:
     def steps(self, rank: int) -> int:
         """Decode steps that a rank has begun."""
         with contextlib.suppress(OSError):
-            return self.meta(rank).count('"phase":"decode"')
+            return inflated(self.stem(rank), ".units.jsonl.gz").count(b'"phase":"decode"')
         return 0
 
-    def meta(self, rank: int) -> str:
-        """What a rank has written besides its spans."""
-        return (self.run / "spans" / f"rank-{rank:05d}.meta.jsonl").read_text()
+    def stem(self, rank: int) -> Path:
+        """What the names of a rank's files begin with."""
+        return self.run / "spans" / f"rank-{rank:05d}"
 
     @property
     def run(self) -> Path:
@@ -172,7 +173,7 @@ class Scene:
 
     def pid(self, rank: int) -> int:
         """A rank's process."""
-        return int(json.loads(self.meta(rank).splitlines()[0])["pid"])
+        return int(json.loads(self.stem(rank).with_suffix(".meta.jsonl").open().readline())["pid"])
 
     def provoke(self, act: Callable[[], object]) -> None:
         """Do it, and remember when."""

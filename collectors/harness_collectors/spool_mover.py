@@ -1,8 +1,8 @@
 """Brings what ranks record on a node's own disk to the run folder: once a node, beside them.
 
 It runs where the samplers run, so it outlives ranks that are killed, and ends with the job.
-Files only grow (docs/spool.md), so each pass appends what is new; the live page, 4 KiB, is
-replaced. Passes are spans of the run, of category io.
+Files only grow (docs/spool.md), so each pass appends what is new, of gzip streams whole flushes;
+the live page, 4 KiB, is replaced. Passes are spans of the run, of category io.
 """
 
 from __future__ import annotations
@@ -71,23 +71,23 @@ class SpoolMover:
         deadline = time.monotonic() + LAST_SECONDS
         while any(ranks_alive(self.source)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        last = self._pass(whole=True)
-        if last.problem:
-            os.write(2, f"harness agent: spools stay in {self.source}: {last.problem}\n".encode())
+        moved = self._pass(whole=True, last=True)
+        if moved.problem:
+            os.write(2, f"harness agent: spools stay in {self.source}: {moved.problem}\n".encode())
         else:
             shutil.rmtree(self.source, ignore_errors=True)
             with contextlib.suppress(OSError):
                 self.source.parent.rmdir()
 
-    def _pass(self, whole: bool) -> Moved:
-        """Bring what is new; of spans only where `whole`, or where none were brought before."""
+    def _pass(self, whole: bool, last: bool = False) -> Moved:
+        """Bring what is new; of streams only where `whole`, or where none were brought before."""
         start, moved = time.time_ns(), Moved()
         for file in sorted(self.source.glob("*")):
             target = self.target / file.name
-            if file.suffix == ".spans" and not whole and target.exists():
+            if file.suffix == ".gz" and not whole and target.exists():
                 continue
             try:
-                brought = bring(file, target)
+                brought = bring(file, target, last)
             except OSError as error:
                 moved.problem = f"{file.name}: {error.strerror or error}"
                 continue
@@ -108,28 +108,39 @@ class SpoolMover:
             stream.write(line)
 
 
-def bring(file: Path, target: Path) -> int:
+def bring(file: Path, target: Path, last: bool = False) -> int:
     """Append what a spool file has and its copy has not; returns the bytes brought.
 
-    Only whole records of spans are taken: their writer may cut the last one off again.
+    Of a gzip stream only whole flushes are taken before the `last` time: what a full disk has cut
+    a rank takes off again.
 
     Raises:
         OSError: one of them cannot be read or written.
     """
-    if file.suffix == ".live":
+    if file.suffix == spool.LIVE:
         return _replace_page(file, target)
+    by_flushes = file.suffix == ".gz" and not last
     size = file.stat().st_size
-    if file.suffix == ".spans":
-        size -= max(0, size - spool.HEADER_BYTES) % spool.RECORD_BYTES
     with target.open("ab") as sink, file.open("rb") as source:
-        have = sink.tell()
-        source.seek(have)
-        left = max(0, size - have)
-        while left and (data := source.read(min(PIECE, left))):
+        begin = place = sink.tell()
+        if size < place:  # what was brought was no whole flush after all
+            sink.truncate(0)
+            begin = place = 0
+        while place < size:
+            source.seek(place)
+            data = source.read(min(PIECE, size - place))
+            if by_flushes:
+                data = _whole_flushes(data)
+            if not data:
+                break
             sink.write(data)
-            left -= len(data)
-        sink.flush()
-        return max(0, size - have) - left
+            place += len(data)
+    return place - begin
+
+
+def _whole_flushes(data: bytes) -> bytes:
+    end = data.rfind(spool.SYNC)
+    return data[: end + len(spool.SYNC)] if end >= 0 else b""
 
 
 def _replace_page(file: Path, target: Path) -> int:

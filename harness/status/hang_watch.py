@@ -19,7 +19,7 @@ from harness.progress import Narrator
 from harness.status.hang_report import HangReport, write_report
 from harness.status.rank_files import read_rank
 from harness_analysis.hang.diagnose import SET_UP_LIMITS
-from harness_schemas import hang_files
+from harness_schemas import hang_files, spool
 from harness_schemas.live import read_page
 from harness_schemas.rundir import RunDir, write_json
 from harness_schemas.units import format_ns
@@ -63,20 +63,14 @@ def look_at(run: RunDir) -> Look:
         if page is None:
             continue
         rank = int(digits)
-        marks[rank] = (page.updated_ns, page.entered, page.unit, page.slots, _size(path))
+        size = spool.records_size(path)
+        marks[rank] = (page.updated_ns, page.entered, page.unit, page.slots, size)
         if page.pending is not None:
             in_call.add(rank)
     rows = dict(read_rows(run.hang))
     told = {rank: str(row.get("mark")) for rank, (_, row) in rows.items()}
     both = {rank: (marks.get(rank), told.get(rank)) for rank in {*marks, *told}}
     return Look(both, frozenset(in_call), vitals_of(rows))
-
-
-def _size(page: Path) -> int:
-    try:
-        return page.with_suffix(".spans").stat().st_size
-    except OSError:
-        return 0
 
 
 def read_rows(folder: Path) -> Iterator[tuple[int, tuple[int, dict[str, Any]]]]:

@@ -1,7 +1,8 @@
-"""A rank's three files, read at their ends only: what it is doing, and when it last did something.
+"""A rank's page and rare lines: what it is doing, and when it last did something.
 
-However long the run, a rank costs one page, the ends of two files and, where a definition is in
-neither end, one search. Torn files are read as far as they go.
+However long the run, a rank costs one page, the ends of one file and, where a definition is in
+neither end, one search. Torn files are read as far as they go. The compressed files are not read;
+of older recordings, whose pages say less, the ends of the plain ones are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,11 @@ def read_rank(spans: Path, rank: int) -> RankFiles:
     """Everything that status needs of a rank. Never raises on what the files hold."""
     stem = f"rank-{rank:05d}"
     page = read_page(spans / f"{stem}.live")
-    with contextlib.suppress(OSError), MetaEnds(spans / f"{stem}.meta.jsonl") as meta:
-        return _joined(rank, page, meta, last_host_record(spans / f"{stem}.spans"))
+    recorded = page.recorded_ns if page else None
+    if recorded is None:
+        recorded = last_host_record(spans / (stem + spool.PLAIN_RECORDS))
+    with contextlib.suppress(OSError), MetaEnds(spans / (stem + spool.META)) as meta:
+        return _joined(rank, page, meta, recorded)
     return RankFiles(rank, page=page)
 
 
@@ -82,7 +86,7 @@ def _joined(rank: int, page: LivePage | None, meta: MetaEnds, record_ns: int | N
             wanted.add(page.pending.group)
             descriptors = meta.defined("desc", {page.pending.descriptor})
         groups = meta.defined("group", wanted - {0})
-        unit = meta.defined("unit", {page.unit} - {0}, from_end=True).get(page.unit, {})
+        unit = _unit_now(page, meta)
     return RankFiles(
         rank=rank,
         start=meta.first("start") or {},
@@ -95,14 +99,20 @@ def _joined(rank: int, page: LivePage | None, meta: MetaEnds, record_ns: int | N
         collection=tuple(meta.every("collection")),
         to_wall_ns=None if mono is None or wall is None else wall - mono,
         last_record_ns=record_ns,
-        first_step_ns=meta.first_prefill_ns(),
+        first_step_ns=(page.prefill_ns if page else None) or meta.first_prefill_ns(),
         end=meta.last("end"),
         error=meta.last("error"),
     )
 
 
+def _unit_now(page: LivePage, meta: MetaEnds) -> dict[str, Any]:
+    if page.now is not None:
+        return sound(asdict(page.now))
+    return meta.defined("unit", {page.unit} - {0}, from_end=True).get(page.unit, {})
+
+
 def last_host_record(path: Path) -> int | None:
-    """End of the newest host span among the file's last records (CLOCK_MONOTONIC ns)."""
+    """End of the newest host span among the last plain records (CLOCK_MONOTONIC ns)."""
     try:
         with path.open("rb") as stream:
             records = (os.fstat(stream.fileno()).st_size - spool.HEADER_BYTES) // _RECORD.size

@@ -169,7 +169,7 @@ def unit(
     if rec is None:
         return NOOP
     head = rec.descriptor(KIND_UNIT, ("unit", phase), name=phase, category="unit", timeline="host")
-    unit_id = rec.define_unit(
+    unit_id, page = rec.define_unit(
         phase=phase,
         step=step,
         batch=batch,
@@ -178,7 +178,7 @@ def unit(
         warmup=warmup,
         perturbed_by=perturbed_by,
     )
-    return Unit(rec, head, unit_id, phase)
+    return Unit(rec, head, unit_id, page, phase)
 
 
 def collective(
@@ -288,7 +288,7 @@ def fact(**fields: Any) -> None:
 def batch(batch: int, request_ids: list[str], *, repeat: int | None = None) -> None:
     """Name the requests of a batch, in row order."""
     if _active is not None:
-        _active.meta.write("batch", batch=batch, repeat=repeat, requests=request_ids)
+        _active.units.write("batch", batch=batch, repeat=repeat, requests=request_ids)
 
 
 def step_info(
@@ -302,7 +302,7 @@ def step_info(
 ) -> None:
     """The engine's view of a unit, by default of the current one (table `steps`)."""
     if _active is not None:
-        _active.meta.write(
+        _active.units.write(
             "step",
             unit=_active.unit_id if unit is None else unit,
             batch_size=batch_size,
@@ -327,7 +327,7 @@ def tokens(
     ended on the device; `host_ns`: when the host had the tokens. Both on CLOCK_MONOTONIC.
     """
     if _active is not None:
-        _active.meta.write(
+        _active.units.write(
             "tokens",
             unit=_active.unit_id if unit is None else unit,
             first_row=first_row,
@@ -341,13 +341,13 @@ def request(request_id: str, **fields: Any) -> None:
     """A finished request: batch, repeat, prompt_tokens, output_tokens, arrival_ns, start_ns,
     first_token_ns, end_ns (CLOCK_MONOTONIC), warmup."""
     if _active is not None:
-        _active.meta.write("request", id=request_id, **fields)
+        _active.units.write("request", id=request_id, **fields)
 
 
 def sample(metric: str, value: float, unit: str = "", device: int | None = None) -> None:
     """A value at this moment (table `samples`)."""
     if _active is not None:
-        _active.meta.write(
+        _active.units.write(
             "sample",
             metric=metric,
             value=value,

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness_probe.live import slot_of
 from harness_probe.recorder import KIND_COLLECTIVE, KIND_DEVICE, KIND_P2P, Recorder
 from harness_probe.spans import next_ordinal, write
-from harness_probe.spool import slot_of
 from harness_probe.stamps import StampError, StampKernel
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The recorder of one rank: ids, clocks, the flusher thread and the three files."""
+"""The recorder of one rank: ids, clocks, the flusher thread and the four files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness_probe.spool import RECORD_MARKER, LiveFile, MetaFile, SpanFile
+from harness_probe.lines import MetaFile, UnitsFile
+from harness_probe.live import LiveFile, packed_unit
+from harness_probe.spool import RECORD_MARKER, SpanFile
 
 FLUSH_SECONDS = 0.5
 ANCHOR_SECONDS = 10.0
@@ -59,12 +61,15 @@ class Recorder:
         self.folder = folder
         self.rank = rank
         self.meta = MetaFile(folder / f"{stem}.meta.jsonl")
-        self.file = SpanFile(folder / f"{stem}.spans")
+        self.units = UnitsFile(folder / f"{stem}.units.jsonl.gz")
+        self.file = SpanFile(folder / f"{stem}.spans.gz")
         self.live = LiveFile(folder / f"{stem}.live")
         self.owner = threading.get_ident()
         self.next_id = 0
         self.parent = 0
         self.unit_id = 0
+        self.unit_page = b""  # the current unit as the live page holds it
+        self.prefilled = False
         self.communicating: set[int] = set()  # threads inside an outermost call
         self.entered = 0
         self.paused = False  # see harness_probe.quiet
@@ -110,16 +115,16 @@ class Recorder:
                 self.heads[key] = found
         return found
 
-    def define_unit(self, **key: Any) -> int:
-        """Write a unit of work's key of work and return its id."""
-        unit_id = next(self._unit_ids)
-        self.meta.write("unit", id=unit_id, start_ns=_now(), **key)
-        return unit_id
+    def define_unit(self, **key: Any) -> tuple[int, bytes]:
+        """Write a unit of work's key; returns its id, and what the live page shows of it."""
+        unit_id, start_ns = next(self._unit_ids), _now()
+        self.units.write("unit", id=unit_id, start_ns=start_ns, **key)
+        return unit_id, packed_unit(unit_id, start_ns, key)
 
     def define_attrs(self, fields: dict[str, Any]) -> int:
         """Write a rare span's free attributes and return their id."""
         attrs_id = next(self._attrs_ids)
-        self.meta.write("attrs", id=attrs_id, attrs=fields)
+        self.units.write("attrs", id=attrs_id, attrs=fields)
         return attrs_id
 
     def define_group(self, ranks: tuple[int, ...], token: Any = None, name: str = "") -> int:
@@ -149,7 +154,13 @@ class Recorder:
 
     def flush(self) -> None:
         """Hand everything recorded so far to the operating system."""
-        self.file.flush(self.meta.flush)
+        self.file.flush(self._flush_lines)
+        if self.file.newest_ns:
+            self.live.recorded(self.file.newest_ns)
+
+    def _flush_lines(self) -> None:
+        self.meta.flush()
+        self.units.flush()
 
     def _flush_loop(self) -> None:
         # Jitter: ranks that flush together would all hit the same step.
@@ -171,14 +182,15 @@ class Recorder:
         if self.device is not None and threading.get_ident() == self.owner:
             self.device.close()
         self.anchor()
-        self.meta.flush()
+        self.flush()
         self.file.close()
+        self.units.close()
         self.meta.write(
             "end",
             mono_ns=_now(),
             records=self.file.written,
             dropped=self.file.dropped,
-            dropped_meta=self.meta.dropped,
+            dropped_meta=self.meta.dropped + self.units.dropped,
         )
         if not self.live.pending():  # a call that failed stays on record
             self.live.update(_now(), 0, entered=self.entered)
@@ -190,8 +202,6 @@ class Recorder:
         # The copied event may be locked for ever by the flusher, which the child does not have.
         self._stopping = threading.Event()
         self._stopping.set()
-        for fd in (self.file.fd, self.meta.fd):
-            if fd >= 0:
-                os.close(fd)
-        self.file.fd = self.meta.fd = -1
+        for file in (self.file, self.meta, self.units):
+            file.abandon()
         self.live.close()

@@ -7,8 +7,9 @@ from time import monotonic_ns, thread_time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from harness_probe.live import slot_of
 from harness_probe.recorder import KIND_COLLECTIVE, KIND_P2P, Recorder
-from harness_probe.spool import CHUNK_BYTES, RECORD, RECORD_BYTES, slot_of
+from harness_probe.spool import CHUNK_BYTES, RECORD, RECORD_BYTES
 
 _pack_into = RECORD.pack_into
 _LAST = CHUNK_BYTES - RECORD_BYTES
@@ -165,22 +166,27 @@ class TimedSpan:
 class Unit(TimedSpan):
     """One unit of work on this rank; every record made inside carries its key."""
 
-    __slots__ = ("_device", "_outer", "_phase", "_unit")
+    __slots__ = ("_device", "_outer", "_outer_page", "_page", "_phase", "_unit")
 
-    def __init__(self, rec: Recorder, head: int, unit: int, phase: str) -> None:
+    def __init__(self, rec: Recorder, head: int, unit: int, page: bytes, phase: str) -> None:
         super().__init__(rec, head)
         self._unit = unit
+        self._page = page
         self._phase = phase
         self._device: Any = None
 
     def __enter__(self) -> int:
         rec = self._rec
-        self._outer = rec.unit_id
-        rec.unit_id = self._unit
+        self._outer, self._outer_page = rec.unit_id, rec.unit_page
+        rec.unit_id, rec.unit_page = self._unit, self._page
         self._enter()
+        rec.live.unit(self._page)
         rec.live.update(self._start, self._unit, entered=rec.entered)
         if rec.device is not None:
             self._device = rec.device.open_unit(self._phase)
+        if self._phase == "prefill" and not rec.prefilled:
+            rec.prefilled = True
+            rec.live.prefill(self._start)
         return self._unit
 
     def __exit__(
@@ -189,10 +195,13 @@ class Unit(TimedSpan):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        rec = self._rec
         if self._device is not None:
-            self._rec.device.close_unit(self._device)
+            rec.device.close_unit(self._device)
         self._leave(-1, 0, -1, 0)
-        self._rec.unit_id = self._outer
+        rec.unit_id, rec.unit_page = self._outer, self._outer_page
+        if self._outer:
+            rec.live.unit(self._outer_page)
 
 
 class Communication(TimedSpan):

@@ -14,6 +14,8 @@ from harness_schemas import spool
 
 _HEAD = struct.Struct(f"<8s{len(spool.LIVE_HEAD_FIELDS)}q")
 _SLOT = struct.Struct("<3q")
+_UNIT = struct.Struct(spool.LIVE_UNIT)
+_TIME = struct.Struct("<q")
 _LOOKS = 3
 """How often a page that changes while it is read is read again."""
 
@@ -47,8 +49,29 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class UnitNow:
+    """The unit of work that a rank is in, with its key: its line is written later.
+
+    None: the unit has no such part.
+    """
+
+    start_ns: int
+    phase: str
+    step: int | None
+    batch: int | None
+    microbatch: int | None
+    repeat: int | None
+    warmup: bool
+    perturbed_by: str | None
+
+
+@dataclass(frozen=True)
 class LivePage:
-    """A page. `unit` 0: in no unit of work. `updated_ns` 0: nothing was recorded yet."""
+    """A page. `unit` 0: in no unit of work. `updated_ns` 0: nothing was recorded yet.
+
+    `now`: the unit's key; None also in pages of older recordings. `prefill_ns`: begin of the first
+    prefill; `recorded_ns`: end of the newest host span that was flushed; None: not known.
+    """
 
     pid: int
     updated_ns: int
@@ -56,6 +79,9 @@ class LivePage:
     entered: int
     pending: PendingCall | None
     slots: tuple[Slot, ...]
+    now: UnitNow | None = None
+    prefill_ns: int | None = None
+    recorded_ns: int | None = None
 
 
 def read_page(path: Path) -> LivePage | None:
@@ -88,7 +114,38 @@ def parse_page(data: bytes) -> LivePage | None:
         entered=max(head["entered"], 0),
         pending=_pending(head),
         slots=tuple(_slots(data, head["group_slots"])),
+        now=_unit(data, head["unit_id"]),
+        prefill_ns=_time(data, spool.LIVE_PREFILL_AT),
+        recorded_ns=_time(data, spool.LIVE_RECORDED_AT),
     )
+
+
+def _unit(data: bytes, current: int) -> UnitNow | None:
+    if len(data) < spool.LIVE_UNIT_AT + _UNIT.size:
+        return None
+    values = _UNIT.unpack_from(data, spool.LIVE_UNIT_AT)
+    key = dict(zip(spool.LIVE_UNIT_FIELDS, values, strict=True))
+    phase, perturbed = (_text(key[name]) for name in ("phase", "perturbed_by"))
+    # Stored apart from the head: for a moment they may name different units.
+    if key["unit_id"] != current or current <= 0 or not phase or key["start_ns"] <= 0:
+        return None
+    numbers = {name: _number(key[name]) for name in ("step", "batch", "microbatch", "repeat")}
+    warmup = bool(key["warmup"])
+    return UnitNow(key["start_ns"], phase, **numbers, warmup=warmup, perturbed_by=perturbed)
+
+
+def _number(value: int) -> int | None:
+    return value if -(1 << 31) <= value < 1 << 31 else None
+
+
+def _text(data: bytes) -> str | None:
+    text = data.rstrip(b"\0")
+    return text.decode("ascii") if text.isascii() and text else None
+
+
+def _time(data: bytes, place: int) -> int | None:
+    found = _TIME.unpack_from(data, place)[0] if len(data) >= place + _TIME.size else 0
+    return found if found > 0 else None
 
 
 def _pending(head: dict[str, int]) -> PendingCall | None:

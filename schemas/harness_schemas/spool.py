@@ -3,27 +3,48 @@
 The writer is `harness_probe`, which imports nothing of ours, so it holds its own copy of these
 constants; `tests/contract/test_spool_format.py` keeps the two equal. Prose: docs/spool.md.
 
-A rank owns three files under `spans/`:
+A rank owns four files under `spans/`:
 
-`rank-00003.spans`
-    A 16-byte header (`MAGIC`, then the record size as uint32 and four zero bytes), then
-    fixed-width records of twelve little-endian int64. A record is complete or, at the very end
-    of a killed rank's file, cut: the rest after the last whole record is dropped and counted.
+`rank-00003.spans.gz`
+    One gzip stream: a 16-byte header (`MAGIC`, the record size and the layout as uint32), then
+    blocks of records of twelve little-endian int64, a byte plane after the other. All that was
+    flushed can be inflated wherever the file ends.
+`rank-00003.units.jsonl.gz`
+    One gzip stream of JSON objects, one a line, `t` names its kind: `FREQUENT_KINDS`. A line that
+    defines an id is written before any record that uses it.
 `rank-00003.meta.jsonl`
-    One JSON object a line, `t` names its kind: everything that is rare or made of text. A line
-    that defines an id is written before any record that uses it.
+    Lines of all other kinds, as they are and at once.
 `rank-00003.live`
     4 KiB, mapped by the rank and rewritten in place: what the rank is doing now. The entry of
     a collective is stored here before the call is made, so that a rank that hangs or is killed
     inside it shows what was pending.
+
+Recordings of before 2026-11-21 hold plain records in `rank-00003.spans` and all lines in
+`rank-00003.meta.jsonl`.
 """
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Final
+
+META: Final = ".meta.jsonl"
+RECORDS: Final = ".spans.gz"
+PLAIN_RECORDS: Final = ".spans"
+UNITS: Final = ".units.jsonl.gz"
+LIVE: Final = ".live"
 
 MAGIC: Final = b"HPSPAN01"
 HEADER_BYTES: Final = 16
+LAYOUT_PLAIN: Final = 0
+LAYOUT_PLANES: Final = 1
+BLOCK_HEAD: Final = "<2I"
+"""Of a block of planes: how many records, and the CRC-32 of the planes."""
+BLOCK_RECORDS: Final = 512
+"""Records in a block at most."""
+SYNC: Final = b"\0\0\xff\xff"
+"""How what was flushed of a gzip stream ends, but for the stream's own end."""
 RECORD_WORDS: Final = 12
 RECORD_BYTES: Final = RECORD_WORDS * 8
 RECORD_FIELDS: Final = (
@@ -73,6 +94,16 @@ LIVE_HEAD_FIELDS: Final = (
 )
 LIVE_GROUP_SLOTS: Final = 64
 """After the head: `group_slots` triples (slot, last ordinal entered, last ordinal left)."""
+LIVE_UNIT_AT: Final = 2048
+LIVE_UNIT: Final = "<7q16s72s"
+LIVE_UNIT_FIELDS: Final = (
+    *("unit_id", "start_ns", "step", "batch", "microbatch", "repeat", "warmup"),
+    *("phase", "perturbed_by"),  # ASCII, filled up with zero bytes
+)
+LIVE_UNSET: Final = -(1 << 63)
+"""In place of a part of the key of work that the unit does not have."""
+LIVE_PREFILL_AT: Final = 2304
+LIVE_RECORDED_AT: Final = 2312
 SLOT_SEND: Final = 1 << 31
 SLOT_RECV: Final = 1 << 30
 PEER_MASK: Final = SLOT_RECV - 1
@@ -101,3 +132,21 @@ META_KINDS: Final = (
     "error",
     "end",
 )
+FREQUENT_KINDS: Final = ("unit", "attrs", "batch", "request", "tokens", "step", "sample")
+
+
+def beside(file: Path, *kinds: str) -> Path:
+    """The first file of these kinds (`META`, `RECORDS` ...) of the rank with this file that exists,
+    else what the first would be called."""
+    stem = file.with_name(file.name.split(".", 1)[0])
+    named = [stem.with_name(stem.name + kind) for kind in kinds]
+    return next((path for path in named if path.exists()), named[0])
+
+
+def records_size(file: Path) -> int:
+    """Bytes of the records of the rank with this file, compressed or not; they only grow."""
+    stem = file.with_name(file.name.split(".", 1)[0])
+    for kind in (RECORDS, PLAIN_RECORDS):
+        with contextlib.suppress(OSError):
+            return stem.with_name(stem.name + kind).stat().st_size
+    return 0

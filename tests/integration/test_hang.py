@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from unit.probe.spool import rows
 
 from harness_analysis.store import open_database
 
@@ -78,10 +79,11 @@ def wait_for(seen, what, seconds=150):
 def decoding(folder):
     """Pid of rank 1 once it decodes."""
     try:
-        text = (folder / "runs/latest/spans/rank-00001.meta.jsonl").read_text()
+        found = rows(folder / "runs/latest/spans", "start", 1)
+        units = rows(folder / "runs/latest/spans", "unit", 1)
     except OSError:
         return None
-    return json.loads(text.splitlines()[0])["pid"] if text.count('"phase":"decode"') > 20 else None
+    return found[0]["pid"] if sum(row["phase"] == "decode" for row in units) > 20 else None
 
 
 def standing(folder):

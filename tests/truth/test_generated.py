@@ -242,5 +242,4 @@ def test_a_spool_cut_anywhere_is_used_as_far_as_it_goes(cut: int, tmp_path: Path
             "SELECT state FROM collection WHERE collector = 'app_timers' AND rank = 1"
         ).fetchone()
     assert spans == max(0, cut - 16) // 96
-    # An exact number of whole records cannot be told from a short run by the span file alone.
-    assert state == ("ok" if cut in (16, 16 + 96) else "degraded")
+    assert state == "degraded"  # also at a record's end: the rank said how many it wrote

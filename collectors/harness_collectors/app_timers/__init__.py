@@ -12,9 +12,9 @@ from harness_collectors.app_timers.spool import (
     GRAPH_SOURCE,
     SOURCE,
     read_meta,
-    read_records,
-    survey_spans,
 )
+from harness_collectors.app_timers.streams import find_records, read_records
+from harness_schemas import spool
 from harness_schemas.spi import (
     Availability,
     Batch,
@@ -26,6 +26,8 @@ from harness_schemas.spi import (
 
 CLOCKS = "clocks"
 """Step of the part that holds what all ranks say about their clocks."""
+USUAL_INFLATION = 8
+"""What a rank's compressed files are taken to hold: a measure of the work, not a limit."""
 
 
 class AppTimers:
@@ -51,7 +53,7 @@ class AppTimers:
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """A meta file with the recorder's start line; the span file beside it is found from it."""
-        return path.name.endswith(".meta.jsonl") and b'"t":"start"' in head[:4096]
+        return path.name.endswith(spool.META) and b'"t":"start"' in head[:4096]
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of every rank, in the order of ranks. Times stay on CLOCK_MONOTONIC."""
@@ -75,24 +77,20 @@ class AppTimers:
             return
         for path in part.files:
             meta = read_meta(path)
-            spans = survey_spans(_spans_of(path))
+            spans = find_records(path)
             yield from meta_rows.meta_batches(meta)
             counts = record_rows.Counts()
-            if spans.readable:
-                for records in read_records(spans):
-                    yield from record_rows.record_batches(meta, records, counts)
+            for records in read_records(spans):
+                yield from record_rows.record_batches(meta, records, counts)
             yield from closing.closing_batches(meta, spans, counts, path)
-
-
-def _spans_of(meta: Path) -> Path:
-    return meta.with_name(meta.name.replace(".meta.jsonl", ".spans"))
 
 
 def _spool_bytes(meta: Path) -> int:
     total = 0
-    for path in (meta, _spans_of(meta)):
+    for path in (meta, find_records(meta).path, spool.beside(meta, spool.UNITS)):
         with contextlib.suppress(OSError):
-            total += path.stat().st_size
+            size = path.stat().st_size
+            total += size * USUAL_INFLATION if path.suffix == ".gz" else size
     return total
 
 

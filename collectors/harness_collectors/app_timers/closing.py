@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from harness_collectors.app_timers.meta_rows import (
     table_of,
 )
 from harness_collectors.app_timers.record_rows import Counts
-from harness_collectors.app_timers.spool import SOURCE, RankMeta, SpoolFile
+from harness_collectors.app_timers.spool import SOURCE, RankMeta
+from harness_collectors.app_timers.streams import SpoolFile
+from harness_collectors.gunzip import ENDS_EARLY
 from harness_schemas import spool
 from harness_schemas.live import LivePage, PendingCall, read_page
 from harness_schemas.spi import Batch
@@ -37,10 +41,12 @@ def closing_batches(
             for row in meta.rows.get(kind, [])
         ]
     )
+    page = read_page(spool.beside(path, spool.LIVE))
+    if page and page.now:  # its line was to be written with the next records
+        meta.units.setdefault(page.unit, asdict(page.now))
     open_units = sorted(set(meta.units) - counts.closed_units)
     if open_units and meta.end is None:
         yield Batch("spans", _open_units(meta, open_units[-1:], last))
-    page = read_page(path.with_name(path.name.replace(".meta.jsonl", ".live")))
     if page and page.pending and page.pending.descriptor in meta.descriptors:
         yield Batch("collectives", _pending(meta, page, page.pending))
     yield Batch("ranks", _rank_row(meta, last))
@@ -144,6 +150,9 @@ def _collection(meta: RankMeta, spans: SpoolFile, counts: Counts, path: Path) ->
         problems.append(f"{spans.path.name} is missing or not a spool")
     if meta.end is None:
         problems.append("the rank ended without closing its spool; at most its last second is lost")
+    usual = ("", ENDS_EARLY) if meta.end is None else ("",)
+    cut = {spans.path.name: spans.cut, spool.beside(path, spool.UNITS).name: meta.cut}
+    problems += [f"{name}: {why}" for name, why in cut.items() if why not in usual]
     if spans.torn_bytes:
         problems.append(f"{spans.torn_bytes} bytes after the last whole record were dropped")
     lost = sum(row.get("lost") or 0 for row in meta.rows.get("device_end", []))
@@ -152,7 +161,8 @@ def _collection(meta: RankMeta, spans: SpoolFile, counts: Counts, path: Path) ->
     dropped = (end.get("dropped") or 0) + (end.get("dropped_meta") or 0) + lost
     if dropped:
         problems.append(f"{dropped} records could not be written")
-    unreadable = meta.unreadable + max(0, spans.records - counts.records)
+    found = max(spans.records, end.get("records") or 0)
+    unreadable = meta.unreadable + max(0, found - counts.records)
     if unreadable:
         problems.append(f"{unreadable} records or lines could not be read")
     rows: list[dict[str, Any]] = [
@@ -162,7 +172,7 @@ def _collection(meta: RankMeta, spans: SpoolFile, counts: Counts, path: Path) ->
             "rank": meta.rank,
             "state": "degraded" if problems else "ok",
             "reason": "; ".join(problems) or None,
-            "bytes": path.stat().st_size + spans.records * spool.RECORD_BYTES,
+            "bytes": _bytes_on_disk(path, spans.path, spool.beside(path, spool.UNITS)),
             "records": counts.records,
             "dropped": dropped if meta.end else None,
             "unreadable": unreadable,
@@ -187,3 +197,11 @@ def _collection(meta: RankMeta, spans: SpoolFile, counts: Counts, path: Path) ->
     ]
     schema += [(n, I64) for n in ("bytes", "records", "dropped", "unreadable")]
     return table_of(rows, schema)
+
+
+def _bytes_on_disk(*paths: Path) -> int:
+    total = 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total

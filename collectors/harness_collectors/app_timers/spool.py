@@ -1,29 +1,28 @@
-"""A rank's files, read as far as they go (docs/spool.md)."""
+"""What a rank's lines say, read as far as they go (docs/spool.md)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness_collectors.app_timers.meta_lines import is_plausible_id, is_sound
+from harness_collectors.app_timers.streams import LinesFile
 from harness_schemas import spool
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SOURCE = "app_timers"
 GRAPH_SOURCE = "graph_events"
 """Evidence of external events inside CUDA graphs."""
-CHUNK_RECORDS = 1 << 18
-"""Records decoded at once: about 100 MB of Arrow columns, whatever the file's size."""
 
 
 @dataclass
 class RankMeta:
-    """What a rank's meta file says, by kind of line. Ids index the definitions."""
+    """What a rank's lines say, by their kind. Ids index the definitions.
+
+    `cut`: why its frequent lines could not be read to their end.
+    """
 
     rank: int
     start: dict[str, Any] = field(default_factory=dict)
@@ -35,6 +34,7 @@ class RankMeta:
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     end: dict[str, Any] | None = None
     unreadable: int = 0
+    cut: str = ""
 
     @property
     def host(self) -> str | None:
@@ -60,23 +60,32 @@ CLOCK_KINDS = tuple(b'{"t":"%s"' % kind for kind in (b"start", b"anchor", b"cloc
 
 
 def read_meta(path: Path, only: tuple[bytes, ...] = ()) -> RankMeta:
-    """Read a meta file as far as it goes; lines that are no JSON objects are counted.
+    """Read a meta file and the frequent lines beside it as far as they go; lines that are no JSON
+    objects are counted.
 
-    `only`: beginnings of the lines wanted; all others are passed over.
+    `only`: beginnings of the rare lines wanted; all others are passed over.
     """
     meta = RankMeta(rank=_rank_of(path))
     with path.open("rb") as stream:
-        for line in stream:
-            if not line.strip() or (only and not line.startswith(only)):
-                continue
-            try:
-                row = json.loads(line)
-                if b"\\ud" in line:  # half a character, which no table can hold
-                    json.dumps(row, ensure_ascii=False).encode()
-                _place(meta, row)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                meta.unreadable += 1
+        _read_lines(meta, (line for line in stream if not only or line.startswith(only)))
+    if not only:
+        frequent = LinesFile(spool.beside(path, spool.UNITS))
+        _read_lines(meta, frequent.read())
+        meta.cut = frequent.cut
     return meta
+
+
+def _read_lines(meta: RankMeta, lines: Iterable[bytes]) -> None:
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if b"\\ud" in line:  # half a character, which no table can hold
+                json.dumps(row, ensure_ascii=False).encode()
+            _place(meta, row)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            meta.unreadable += 1
 
 
 def _place(meta: RankMeta, row: dict[str, Any]) -> None:
@@ -102,45 +111,3 @@ def _place(meta: RankMeta, row: dict[str, Any]) -> None:
 def _rank_of(path: Path) -> int:
     digits = path.name.removeprefix("rank-").split(".")[0]
     return int(digits) if digits.isdigit() else -1
-
-
-@dataclass(frozen=True)
-class SpoolFile:
-    """Where a rank's records are, and what of the file could not be used."""
-
-    path: Path
-    records: int
-    torn_bytes: int
-    readable: bool
-
-
-def survey_spans(path: Path) -> SpoolFile:
-    """Size up a span file without reading it: header, whole records, bytes after the last."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            header = stream.read(spool.HEADER_BYTES)
-    except OSError:
-        return SpoolFile(path, 0, 0, readable=False)
-    if len(header) < spool.HEADER_BYTES or not header.startswith(spool.MAGIC):
-        return SpoolFile(path, 0, size, readable=False)
-    body = size - spool.HEADER_BYTES
-    return SpoolFile(path, body // spool.RECORD_BYTES, body % spool.RECORD_BYTES, readable=True)
-
-
-def read_records(file: SpoolFile) -> Iterator[np.ndarray]:
-    """Records in chunks, shape (n, RECORD_WORDS) int64; those without the marker are dropped."""
-    import numpy as np
-
-    with file.path.open("rb") as stream:
-        stream.seek(spool.HEADER_BYTES)
-        left = file.records
-        while left > 0:
-            count = min(left, CHUNK_RECORDS)
-            data = np.fromfile(stream, dtype="<i8", count=count * spool.RECORD_WORDS)
-            left -= count
-            table = data[: len(data) // spool.RECORD_WORDS * spool.RECORD_WORDS]
-            table = table.reshape(-1, spool.RECORD_WORDS)
-            sound = (table[:, 0] >> 48) == spool.RECORD_MARKER
-            sound &= table[:, 5] >= table[:, 4]
-            yield table[sound]

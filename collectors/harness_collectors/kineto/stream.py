@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from harness_collectors.kineto import gunzip
+from harness_collectors import gunzip
 
 E = TypeVar("E")
 

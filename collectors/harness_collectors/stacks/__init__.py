@@ -17,7 +17,7 @@ from harness_collectors.psutil_host import RankFinder
 from harness_collectors.sampling import boot_id
 from harness_collectors.stacks.take import take_stacks
 from harness_collectors.stacks.vitals import read_vitals
-from harness_schemas import hang_files
+from harness_schemas import hang_files, spool
 from harness_schemas.live import read_page
 from harness_schemas.rundir import RunDir, write_json
 
@@ -69,11 +69,9 @@ class StackSampler:
     def _mark(self, rank: int) -> list[int]:
         """What changes when the rank records something: this node sees it at once, which over NFS
         others do not."""
-        page = read_page(self._spans / f"rank-{rank:05d}.live")
-        with contextlib.suppress(OSError):
-            size = (self._spans / f"rank-{rank:05d}.spans").stat().st_size
-            return [page.updated_ns, page.entered, size] if page else [size]
-        return []
+        path = self._spans / f"rank-{rank:05d}.live"
+        page, size = read_page(path), spool.records_size(path)
+        return [page.updated_ns, page.entered, size] if page else [size]
 
     def _answer(self) -> None:
         asked = hang_files.read_object(self.folder / hang_files.ASKED).get("id")

@@ -29,7 +29,7 @@ from unit.collectors.kineto_traces import (
     units,
 )
 
-from harness_collectors.kineto import gunzip
+from harness_collectors import gunzip
 from harness_collectors.kineto import stream as kineto_stream
 from harness_collectors.kineto.events import exact_nanoseconds, nanoseconds
 from harness_collectors.kineto.stream import Health, mend, read_blocks

@@ -40,7 +40,7 @@ def rows(tmp_path):
         for posted in (None, (1, 77, rec.unit_id)):
             record_call(rec, Timeline(rec), "send", group, 1, 64, "f16", lambda: None, posted)
     probe.stop()
-    batches = AppTimers().ingest(sorted(tmp_path.iterdir()), IngestContext(tmp_path))
+    batches = AppTimers().ingest(sorted(tmp_path.glob("*.meta.jsonl")), IngestContext(tmp_path))
     return [
         row for batch in batches if batch.table == "collectives" for row in batch.data.to_pylist()
     ]

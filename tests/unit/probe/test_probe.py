@@ -76,7 +76,9 @@ TREE = st.recursive(
 ).map(lambda tree: tree or [[]])
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(tree=TREE)
 def test_any_nesting_comes_back_as_it_was(tmp_path_factory, tree):
     def walk(children, names, prefix=""):

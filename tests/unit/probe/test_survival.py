@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import os
 import signal
@@ -15,7 +16,8 @@ import time
 import pytest
 from unit.probe.spool import lines, read
 
-from harness_probe.spool import MetaFile
+from harness_collectors.app_timers import AppTimers
+from harness_probe.lines import MetaFile
 
 
 def run(folder, code, **options):
@@ -41,10 +43,13 @@ while True:
 """
 
 
-def test_kill_loses_at_most_a_second_and_leaves_readable_files(tmp_path):
+def test_kill_loses_at_most_the_last_flush_and_leaves_readable_files(tmp_path):
     process = run(tmp_path, KILLED)
     assert process.stdout.readline() == "ready\n"
-    time.sleep(1.7)
+    deadline = time.monotonic() + 60
+    while len(read(tmp_path).records) < 3000:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
     killed_ns = time.monotonic_ns()
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -52,14 +57,16 @@ def test_kill_loses_at_most_a_second_and_leaves_readable_files(tmp_path):
     assert spool.torn == 0
     assert lines(spool, "end") == []
     newest = max(record.end_ns for record in spool.records)
-    assert killed_ns - newest < 1_000_000_000
-    assert len(spool.records) > 300
+    oldest = min(record.end_ns for record in spool.records)
+    second = max(1_000_000_000, (killed_ns - oldest) // 3)  # where the machine is slow
+    assert killed_ns - newest < second
+    assert spool.live.recorded_ns == newest or spool.live.recorded_ns < newest < killed_ns
     known = {line["id"] for line in lines(spool, "unit")}
     assert {record.unit_id for record in spool.records} <= known
     # The live page is exact to the last call, though its record was never flushed.
     assert spool.live.entered >= len(spool.records) / 2
     assert spool.live.updated_ns > newest
-    assert killed_ns - spool.live.updated_ns < 500_000_000
+    assert killed_ns - spool.live.updated_ns < second
 
 
 def test_what_a_killed_rank_hung_in_is_on_record(tmp_path):
@@ -83,8 +90,13 @@ def test_what_a_killed_rank_hung_in_is_on_record(tmp_path):
     assert (spool.live.bytes, spool.live.ordinal) == (77, 0)
     (described,) = [line for line in lines(spool, "desc") if line["id"] == spool.live.pending]
     assert described["name"] == "all_reduce"
-    (unit,) = [line for line in lines(spool, "unit") if line["id"] == spool.live.unit_id]
-    assert unit["step"] == 9
+    unit = spool.live.unit  # its line was to be written within the next half second
+    assert (unit.unit_id, unit.step, unit.phase) == (spool.live.unit_id, 9, b"decode" + bytes(10))
+    batches = list(AppTimers().ingest([tmp_path / "rank-00000.meta.jsonl"], None))
+    (call,) = [b.data.to_pylist()[0] for b in batches if b.table == "collectives"]
+    assert (call["op"], call["phase"], call["step"], call["seq"]) == ("all_reduce", "decode", 9, 0)
+    (unit,) = [b.data.to_pylist()[0] for b in batches if b.table == "spans"]
+    assert (unit["phase"], unit["step"], unit["complete"]) == ("decode", 9, False)
 
 
 def test_a_forked_child_records_nothing_and_harms_nothing(tmp_path):
@@ -120,11 +132,12 @@ import os, resource, signal, sys, time
 import harness_probe as probe
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 probe.start(folder, rank=0, world_size=1)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
 for _ in range(3000):
     with probe.span("x"):
         pass
     probe.fact(stage=0)
+    probe.attrs(noise=os.urandom(8).hex())
 probe.flush()
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 for _ in range(10):
@@ -140,14 +153,16 @@ def test_a_full_disk_is_counted_and_the_file_stays_aligned(tmp_path):
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "finished\n")
     spool = read(tmp_path)
-    size = (tmp_path / "rank-00000.spans").stat().st_size
-    assert (size - 16) % 96 == 0
+    for path in tmp_path.glob("*.gz"):
+        gzip.decompress(path.read_bytes())  # whole, by its checksum
     (end,) = lines(spool, "end")
     assert end["dropped"] > 0
     assert end["records"] == len(spool.records)
     assert end["records"] + end["dropped"] == 3010
     assert [record.name for record in spool.records[-10:]] == ["y"] * 10
-    assert end["dropped_meta"] + len(lines(spool, "fact")) == 3000
+    kept = len(lines(spool, "fact")) + len(lines(spool, "attrs"))
+    assert end["dropped_meta"] + kept == 6000
+    assert len(lines(spool, "attrs")) < 3000
     assert spool.torn <= 1
 
 
@@ -170,7 +185,8 @@ def test_a_really_full_disk(small_disk):
     assert (process.returncode, out) == (0, "finished\n")
     spool = read(small_disk)
     assert len(spool.records) < 3010
-    assert all(record.name == "x" for record in spool.records)
+    # The line that names them may have found no room.
+    assert {record.name for record in spool.records} <= {"x", "y", None}
 
 
 def test_no_room_at_all_is_one_line(small_disk):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from unit.probe.spool import read, rows
 
 from harness_runners.files.storage import storage_bytes_read, storage_bytes_since
 from harness_runners.plan import InjectPlan
@@ -55,8 +55,7 @@ def rank(tmp_path):
 
 
 def meta(folder, kind):
-    lines = (folder / "spans" / "rank-00003.meta.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["t"] == kind]
+    return rows(folder / "spans", kind, rank=3)
 
 
 def test_sigterm_ends_a_rank_whose_main_thread_is_in_c(tmp_path, rank):
@@ -64,7 +63,7 @@ def test_sigterm_ends_a_rank_whose_main_thread_is_in_c(tmp_path, rank):
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == -signal.SIGTERM
     assert meta(tmp_path, "error")[0]["message"] == "ended by SIGTERM"
-    assert (tmp_path / "spans" / "rank-00003.spans").stat().st_size == 16 + 96
+    assert len(read(tmp_path / "spans", 3).records) == 1
 
 
 def test_sigusr2_flushes_and_shows_the_stacks_and_the_rank_goes_on(tmp_path, rank):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.probe.spool import rows
 
 import harness_probe as probe
 from harness_runners.check.logits_store import LogitsStore, Sample, read_samples
@@ -32,11 +33,11 @@ def recording(tmp_path):
     probe.stop()
     probe.start(tmp_path / "spans", 0, 1, 0)
 
-    def rows(kind):
-        lines = (tmp_path / "spans" / "rank-00000.meta.jsonl").read_text().splitlines()
-        return [row for row in map(json.loads, lines) if row["t"] == kind]
+    def written(kind):
+        probe.flush()
+        return rows(tmp_path / "spans", kind)
 
-    yield rows
+    yield written
     probe.stop()
 
 

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import json
-
 import pytest
+from unit.probe.spool import rows
 
 import harness_probe as probe
 from harness_runners.engines import BatchJob
@@ -63,8 +62,8 @@ def recording(tmp_path):
 
 
 def meta(folder, kind):
-    lines = (folder / "spans" / "rank-00000.meta.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["t"] == kind]
+    probe.flush()
+    return rows(folder / "spans", kind)
 
 
 def test_hooks_are_asked_before_and_told_after_each_unit(tmp_path):

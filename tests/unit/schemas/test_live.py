@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_probe.spool import LiveFile, slot_of
+from harness_probe.live import LiveFile, slot_of
 from harness_schemas import spool
 from harness_schemas.live import PendingCall, Slot, parse_page, read_page
 

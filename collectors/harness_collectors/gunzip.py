@@ -1,4 +1,4 @@
-"""The text of a gzip file: whole, torn, damaged, or a bomb.
+"""The content of a gzip file: whole, torn, damaged, or a bomb.
 
 Uses `isal` where it is installed (the extra `fast`), which inflates three times as quickly.
 """
@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
-
-if TYPE_CHECKING:
-    from harness_collectors.kineto.stream import Health
+from typing import Any, BinaryIO, Final, Protocol
 
 MAGIC: Final = b"\x1f\x8b"
 BLOCK_BYTES: Final = 1 << 20
 MAX_INFLATION: Final = 400
-"""Real traces shrink 10 to 50 times; what shrinks more, beyond `BOMB_FLOOR_BYTES`, is a bomb."""
+"""Real traces and spools shrink 5 to 50 times; what shrinks more, beyond `BOMB_FLOOR_BYTES`, is a
+bomb."""
 BOMB_FLOOR_BYTES: Final = 256 << 20
+
+
+ENDS_EARLY: Final = "the gzip stream ends early"
+
+
+class Health(Protocol):
+    """Is told why inflating ended early; `cut` stays as it was where it did not."""
+
+    cut: str
 
 
 class _Damaged(Exception):
@@ -79,8 +86,10 @@ def _members(
                 return
             if block:
                 yield block
+    while not state.eof and (block := state.decompress(b"", BLOCK_BYTES)):
+        yield block  # that the limit of a block had held back
     if not state.eof:
-        health.cut = "the gzip stream ends early"
+        health.cut = ENDS_EARLY
 
 
 def _crumbs(state: Any, compressed: bytes) -> Iterator[bytes]:

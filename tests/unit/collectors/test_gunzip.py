@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness_collectors.kineto import gunzip
+from harness_collectors import gunzip
 from harness_collectors.kineto.stream import Health
 
 ENGINES = ["zlib", "isal"]
