@@ -47,7 +47,11 @@ def find_databases(names: Sequence[str]) -> list[Path]:
             found += databases
             if not databases and not matches:
                 raise _no_database(path)
-    return list(dict.fromkeys(found))
+    # A wildcard may meet a run twice, through the link `latest` to its sweep.
+    distinct: dict[Path, Path] = {}
+    for path in found:
+        distinct.setdefault(path.resolve(), path)
+    return list(distinct.values())
 
 
 def _no_database(path: Path) -> UsageError:

@@ -19,7 +19,7 @@ def named_databases(name: str) -> list[Path]:
         UsageError: none, or the run has no database yet.
     """
     found = databases_in(Path(name)) or find_databases([name])
-    # A glob may find a run twice, by its folder and by the link `latest`.
+    # A folder may hold a run twice, by its name and by the link `latest`.
     return list({path.resolve(): path for path in found}.values())
 
 

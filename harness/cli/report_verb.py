@@ -61,7 +61,8 @@ def command(
     if more:
         from harness.cli.sweep_report import report_runs
 
-        report_runs(" ".join(names), [database, *more], style, html, output)
+        said = " ".join(names) if len(names) <= 3 else f"{len(names)} names"
+        report_runs(said, [database, *more], style, html, output)
         return 0
     page = output or (database.with_name("report.html") if html else None)
     if page is None and picture is None:

@@ -16,6 +16,8 @@ from harness_analysis.compare import Side, compare_sides, load_run
 from harness_analysis.compare.gates import check_gate, parse_gate
 from harness_analysis.compare.load import joules_between
 from harness_analysis.compare.sides import pair_sides
+from harness_analysis.scaling.load import load_runs
+from harness_analysis.scaling.study import make_studies
 from harness_collectors.app_timers import COLLECTOR
 from harness_schemas.errors import UsageError
 from harness_schemas.spi import IngestContext
@@ -236,6 +238,16 @@ def test_two_layouts_of_strangers_are_compared_by_their_steps(tmp_path):
     assert step.word == "cannot answer"
     assert "12 steps" in step.reason
     assert "wait -" in next(line for line in comparison.why if "decode step" in line)
+    seen = {change.path: (change.a, change.b) for change in comparison.changes.changes}
+    assert seen["groups"] == ("[0,1,2,3] [0,1] [2,3]", "[0,1,2,3]")
+    assert seen["decode.all_reduce[2]"][1] == "none"
+    # As scaling tables they are two cells, and both are bound by the launches of their hosts.
+    (study,) = make_studies(load_runs([side.runs[0].path for side in sides]))
+    assert [(point.label, point.runs) for point in study.points] == [
+        ("run=tp2_pp2", 1),
+        ("run=tp1_pp4", 1),
+    ]
+    assert study.marks[0].startswith("launch-bound: a rank's device idles 90 % of decode")
 
 
 def on(run, *gpus):

@@ -33,6 +33,11 @@ class Cell:
     runs: tuple[RunFacts, ...]
 
     @property
+    def known(self) -> bool:
+        """Whether a specification was recorded."""
+        return bool(self.runs[0].settings)
+
+    @property
     def good(self) -> tuple[RunFacts, ...]:
         """Runs that may be measured by."""
         return tuple(run for run in self.runs if run.good)
@@ -77,20 +82,26 @@ class Cell:
 
 
 def group_cells(runs: Iterable[RunFacts]) -> list[Cell]:
-    """Runs by configuration, in the order in which the configurations first appear."""
+    """Runs by configuration, in the order in which the configurations first appear.
+
+    Runs whose specification nobody recorded repeat nothing that is known: each is a cell.
+    """
     groups: dict[str, list[RunFacts]] = {}
     for run in runs:
-        text = json.dumps(_what(run.settings), sort_keys=True, default=str)
+        text = json.dumps(_what(run), sort_keys=True, default=str)
         groups.setdefault(text, []).append(run)
-    return [Cell(_what(found[0].settings), tuple(found)) for found in groups.values()]
+    return [Cell(_what(found[0]), tuple(found)) for found in groups.values()]
 
 
-def _what(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if not key.startswith(PLACES)}
+def _what(run: RunFacts) -> dict[str, Any]:
+    if not run.settings:
+        return {"run": run.run_id}
+    return {key: value for key, value in run.settings.items() if not key.startswith(PLACES)}
 
 
 def varied_keys(cells: Sequence[Cell]) -> list[str]:
-    """Keys whose value is not the same in all cells."""
+    """Keys whose value is not the same in all cells whose configuration is known."""
+    cells = [cell for cell in cells if cell.known]
     keys = dict.fromkeys(key for cell in cells for key in cell.settings)
     return [
         key
@@ -134,8 +145,10 @@ def series_of(cells: Sequence[Cell], kind: str) -> list[tuple[str, list[Cell]]]:
 
 
 def describe(cell: Cell, keys: Iterable[str]) -> str:
-    """`tp=2 batch_size=4`."""
+    """`tp=2 batch_size=4`; of a cell whose configuration nobody recorded its run."""
     parts = []
+    if not cell.known:
+        keys = cell.settings
     for key in keys:
         value = cell.settings.get(key)
         text = value if isinstance(value, str) else json.dumps(value, default=str)

@@ -65,13 +65,16 @@ def sweep_facts(
         source,
         runs=len(runs) + len(missing),
         failed=sum(not run.good for run in runs) + len(missing),
-        machine=tuple(sorted({_machine(run) for run in runs if run.good})),
+        machine=tuple(sorted({_machine(run) for run in runs if run.good} - {""})),
         common=_common(runs),
         missing=counted,
     )
 
 
 def _machine(run: RunFacts) -> str:
+    """What is recorded of where a run ran; empty: nothing."""
+    if not (run.hosts or run.cpus or run.device or run.versions):
+        return ""
     hosts = f"{run.hosts or 'unknown'} {'host' if run.hosts == 1 else 'hosts'}"
     versions = ", ".join(f"{key} {run.versions[key]}" for key in VERSIONS if key in run.versions)
     where = f"{hosts} with {run.cpus or 'unknown'} cores, {run.device or 'device unknown'}"

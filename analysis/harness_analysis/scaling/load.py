@@ -44,7 +44,12 @@ def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
     latency = {
         row["metric"]: row["p50_ns"] for row in _dicts(con, "FROM latency WHERE run_id = ?", run_id)
     }
-    hosts = _dicts(con, "SELECT count(DISTINCT host) AS n FROM ranks WHERE run_id = ?", run_id)
+    (placed,) = _dicts(
+        con,
+        "SELECT count(DISTINCT host) AS hosts, count(DISTINCT rank) AS ranks FROM ranks "
+        "WHERE run_id = ?",
+        run_id,
+    )
     wall = summary.get("wall_s")
     provenance = _json(run["provenance"])
     return RunFacts(
@@ -55,13 +60,13 @@ def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
         verdict=run["verdict"],
         detail=run["verdict_detail"],
         device=run["device"],
-        world_size=run["world_size"],
+        world_size=run["world_size"] or placed["ranks"] or None,
         tp=run["tp"],
         pp=run["pp"],
         batch_size=run["batch_size"],
-        hosts=hosts[0]["n"] or None,
+        hosts=placed["hosts"] or None,
         cpus=(provenance.get("host") or {}).get("cpus"),
-        versions={"harness": str(provenance.get("harness")), **(provenance.get("packages") or {})},
+        versions=_versions(provenance),
         started_ns=run["started_ns"],
         requests=summary.get("requests"),
         output_tokens=summary.get("output_tokens"),
@@ -78,6 +83,11 @@ def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
         decode=_ranks(con, run_id, ("decode",)),
         **_sampled(con, run_id),
     )
+
+
+def _versions(provenance: dict[str, Any]) -> dict[str, str]:
+    own = provenance.get("harness")
+    return {**({} if own is None else {"harness": str(own)}), **(provenance.get("packages") or {})}
 
 
 def _ranks(

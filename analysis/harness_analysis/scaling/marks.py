@@ -38,13 +38,15 @@ def _names(values: Sequence[object]) -> str:
 
 def _launch_bound(cells: Sequence[Cell]) -> str:
     """On a GPU: whether the device waited for its host."""
-    runs = [run for cell in cells for run in cell.good if run.device == "cuda"]
+    good = [run for cell in cells for run in cell.good]
+    # Of strangers' runs nobody recorded the device; one that is seen to idle is there.
+    runs = [run for run in good if run.device == "cuda" or run.idle_share is not None]
     bound = [run for run in runs if run.idle_share is not None and run.idle_share > LAUNCH_BOUND]
     if bound:
         most = max(run.idle_share or 0 for run in bound)
         return (
             f"launch-bound: a rank's device idles {100 * most:.0f} % of decode at "
-            f"{_names([f'{run.world_size} ranks' for run in bound])}; these numbers measure "
+            f"{_names([_ranks(run) for run in bound])}; these numbers measure "
             "Python's launches, not the GPU (generation.mode = 'graph' removes them)"
         )
     eager = [run for run in runs if run.settings.get("generation.mode") != "graph"]
@@ -54,6 +56,12 @@ def _launch_bound(cells: Sequence[Cell]) -> str:
             "steps with the collector torch_profiler to tell"
         )
     return ""
+
+
+def _ranks(run: RunFacts) -> str:
+    if not run.settings:
+        return run.run_id
+    return "1 rank" if run.world_size == 1 else f"{run.world_size} ranks"
 
 
 def _oversubscribed(cells: Sequence[Cell]) -> str:

@@ -83,7 +83,8 @@ class Study:
 
 
 def make_studies(runs: Sequence[RunFacts], preset: str | None = None) -> list[Study]:
-    """Every table that the runs allow. Without a preset, series of one point are left out."""
+    """Every table that the runs allow. Without a preset, cells of which no series has a second
+    one stand in a table of their own."""
     cells = group_cells(runs)
     if not cells:
         return []
@@ -93,14 +94,23 @@ def make_studies(runs: Sequence[RunFacts], preset: str | None = None) -> list[St
         for name, members in series_of(cells, kind)
         if preset is not None or len(members) > 1
     ]
-    return [_study(*series) for series in found or [("grid", "", cells)]]
+    shown = {id(cell) for _, _, members in found for cell in members}
+    alone = [cell for cell in cells if id(cell) not in shown]
+    if alone:
+        found.append(("grid", "in no series" if found else "", alone))
+    return [_study(*series) for series in found]
 
 
 def _study(kind: str, series: str, cells: list[Cell]) -> Study:
     ordered = sorted(cells, key=lambda cell: _size(cell, kind) or 0)
     base = None if kind == "grid" else _base(ordered, kind)
     keys = _varied(ordered)
-    points = tuple(_point(cell, kind, base, describe(cell, keys)) for cell in ordered)
+    labels = [describe(cell, keys) for cell in ordered]
+    if len(ordered) > 1:  # the only one whose configuration is known differs in no key
+        labels = [label or cell.runs[0].run_id for label, cell in zip(labels, ordered, strict=True)]
+    points = tuple(
+        _point(cell, kind, base, label) for cell, label in zip(ordered, labels, strict=True)
+    )
     knee = find_knee([(p.size, p.throughput) for p in points]) if kind == "batch" else None
     return Study(kind, series, points, watermarks(kind, ordered, points), knee)
 

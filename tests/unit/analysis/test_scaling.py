@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 
@@ -131,9 +132,17 @@ def test_two_varied_things_make_a_series_each():
 def test_what_has_nothing_to_be_compared_with_is_only_tabulated():
     alone = [facts(1, S, batch=1), facts(2, S, batch=2)]
     assert [study.kind for study in make_studies(alone)] == ["grid"]
-    assert [study.series for study in make_studies([*alone, facts(4, S, batch=2)])] == [
-        "batch_size=2"
+    studies = make_studies([*alone, facts(4, S, batch=2)])
+    assert [(study.series, len(study.points)) for study in studies] == [
+        ("batch_size=2", 2),
+        ("in no series", 1),  # nothing vanishes
     ]
+
+
+def test_runs_of_an_unknown_configuration_do_not_repeat_each_other():
+    strangers = [dataclasses.replace(facts(repeat=k), settings={}) for k in (0, 1)]
+    (study,) = make_studies(strangers)
+    assert [point.runs for point in study.points] == [1, 1]
 
 
 def test_limits_divide_the_time_beyond_ideal():
