@@ -52,6 +52,9 @@ def compare_section(con: duckdb.DuckDBPyConnection, plan: Plan) -> Section:
     rows = [_weights(con, plan), _memory(con, plan), _step(con, plan)]
     columns = ("quantity", "predicted", "measured", "ratio", "unit", "measured by")
     notes = ["- is unknown. The ratio is measured over predicted; a step's prediction is a floor"]
+    if rows[-1][1] is None:
+        notes.append("no step is predicted: what this CPU reaches was not measured, as "
+                     "generation.peaks = true does")  # fmt: skip
     return Section("measured", "Predicted against measured", columns, rows, notes)
 
 
@@ -94,7 +97,7 @@ def _memory(con: duckdb.DuckDBPyConnection, plan: Plan) -> Row:
         if found and found[0] is not None:
             inside = how.startswith("allocator")
             predicted = worst.bytes - sum(worst.part(part) for part in OUTSIDE if inside)
-            return _row(f"{name}, largest", predicted, float(found[0]), "bytes", how)
+            return _row(f"{name}, largest", predicted, round(found[0]), "bytes", how)
     return _row("memory, largest", worst.bytes, None, "bytes", "no evidence of it")
 
 
