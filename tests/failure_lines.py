@@ -149,6 +149,8 @@ HARMLESS = (
     "UserWarning: CUDA initialization: CUDA unknown error - this may be due to an incorrectly set",
     "NCCL WARN NET/Plugin: could not find libnccl-net.so",
     "h:1:2 [0] NCCL WARN Failed to open libibverbs.so[.1]",
+    "h:1:2 [0] misc/ibvwrap.cc:2 NCCL WARN Call to ibv_open_device failed",
+    "h:1:2 [0] transport/net_ib.cc:1 NCCL WARN NET/IB : Unable to open device mlx5_7",
     "[W socket.cpp:663] Warning: something",
     "[rank0]:[W1 socket.cpp:200] [c10d] The hostname of the client socket cannot be retrieved.",
     "slurm_script: line 4: module: command not found",

@@ -26,7 +26,9 @@ _PREFIX: Final = re.compile(
             r"[\w.-]{1,80} {0,40}\| ",  # docker compose
             r"\[(?P<torch>rank\d{1,6})\]: ?",
             r"\[(?:default|trainer|worker)_?\d{1,6}\]: ?",  # torchrun --tee: a local rank
-            r"\[(?:[\w.@-]{1,80}@)?\d{1,6},(?P<mpi>\d{1,6})\]<std\w+>: ?",
+            r"\s*[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}(?=\[\d)",  # of mpirun
+            r"\[(?:[\w.@-]{1,80}@)?\d{1,6},(?:mpirank:)?(?P<mpi>\d{1,6})(?:,[\w.-]{1,80})?\]"
+            r"<std\w+>: ?",
             r"\[(?P<horovod>\d{1,6})\]<std\w+>: ?",
             r"\[(?:[\w.-]{1,80}:)?\d{1,9}\] ",
             r"(?:[\w.-]{1,80} )?\[?(?:stdout|stderr)\]?:? ",

@@ -17,6 +17,8 @@ HEADS = {
     "[1,12]<stderr>:": 12,
     "[prterun-n1-99@1,4]<stderr>: ": 4,
     "[7]<stderr>:": 7,
+    "Thu Jan  1 03:04:05 2026[1,4]<stdout>:": 4,
+    "[1,mpirank:5,algo-1]<stderr>:": 5,
     "(VllmWorker rank=1 pid=99) ": 1,
     "(Worker_TP2 pid=99) ERROR 01-02 03:04:05 [multiproc_executor.py:99] ": 2,
     "(Worker_PP1_TP0 pid=99) ": None,
