@@ -15,11 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from harness_probe.gzip_file import GzipFile
+from harness_probe.spool import blocks
 from harness_schemas import spool
 
 HEADS = (
@@ -27,6 +30,8 @@ HEADS = (
     *("database MiB", "step_breakdown s"),
 )
 EPOCH_NS = 1_800_000_000_000_000_000
+A_FLUSH = 2048
+"""Records that the recorder flushes at once at most."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,13 @@ class Shape:
 SHAPE = Shape()
 
 
-def write_rank(folder: Path, rank: int, steps: int, shape: Shape = SHAPE) -> None:
-    """One rank's spool: steps of spans, half of them all-reduces, and a unit each."""
+def write_rank(
+    folder: Path, rank: int, steps: int, shape: Shape = SHAPE, plain: bool = False
+) -> None:
+    """One rank's spool: steps of spans, half of them all-reduces, and a unit each.
+
+    `plain`: as it was recorded before spools were compressed.
+    """
     spans = shape.spans_a_step
     total = steps * (spans + 1)
     index = np.arange(total) % (spans + 1)
@@ -72,14 +82,30 @@ def write_rank(folder: Path, rank: int, steps: int, shape: Shape = SHAPE) -> Non
     records[:, 9] = np.where(is_comm, 1 << 32, 0)
     records[:, 10] = np.where(is_comm, step * (spans // 2) + index // 2, -1)
     records[:, 11] = 0
-    stem = f"rank-{rank:05d}"
-    header = spool.MAGIC + struct.pack("<II", spool.RECORD_BYTES, 0)
-    (folder / f"{stem}.spans").write_bytes(header + records.tobytes())
-    (folder / f"{stem}.meta.jsonl").write_text("\n".join(meta_lines(rank, steps, shape)) + "\n")
+    stem, rare = folder / f"rank-{rank:05d}", meta_lines(rank, shape)
+    frequent = "".join(unit_lines(steps)).encode()
+    if plain:
+        header = spool.MAGIC + struct.pack("<II", spool.RECORD_BYTES, spool.LAYOUT_PLAIN)
+        stem.with_suffix(spool.PLAIN_RECORDS).write_bytes(header + records.tobytes())
+        stem.with_suffix(spool.META).write_bytes(rare + frequent)
+        return
+    stem.with_suffix(spool.META).write_bytes(rare)
+    header = spool.MAGIC + struct.pack("<II", spool.RECORD_BYTES, spool.LAYOUT_PLANES)
+    write_stream(stem.with_suffix(spool.UNITS), [[frequent]])
+    flushes = (blocks(records[at : at + A_FLUSH].data.cast("B")) for at in range(0, total, A_FLUSH))
+    write_stream(stem.with_suffix(spool.RECORDS), [[header], *flushes])
 
 
-def meta_lines(rank: int, steps: int, shape: Shape) -> list[str]:
-    """Definitions of one rank's spool."""
+def write_stream(path: Path, flushes: Iterable[Iterable[bytes]]) -> None:
+    """One gzip stream, flushed as the recorder does."""
+    stream = GzipFile(path, 1)
+    for pieces in flushes:
+        stream.append(pieces)
+    stream.close()
+
+
+def meta_lines(rank: int, shape: Shape) -> bytes:
+    """Rare lines of one rank's spool."""
     stage = rank // shape.tp
     members = list(range(stage * shape.tp, (stage + 1) * shape.tp))
     rows: list[dict[str, object]] = [
@@ -106,21 +132,20 @@ def meta_lines(rank: int, steps: int, shape: Shape) -> list[str]:
         {"t": "desc", "id": 3, "name": "decode", "category": "unit", "timeline": "host"},
         {"t": "group", "id": 1, "ranks": members, "ordinal": 0},
     ]
-    rows += [
-        {
-            "t": "unit",
-            "id": k + 1,
-            "phase": "decode",
-            "step": k + 1,
-            "batch": 0,
-            "microbatch": 0,
-            "repeat": 0,
-            "warmup": False,
-        }
-        for k in range(steps)
-    ]
-    rows.append({"t": "end", "records": steps, "dropped": 0})
-    return [json.dumps(row, separators=(",", ":")) for row in rows]
+    rows.append({"t": "end", "dropped": 0})
+    return "".join(map(line_of, rows)).encode()
+
+
+def unit_lines(steps: int) -> Iterator[str]:
+    """A line a step."""
+    key = {"phase": "decode", "batch": 0, "microbatch": 0, "repeat": 0, "warmup": False}
+    for number in range(1, steps + 1):
+        yield line_of({"t": "unit", "id": number, **key, "step": number})
+
+
+def line_of(row: dict[str, object]) -> str:
+    """A line of JSON."""
+    return json.dumps(row, separators=(",", ":")) + "\n"
 
 
 def measure(folder: Path) -> None:
@@ -153,6 +178,7 @@ def main() -> None:
     """Measure every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="100000,1000000,10000000")
+    parser.add_argument("--plain", action="store_true", help="spools as they were uncompressed")
     parser.add_argument("--measure", type=Path)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -168,7 +194,7 @@ def main() -> None:
             (folder / "run.json").write_text('{"name": "bench", "device": "cpu"}')
             for rank in range(SHAPE.ranks):
                 steps = size // SHAPE.ranks // (SHAPE.spans_a_step + 1)
-                write_rank(folder / "spans", rank, steps)
+                write_rank(folder / "spans", rank, steps, plain=arguments.plain)
             command = [sys.executable, __file__, "--measure", str(folder)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             got = json.loads(done.stdout.splitlines()[-1])
