@@ -14,6 +14,7 @@ from harness_collectors.torch_profiler.schedule import Schedule, Verdict, Window
 from harness_schemas.spi import UnitKey
 
 NAME: Final = "nsys"
+CLOCK_MARKS: Final = 5
 _ALWAYS: Final = Verdict(record=True, perturbed=True)
 
 
@@ -174,7 +175,8 @@ class NsysHook:
 
     def _mark_clock(self) -> None:
         """Write down both clocks: ingest finds the report's place on them by the moment of the
-        mark."""
+        mark. Several times: one may be held up between the reading and the mark."""
         boot = boot_id()
-        monotonic, wall = time.monotonic_ns(), time.time_ns()
-        self._nvtx.mark(f"harness:clock boot={boot} mono={monotonic} wall={wall}")
+        for _ in range(CLOCK_MARKS):
+            monotonic, wall = time.monotonic_ns(), time.time_ns()
+            self._nvtx.mark(f"harness:clock boot={boot} mono={monotonic} wall={wall}")

@@ -229,11 +229,11 @@ def run_hook(monkeypatch, **options):
 
 def test_the_hook_opens_the_window_and_names_units(monkeypatch):
     said, told = run_hook(monkeypatch, first=2, count=2)
-    unit = "decode step={} warmup=0"
+    unit, marks = "decode step={} warmup=0", ["mark"] * hook_module.CLOCK_MARKS
     assert said == [
         "prefill step=0 warmup=0", "pop", unit.format(1), "pop",
-        "open", "mark", unit.format(2), "pop", unit.format(3), "pop",
-        "mark", "close", unit.format(4), "pop",
+        "open", *marks, unit.format(2), "pop", unit.format(3), "pop",
+        *marks, "close", unit.format(4), "pop",
     ]  # fmt: skip
     # The unit before the window waits for its opening, the one after it for its end.
     assert told == [None, "nsys", "nsys", "nsys", "nsys"]
