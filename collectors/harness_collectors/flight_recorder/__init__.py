@@ -1,6 +1,6 @@
 """PyTorch Flight Recorder: the last collectives of every rank, dumped when one hangs or at the end.
 
-Format: torch/csrc/distributed/c10d/FlightRecorder, versions 2.0 to 2.10, pickled or JSON. Pickles
+Format: torch/csrc/distributed/c10d/FlightRecorder, versions 1 to 2.10, pickled or JSON. Pickles
 are read by a machine that knows plain containers only.
 """
 
@@ -72,6 +72,8 @@ class FlightRecorder:
         """A pickle or an object that speaks of collectives as only the recorder does."""
         if head[:1] not in (_PICKLE, b"{"):
             return False
+        if b"profiling_name" in head and b"time_created" in head:
+            return True
         return b"entries" in head and any(mark in head for mark in _MARKS)
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:

@@ -60,6 +60,8 @@ def read_dump(path: Path) -> tuple[dict[str, Any], int]:
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror or error}") from None
     dump = _unpickle(data) if data.startswith(PICKLE_PROTO) else _parse_json(data)
+    if isinstance(dump, list):  # the first version: nothing but entries
+        dump = {"entries": dump}
     if not isinstance(dump, dict) or not isinstance(dump.get("entries"), list):
         raise Unreadable("it holds no entries of a Flight Recorder")
     if len(dump["entries"]) > _MAX_ENTRIES:

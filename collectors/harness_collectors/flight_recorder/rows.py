@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_collectors.flight_recorder.file import Unreadable, read_dump
+from harness_collectors.flight_recorder.missing import AT_END, NEVER_ENDED, Progress
 from harness_collectors.nccl_log import relative_name
 from harness_collectors.text_evidence import batch
 from harness_schemas.redact import redact
@@ -19,8 +20,6 @@ from harness_schemas.spi import Batch
 
 SOURCE: Final = "flight_recorder"
 NOT_TIMED: Final = "recorded when issued; the watchdog only polls for starts and ends"
-NEVER_ENDED: Final = "never ended"
-"""Of a group's overdue calls the first; the later ones wait for it."""
 _MAX_EVENTS: Final = 1000
 _MAX_INT: Final = (1 << 63) - 1
 _CLOCK_NS: Final = 1_000
@@ -75,6 +74,7 @@ class Dump:
 def all_batches(paths: Sequence[Path], root: Path) -> Iterator[Batch]:
     """Clocks, collectives, pending ones and the state of the collection, of all dumps."""
     states = []
+    progress = Progress()
     for path in paths:
         name = relative_name(path, root)
         try:
@@ -85,13 +85,25 @@ def all_batches(paths: Sequence[Path], root: Path) -> Iterator[Batch]:
         dump = read_entries(content, name, rank_of(path))
         if dump.rank is not None and dump.rows:
             yield batch("clock_anchors", [_anchor(dump)])
-        if dump.rows:
-            yield batch("collectives", dump.rows)
-        if dump.pending:
-            yield batch("nccl_events", [event for _, event in dump.pending])
+        held: list[Any] = []
+        if not path.name.startswith(AT_END):
+            held = progress.hold(dump.rank, dump.groups, dump.rows, dump.pending)
+        yield from _tables(
+            [row for row in dump.rows if not any(row is other for other, _ in held)],
+            [event for _, event in dump.pending if not any(event is x for _, x in held)],
+        )
         states.append(_summary(dump, content, size))
+    last = list(progress.graded())
+    yield from _tables([row for row, _ in last], [event for _, event in last])
     if states:
         yield batch("collection", states)
+
+
+def _tables(rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> Iterator[Batch]:
+    if rows:
+        yield batch("collectives", rows)
+    if events:
+        yield batch("nccl_events", events)
 
 
 def rank_of(path: Path) -> int | None:
@@ -152,12 +164,12 @@ def _read_entry(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     backend, _, title = str(entry["profiling_name"]).partition(":")
     op, source, target = _operation(title or backend)
-    group_name = str(entry["process_group"][0])
+    group_name = _group_name(entry)
     label, ranks = _group(dump, group_name)
     created = _whole(entry["time_created_ns"])
     dtype, size = _message(op, entry)
     point_to_point = bool(entry.get("is_p2p", op in ("send", "recv")))
-    number = _whole(entry["collective_seq_id"]) - 1
+    number = _ordinal_of(entry) - 1
     row = {
         "rank": dump.rank,
         "source": SOURCE,
@@ -193,6 +205,19 @@ def _operation(title: str) -> tuple[str, int | None, int | None]:
     return name, None, None
 
 
+def _group_name(entry: Mapping[str, Any]) -> str:
+    """Version 1 says `pg_name`, or only the number."""
+    if "process_group" in entry:
+        return str(entry["process_group"][0])
+    return str(entry["pg_name"] if "pg_name" in entry else entry["pg_id"])
+
+
+def _ordinal_of(entry: Mapping[str, Any]) -> int:
+    """Of the collective in its group, from 1; version 1 calls it `seq_id`."""
+    named = "collective_seq_id" if "collective_seq_id" in entry else "seq_id"
+    return _whole(entry[named])
+
+
 def _group(dump: Dump, name: str) -> tuple[str | None, tuple[int, ...]]:
     if name in dump.groups:
         return dump.groups[name]
@@ -208,6 +233,8 @@ def _global(ranks: tuple[int, ...], rank: int | None) -> int | None:
 
 def _message(op: str, entry: Mapping[str, Any]) -> tuple[str | None, int | None]:
     """(dtype, bytes) by the convention of nccl-tests; unknown where torch's name is."""
+    if "input_dtypes" not in entry:  # version 1
+        return None, None
     sides = []
     for side in ("input", "output"):
         sizes, names = entry[f"{side}_sizes"], entry[f"{side}_dtypes"]
@@ -254,9 +281,7 @@ def _pending(
 ) -> dict[str, Any] | None:
     """An event for what was issued and not seen to end."""
     done = dump.last_completed.get(str(entry.get("pg_id")), -1)
-    if state == "completed" or (
-        row["seq"] is not None and done >= _whole(entry["collective_seq_id"])
-    ):
+    if state == "completed" or (row["seq"] is not None and done >= _ordinal_of(entry)):
         return None
     number = "" if row["seq"] is None else f" {row['seq']}"
     where = f" of {row['comm_group']}" if row["comm_group"] else ""

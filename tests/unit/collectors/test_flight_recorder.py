@@ -234,3 +234,84 @@ def test_the_hook_writes_once(tmp_path, monkeypatch):
     path.unlink()
     hook.stop()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- several ranks, and the first versions -----------------------------------------------------
+
+
+def made(number, state="completed", **changes):
+    """An entry of our own making: the `number`th all_reduce of the default group."""
+    entry = {
+        "record_id": number, "pg_id": 0, "process_group": ["0", "default_pg"], "is_p2p": False,
+        "collective_seq_id": number + 1, "profiling_name": "nccl:all_reduce", "state": state,
+        "time_created_ns": 1_700_000_000_000_000_000 + number, "timeout_ms": 600_000,
+        "input_sizes": [[4]], "output_sizes": [[4]], "input_dtypes": ["Half"],
+        "output_dtypes": ["Half"], "frames": [],
+    }  # fmt: skip
+    return {**entry, **changes}
+
+
+def dumps(folder, entries, prefix="nccl_trace_rank_"):
+    """One dump for each rank's entries; the tables that come of all."""
+    ranks = str(sorted(entries))
+    config = {"0": {"name": "0", "desc": "default_pg", "ranks": ranks}}
+    paths = []
+    for rank, listed in entries.items():
+        path = folder / f"{prefix}{rank}"
+        content = {"version": "2.5", "pg_config": config, "pg_status": {}, "entries": listed}
+        path.write_bytes(pickle.dumps(content))
+        paths.append(path)
+    return ingest(sorted(paths), collector=COLLECTOR)
+
+
+def problems(tables):
+    return [
+        (event["rank"], json.loads(event["attrs"])["not_entered_by"])
+        for event in tables["nccl_events"]
+        if event["severity"] == "problem"
+    ]
+
+
+def test_a_collective_that_a_rank_never_entered_is_a_problem_without_any_clock(tmp_path):
+    waits, last = [made(0), made(1, "started"), made(2, "scheduled")], [made(0)]
+    tables = dumps(tmp_path, {0: waits, 1: waits, 2: last})
+    assert problems(tables) == [(0, [2]), (1, [2])]
+    never = [
+        (r["rank"], r["seq"]) for r in tables["collectives"] if r["unsplit_reason"] == "never ended"
+    ]
+    assert sorted(never) == [(0, 1), (1, 1)]
+    assert len(tables["collectives"]) == 7
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {0: [made(0, "started")], 1: [made(0, "started")]},  # all are there
+        {0: [made(0), made(1)], 1: [made(0)]},  # nobody waits
+        {0: [made(0, "started", profiling_name="nccl:recv 0<-1", is_p2p=True)], 1: []},
+    ],
+)
+def test_nobody_is_missing(entries, tmp_path):
+    assert problems(dumps(tmp_path, entries)) == []
+
+
+def test_a_rank_without_a_dump_and_dumps_at_the_end_say_nothing(tmp_path):
+    one = tmp_path / "nccl_trace_rank_0"
+    config = {"0": {"name": "0", "desc": "", "ranks": "[0, 1]"}}
+    one.write_bytes(pickle.dumps({"pg_config": config, "entries": [made(0, "started")]}))
+    assert problems(ingest([one], collector=COLLECTOR)) == []
+    at_end = {0: [made(0), made(1, "started")], 1: [made(0)]}
+    assert problems(dumps(tmp_path, at_end, "end_rank_")) == []
+
+
+def test_the_first_versions(tmp_path):
+    """Nothing but entries, without types, and `seq_id` for the ordinal."""
+    names = ("collective_seq_id", "process_group", "input_dtypes", "output_dtypes", "is_p2p")
+    old = [{**made(n), "seq_id": n + 1} for n in range(2)]
+    old = [{key: value for key, value in entry.items() if key not in names} for entry in old]
+    data = pickle.dumps(old, 2)
+    assert COLLECTOR.recognise(tmp_path / "x", data)
+    rows = read(tmp_path, data)["collectives"]
+    assert [(row["seq"], row["op"], row.get("bytes")) for row in rows] == [
+        (0, "all_reduce", None), (1, "all_reduce", None),
+    ]  # fmt: skip
