@@ -10,6 +10,10 @@ from browser import CHROMIUM, DRIVER, open_browser
 from example_run import LATE, example_database
 
 from harness_analysis.report import write_report
+from harness_analysis.report.sweep_page import write_sweep_page
+from harness_analysis.scaling.document import sweep_facts
+from harness_analysis.scaling.facts import RunFacts
+from harness_analysis.scaling.study import make_studies
 from harness_analysis.store import open_database
 from harness_schemas.vocabulary import PART_LABELS, PARTS
 
@@ -258,3 +262,36 @@ def test_the_page_prints(browser, made, tmp_path):
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
     # Afterwards the screen has its own colours again.
     assert browser.evaluate("document.documentElement.dataset.theme === undefined")
+
+
+def sweep_page(path):
+    """Strong scaling with the widest intervals that a noisy machine gives."""
+    runs = [
+        RunFacts(
+            f"r{ranks}-{repeat}", {"parallel.tp": ranks}, repeat, verdict="ok", status="finished",
+            device="cpu", world_size=ranks, tp=ranks, pp=1, batch_size=4, output_tokens=64,
+            wall_ns=(1 + repeat) * 10**9 // ranks, resource_use=0.3 / (1 + repeat),
+            io_s=0.9 / (1 + repeat), communication_s=1.2 / (1 + repeat), wait_share=0.2,
+            preprocessing_s=4.7 * (1 + repeat),
+        )
+        for ranks in (1, 2, 4)
+        for repeat in range(3)
+    ]  # fmt: skip
+    write_sweep_page(sweep_facts("study", "s", "", runs), make_studies(runs, "strong"), path)
+    return path
+
+
+def test_the_columns_of_scaling_fit_a_desktop_and_the_paper(browser, tmp_path):
+    browser.look_as(1280, 900)
+    browser.open(sweep_page(tmp_path / "sweep.html"))
+    too_wide = """[...document.querySelectorAll(".card > .scroll")].filter(
+      box => box.querySelector("table").offsetWidth > box.clientWidth + 1).length"""
+    assert browser.evaluate("document.querySelectorAll('th').length") > 11
+    assert browser.evaluate(too_wide) == 0
+    browser.look_as(690, 900)  # an A4 page within its margins
+    browser.devtools("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.evaluate(too_wide) == 0
+    finally:
+        browser.devtools("Emulation.setEmulatedMedia", media="")
+    assert browser.complaints() == []

@@ -334,7 +334,7 @@ def test_the_matrix_holds_all_waiting(page, database):
         database,
         "SELECT rank, waited_for, sum(wait_ns) FROM waits WHERE phase = 'decode' GROUP BY ALL",
     )
-    wanted = {(str(r), "nobody" if w is None else str(w)): ns for r, w, ns in rows if ns}
+    wanted = {(str(r), "undecided" if w is None else str(w)): ns for r, w, ns in rows if ns}
     found = {
         (y, x): in_ns(value, unit)
         for y, row in zip(trace["y"], trace["z"], strict=True)

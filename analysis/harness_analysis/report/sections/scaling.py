@@ -165,6 +165,4 @@ def _time(ns: float | None, unit_ns: int) -> str:
 
 def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> Table:
     columns = [Column(name, number=name != "cell") for name in names]
-    return Table(
-        caption, columns, [[text.replace("\n", " ") for text in row] for row in rows], note
-    )
+    return Table(caption, columns, rows, note)

@@ -73,7 +73,7 @@ def matrix_figure(waiting: Waiting) -> Figure:
     kinds = sorted({pair.kind for pair in waiting.pairs})
     totals = {title: wait_matrix(waiting, place, chosen) for title, chosen in _kind_choices(kinds)}
     everything = next(iter(totals.values()))
-    columns = [*labels, "nobody"] if everything[:, -1].any() else labels
+    columns = [*labels, "undecided"] if everything[:, -1].any() else labels
     scale = time_scale(everything.ravel().tolist())
     cells = {title: _matrix_cells(total, len(columns), scale) for title, total in totals.items()}
     trace = {
