@@ -14,7 +14,7 @@ LIVE_MAGIC = b"HPLIVE01"
 LIVE_HEAD = struct.Struct("<8s10q")
 LIVE_SLOT = struct.Struct("<3q")
 LIVE_TIME = struct.Struct("<q")
-LIVE_UPDATED_AT = 16
+LIVE_UPDATED_AT, LIVE_UNIT_ID_AT = 16, 24
 LIVE_GROUP_SLOTS = 64
 LIVE_UNIT_AT = 2048
 LIVE_UNIT = struct.Struct("<7q16s72s")
@@ -118,6 +118,11 @@ class LiveFile:
     def unit(self, packed: bytes) -> None:
         """Store a unit of work and its key (`packed_unit`): its line comes later."""
         self.map[LIVE_UNIT_AT : LIVE_UNIT_AT + LIVE_UNIT.size] = packed
+
+    def back_in(self, unit_id: int, packed: bytes) -> None:
+        """An inner unit has ended; a call that failed in it and is still pending stays."""
+        self.unit(packed)
+        LIVE_TIME.pack_into(self.map, LIVE_UNIT_ID_AT, unit_id)
 
     def prefill(self, start_ns: int) -> None:
         """Store when the first prefill began."""

@@ -200,8 +200,8 @@ class Unit(TimedSpan):
             rec.device.close_unit(self._device)
         self._leave(-1, 0, -1, 0)
         rec.unit_id, rec.unit_page = self._outer, self._outer_page
-        if self._outer:
-            rec.live.unit(self._outer_page)
+        if self._outer and kind is None:  # else the unit that failed is the evidence
+            rec.live.back_in(self._outer, self._outer_page)
 
 
 class Communication(TimedSpan):

@@ -103,4 +103,6 @@ def test_every_kind_of_meta_line_that_is_written_is_declared():
 
 def test_every_kind_of_meta_line_is_documented():
     page = (ROOT / "docs/spool.md").read_text()
-    assert set(declared.META_KINDS) <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    kinds = dict(re.findall(r"^\| `(\w+)` (\\\* )?\|", page, re.MULTILINE))
+    assert set(declared.META_KINDS) <= set(kinds)
+    assert {kind for kind, star in kinds.items() if star} == set(declared.FREQUENT_KINDS)

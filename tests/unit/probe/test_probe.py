@@ -227,6 +227,35 @@ def test_entry_of_a_collective_is_on_record_before_the_call(folder):
     assert live.groups == [(group << 32, 0, 0)]
 
 
+def test_the_page_names_the_unit_also_when_an_inner_one_has_ended(folder):
+    group = probe.group([0, 1])
+    with probe.unit("load", batch=3) as outer:
+        with probe.unit("prefill", step=0), probe.collective("all_reduce", group, 64):
+            live = read(folder).live
+            assert (live.unit.phase[:7], live.unit.unit_id) == (b"prefill", live.unit_id)
+        live = read(folder).live
+        assert (live.unit_id, live.unit.unit_id, live.unit.batch) == (outer, outer, 3)
+        with (
+            pytest.raises(RuntimeError),
+            probe.unit("decode", step=1) as inner,
+            probe.collective("all_reduce", group, 64),
+        ):
+            raise RuntimeError
+    live = read(folder).live
+    assert (live.unit_id, live.unit.unit_id, bool(live.pending)) == (inner, inner, True)
+    assert 0 < live.prefill_ns <= live.start_ns
+
+
+def test_a_rank_that_makes_no_calls_is_seen_to_move(folder):
+    with probe.unit("load"):
+        for name in ("a", "b"):
+            with probe.span(name):
+                pass
+            probe.flush()
+            spool = read(folder)
+            assert spool.live.recorded_ns == spool.records[-1].end_ns > spool.live.updated_ns
+
+
 def test_a_call_that_failed_stays_pending_after_stop(folder):
     with pytest.raises(RuntimeError), probe.collective("all_reduce", probe.group([0, 1]), 64):
         raise RuntimeError("Connection closed by peer")

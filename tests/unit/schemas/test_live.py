@@ -7,9 +7,12 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_probe.live import LiveFile, slot_of
+from harness_probe.live import LiveFile, packed_unit, slot_of
 from harness_schemas import spool
-from harness_schemas.live import PendingCall, Slot, parse_page, read_page
+from harness_schemas.live import PendingCall, Slot, UnitNow, parse_page, read_page
+
+KEY = {"phase": "decode", "step": 7, "batch": 0, "microbatch": None, "repeat": -1}
+KEY |= {"warmup": True, "perturbed_by": "torch_profiler"}
 
 
 def written(path):
@@ -19,6 +22,9 @@ def written(path):
     page.group(slot_of("send", 4, 0), 5, 5)
     page.group(slot_of("recv", 4, 0), 7, 6)
     page.update(1000, 12, 2, 3 << 32, 9, 990, 4096, 31)
+    page.unit(packed_unit(12, 900, KEY))
+    page.prefill(800)
+    page.recorded(950)
     page.close()
     return path
 
@@ -29,6 +35,27 @@ def test_a_page_is_read_as_the_recorder_wrote_it(tmp_path):
     assert page.pending == PendingCall(2, 3, None, 9, 990, 4096)
     collectives = Slot(3, None, None, 9, 8)  # one for all of a group, whatever their roots
     assert page.slots == (collectives, Slot(4, "send", 0, 5, 5), Slot(4, "recv", 0, 7, 6))
+
+
+def test_a_page_says_in_which_unit_the_rank_is(tmp_path):
+    path = written(tmp_path / "rank-00000.live")
+    page = read_page(path)
+    assert page.now == UnitNow(900, "decode", 7, 0, None, -1, True, "torch_profiler")
+    assert (page.prefill_ns, page.recorded_ns) == (800, 950)
+    data = bytearray(path.read_bytes())
+    older = parse_page(bytes(data[: spool.LIVE_UNIT_AT]) + bytes(2048))
+    assert (older.unit, older.now, older.prefill_ns, older.recorded_ns) == (12, None, None, None)
+    data[spool.LIVE_UNIT_AT] += 1  # another unit than the head's, as between two stores
+    assert parse_page(bytes(data)).now is None
+
+
+def test_a_unit_that_no_page_can_hold_is_not_known(tmp_path):
+    page = LiveFile(tmp_path / "rank-00000.live")
+    page.update(1000, 12)
+    for odd in ({"step": "last"}, {"batch": 1 << 70}, {"phase": None}):
+        page.unit(packed_unit(12, 900, KEY | odd))
+        assert read_page(tmp_path / "rank-00000.live").now is None
+    page.close()
 
 
 def test_no_file_and_a_foreign_file_are_no_page(tmp_path):
