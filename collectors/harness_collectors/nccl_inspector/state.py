@@ -22,14 +22,16 @@ _SAME_SIZE: Final = 0.02
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Rank = Annotated[int, msgspec.Meta(ge=0, lt=1 << 24)]
+Microseconds = Annotated[float, msgspec.Meta(ge=0, le=float(1 << 52))]
+"""Whole ones in NCCL's own plugin; fractions in plugins made after it."""
 
 
 class Header(msgspec.Struct):
-    """Whose record: `id` is NCCL's commId."""
+    """Whose record: `id` is NCCL's commId; plugins made after it may leave it out."""
 
-    id: Annotated[str, msgspec.Meta(max_length=64)]
     rank: Rank
     n_ranks: Rank
+    id: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class Metadata(msgspec.Struct):
@@ -59,7 +61,7 @@ class Collective(msgspec.Struct):
     coll: str
     coll_sn: Count
     coll_msg_size_bytes: Count
-    coll_exec_time_us: Count
+    coll_exec_time_us: Microseconds
     coll_timing_source: str | None = None
     coll_algobw_gbs: float | None = None
     coll_algo: str | None = None
@@ -74,7 +76,7 @@ class PointToPoint(msgspec.Struct):
     p2p_sn: Count
     p2p_peer: Rank
     p2p_msg_size_bytes: Count
-    p2p_exec_time_us: Count
+    p2p_exec_time_us: Microseconds
     p2p_timing_source: str | None = None
     event_trace_ts: Trace | None = None
 
@@ -90,7 +92,10 @@ class DumpStats(msgspec.Struct):
 
 
 class Record(msgspec.Struct):
-    """One object; from v4.3 on header and metadata stand only with `dump_stats`."""
+    """One object; from v4.3 on header and metadata stand only with `dump_stats`.
+
+    What a header and metadata hold may also stand in the object itself, as agents flatten it.
+    """
 
     header: Header | None = None
     metadata: Metadata | None = None
@@ -98,6 +103,11 @@ class Record(msgspec.Struct):
     p2p_perf: PointToPoint | None = None
     dump_stats: DumpStats | None = None
     proxy_trace: dict[str, Any] | None = None
+    id: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    rank: Rank | None = None
+    n_ranks: Rank | None = None
+    hostname: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    pid: Count | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(Record)
@@ -129,7 +139,7 @@ class Records:
     formats: dict[str, Counter[str]] = field(default_factory=dict)
     """Output format versions by file."""
 
-    def add(self, kind: Kind, sn: int, size: int, exec_us: int, trace: Trace | None) -> bool:
+    def add(self, kind: Kind, sn: int, size: int, exec_us: float, trace: Trace | None) -> bool:
         """Keep a record; False: too many kinds."""
         index = self.kinds.get(kind)
         if index is None:
@@ -140,7 +150,7 @@ class Records:
         self.kind.append(index)
         self.sn.append(sn)
         self.bytes.append(size)
-        self.duration_ns.append(min(exec_us, 1 << 52) * 1_000)
+        self.duration_ns.append(round(exec_us * 1_000))
         self.end_ns.append(min(max(stops), 1 << 52) * 1_000 if any(stops) else UNKNOWN)
         return True
 
@@ -161,6 +171,11 @@ def read_file(records: Records, path: Path, root: Path) -> None:
             continue
         if record.header is not None:
             context = (record.header, record.metadata or Metadata())
+        elif record.rank is not None and record.n_ranks is not None:
+            context = (
+                Header(record.rank, record.n_ranks, record.id),
+                Metadata(record.hostname, record.pid),
+            )
         if record.proxy_trace is None:
             _keep(records, file, record, context)
 
@@ -240,7 +255,8 @@ def _comm(records: Records, file: LogFile, context: tuple[Header, Metadata]) -> 
         if comm is None:
             return None
         comm.seen_init = True
-        comm.says("commId", header.id)
+        if header.id:
+            comm.says("commId", header.id)
         comm.says("rank", header.rank)
         comm.says("nranks", header.n_ranks)
     elif comm.get("nranks") != header.n_ranks:

@@ -192,3 +192,14 @@ def test_options_say_every_mistake():
     with pytest.raises(ValueError, match="ring") as caught:
         COLLECTOR.options({"ring": 0, "verbose": 1, "colour": "red"})
     assert str(caught.value).count("\n") == 2
+
+
+def test_records_of_plugins_made_after_it(tmp_path):
+    """Fractions of microseconds, no communicator's id, and headers that agents flattened."""
+    body = {"coll": "AllReduce", "coll_sn": 3, "coll_msg_size_bytes": 64, "coll_exec_time_us": 1.25}
+    nested = {"header": {"rank": 1, "n_ranks": 2}, "coll_perf": body}
+    flat = {"id": "ab", "rank": 1, "n_ranks": 2, "hostname": "n1", "pid": 7, "coll_perf": body}
+    for content in (nested, flat):
+        [row] = read(tmp_path, json.dumps(content) + "\n")["collectives"]
+        assert (row["rank"], row["seq"], row["bytes"], row["duration_ns"]) == (1, 3, 64, 1250)
+        assert row["group_size"] == 2
