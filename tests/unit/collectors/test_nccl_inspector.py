@@ -200,6 +200,6 @@ def test_records_of_plugins_made_after_it(tmp_path):
     nested = {"header": {"rank": 1, "n_ranks": 2}, "coll_perf": body}
     flat = {"id": "ab", "rank": 1, "n_ranks": 2, "hostname": "n1", "pid": 7, "coll_perf": body}
     for content in (nested, flat):
-        [row] = read(tmp_path, json.dumps(content) + "\n")["collectives"]
+        [row] = read(tmp_path, json.dumps(content).encode() + b"\n")["collectives"]
         assert (row["rank"], row["seq"], row["bytes"], row["duration_ns"]) == (1, 3, 64, 1250)
         assert row["group_size"] == 2
