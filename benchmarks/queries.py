@@ -119,6 +119,8 @@ def main() -> None:
         return
     sizes = [int(text) for text in given.copies.split(",")]
     table: dict[int, dict[str, float]] = {}
+    if given.folder:
+        Path(given.folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         database = first_run(Path(name) / "run")
         present = 1
