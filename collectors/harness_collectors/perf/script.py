@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _HEADER = re.compile(
-    r"(?P<comm>\S.{0,63}?)\s+(?P<pid>-?\d+)(?:/-?\d+)?\s+(?:\[\d+\]\s+)?\d+\.\d+:\s+"
+    r"(?P<comm>\S.{0,63}?)\s+(?P<pid>-?\d+)(?:/-?\d+)?\s+(?:\[\d+\]\s+)?(?P<time>\d+\.\d+:\s+)?"
     r"(?:\d+\s+)?(?P<event>[A-Za-z_]\S*):(?:\s+(?P<frame>[0-9a-f]+ .*))?\s*"
 )
 _FRAME = re.compile(
@@ -35,8 +35,10 @@ def is_script(head: str) -> bool:
     lines = head.splitlines()[:40]
     for line, following in zip(lines, [*lines[1:], ""], strict=False):
         match = _HEADER.fullmatch(line[:_LONGEST_LINE])
-        if match and (match["frame"] or not following.strip() or _FRAME.fullmatch(following)):
+        if match and _FRAME.fullmatch(following[:_LONGEST_LINE]):
             return True
+        if match and match["time"] and (match["frame"] or not following.strip()):
+            return True  # of a line without a time (`-F comm,pid,event,ip,sym`) frames must tell
     return False
 
 

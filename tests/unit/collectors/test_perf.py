@@ -476,3 +476,11 @@ def test_no_line_costs_more_than_its_length(line):
     read_stat(" Performance counter stats for 'x':\n" + text)
     read_script(text)
     assert time.process_time() - began < 5  # 0.2 s; 216 s with one careless pattern
+
+
+def test_scripts_without_times():
+    text = "serve 42 cpu-clock:\n  12f wait (libnccl.so)\n  230 main (serve)\n\n"
+    assert is_script(text)
+    stacks = read_script(text)
+    assert (stacks.samples, stacks.folded) == (1, {"serve;main;wait": 1})
+    assert not is_script("error 42 reported:\n\nerror 43 reported:\n\n")
