@@ -10,10 +10,13 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from harness_schemas.spi import Batch
 from harness_schemas.tables import BY_NAME, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 MAX_TEXT_BYTES: Final = 256 << 20
@@ -81,14 +84,18 @@ def batch(table: str, rows: Iterable[Mapping[str, Any]]) -> Batch:
     used = {name for row in listed for name in row}
     schema = arrow_schema(BY_NAME[table])
     fields = [item for item in schema if item.name in used]
-    limits = {pa.int32(): 1 << 31, pa.int64(): 1 << 63}
-    columns = [
-        pa.array(
-            [_storable(row.get(item.name), limits.get(item.type)) for row in listed], item.type
-        )
-        for item in fields
-    ]
+    columns = [_column([row.get(item.name) for row in listed], item.type) for item in fields]
     return Batch(table, pa.Table.from_arrays(columns, schema=pa.schema(fields)))
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
+        limit = {pa.int32(): 1 << 31, pa.int64(): 1 << 63}.get(kind)
+        return pa.array([_storable(value, limit) for value in values], kind)
 
 
 def _storable(value: Any, limit: int | None) -> Any:

@@ -6,9 +6,11 @@ logs. A log holds calls, not intervals: collectives have sizes and an order but 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,11 +86,24 @@ class NcclLog:
         from harness_collectors.nccl_log.state import Evidence
 
         evidence = Evidence()
-        for path in sorted(files):
-            read_log(evidence, path, context.root)
-        recorded = recorded_ranks(context.root)
-        resolution = resolve(evidence, recorded, planned_world(context.run))
+        with _no_collection():
+            for path in sorted(files):
+                read_log(evidence, path, context.root)
+            recorded = recorded_ranks(context.root)
+            resolution = resolve(evidence, recorded, planned_world(context.run))
         yield from all_batches(evidence, resolution)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Leave out looking for cycles: all that is made here is kept, and looked through again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _wanted(options: Mapping[str, Any], file: str) -> dict[str, str]:

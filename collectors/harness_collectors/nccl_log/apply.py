@@ -10,11 +10,21 @@ from typing import Final, NamedTuple
 
 from harness_collectors.nccl_log import lines
 from harness_collectors.nccl_log.lines import Record
-from harness_collectors.nccl_log.state import Comm, Evidence, LogFile, Process, Thread
+from harness_collectors.nccl_log.state import (
+    Comm,
+    Evidence,
+    LogFile,
+    Process,
+    Thread,
+    identity_by,
+)
 
 _ENDED: Final = ("destroyed", "aborted")
 _MAX_KEPT: Final = 16
 """Distinct rings, trees, plugins, ... that are kept of each."""
+
+_IDLE_FACTS: Final = frozenset({"localRank", "localRanks", "MNNVL"})
+"""What lines of a communicator's life say that nobody asks for. All else may contradict."""
 
 _SAFE_SETTINGS: Final = frozenset(
     {
@@ -69,12 +79,16 @@ class Line(NamedTuple):
     """Its own time, Unix nanoseconds."""
     cut: bool
     """It has no line end."""
-    called: Callable[[], Comm | None]
-    """The communicator of the thread's latest call, if that is later than its latest init."""
+    called: Callable[[Thread, int], Comm | None]
+    """The communicator of a thread's latest call before a row, if later than its latest init."""
+    before: int
+    """The row that the next call has."""
+    times: int = 1
+    """How many lines say the same."""
 
     def current(self) -> Comm | None:
         """The communicator that unnamed lines of the thread are about."""
-        return self.called() or self.thread.comm
+        return self.called(self.thread, self.before) or self.thread.comm
 
 
 Handler = Callable[[Evidence, Line], bool | None]
@@ -94,7 +108,8 @@ def init(evidence: Evidence, line: Line) -> bool | None:
     comm.says("rank", said.rank)
     comm.says("nranks", said.nranks)
     for name, value in said.facts.items():
-        comm.says(name, value)
+        if name not in _IDLE_FACTS:
+            comm.says(name, value)
     if (parent := said.facts.get("parent")) is not None:
         comm.parent = line.process.comms.get(parent, comm.parent)
     comm.function = comm.function or said.function
@@ -122,12 +137,10 @@ def _used_again(comm: Comm, said: lines.InitLine) -> bool:
         return False
     if said.event == "complete" and comm.state == "started":
         return False
-    new = Comm(comm.process, None, -1)
-    for name, value in said.facts.items():
-        new.says(name, value)
-    if None in (new.identity, comm.identity):
+    new, old = identity_by(said.facts.get), comm.identity
+    if None in (new, old):
         return comm.state in _ENDED
-    return new.identity != comm.identity
+    return new != old
 
 
 def _complete(evidence: Evidence, thread: Thread, comm: Comm, rank: int) -> None:
@@ -153,23 +166,39 @@ def channel(evidence: Evidence, line: Line) -> bool | None:
     if found is None or (line.cut and not found[1].ends_known):
         return False
     number, hop = found
-    add_hop(evidence, line, hop, 1 << number, 1)
+    comm = line.current()
+    add_hop(
+        evidence, line, hop, 1 << number, 1, comm, comm.get("rank") if comm is not None else None
+    )
     return True
 
 
-def add_hop(evidence: Evidence, line: Line, hop: lines.Hop, channels: int, times: int) -> None:
-    """Note `times` transport lines that are like `hop`, of these channels (as bits)."""
+def add_hop(
+    evidence: Evidence,
+    line: Line,
+    hop: lines.Hop,
+    channels: int,
+    times: int,
+    comm: Comm | None,
+    comm_rank: int | None,
+) -> None:
+    """Note `times` transport lines that are like `hop`, of these channels (as bits).
+
+    `comm` is what unnamed lines of the thread are about, `comm_rank` its rank there.
+    """
     own = hop.own_rank
     line.process.edge_ranks[own] += times
-    comm = line.process.comms.get(hop.comm) if hop.comm else line.current()
-    if comm is not None and comm.get("rank") in (None, own):
+    if hop.comm:
+        comm = line.process.comms.get(hop.comm)
+        comm_rank = comm.get("rank") if comm is not None else None
+    if comm is not None and comm_rank in (None, own):
         evidence.add_edges(comm, hop.ends, hop.side, hop.transport, channels)
     else:
         line.thread.keep_edges(hop.ends, (hop.side, hop.transport, line.record.device), channels)
 
 
 def add_ring(line: Line, ring: str, times: int) -> bool | None:
-    """Note `times` ring maps that are like this one."""
+    """Note a ring map that was printed so often."""
     line.process.ring_sizes[ring.count(" ") + 1] += times
     comm = line.thread.comm
     if comm is None:
@@ -184,9 +213,9 @@ def trees(evidence: Evidence, line: Line) -> bool | None:
     comm = line.thread.comm
     if not line.text.startswith(b"Trees [") or comm is None or line.cut:
         return None
-    for tree in line.text.split()[2::2]:
-        if len(comm.trees) < _MAX_KEPT and tree.count(b"->") == 2:
-            comm.trees.add(tree.decode("ascii", "replace"))
+    for tree in lines.parse_trees(line.text):
+        if len(comm.trees) < _MAX_KEPT:
+            comm.trees.add(tree)
     return True
 
 
@@ -230,26 +259,21 @@ def timings(evidence: Evidence, line: Line) -> bool | None:
     """`Init timings`: they name rank and size, not the communicator."""
     if not line.text.startswith(b"Init timings"):
         return None
-    match = lines.TIMINGS.match(line.text)
-    if match is None:
+    said = lines.parse_timings(line.text)
+    comm = _timed_comm(evidence, line, said) if said is not None else None
+    if said is None or comm is None:
         return False
-    rank, nranks = int(match["rank"]), int(match["nranks"])
-    total = lines.parse_seconds(match["total"])
-    comm = _timed_comm(evidence, line, rank, nranks, total)
-    if comm is None:
-        return False
-    comm.says("rank", rank)
-    comm.says("nranks", nranks)
-    comm.function = comm.function or (match["function"] or b"").decode("ascii") or None
-    comm.init_ns, comm.init_end_ns = total, line.now
-    comm.init_parts = lines.parse_parts(match["parts"])
+    comm.says("rank", said.rank)
+    comm.says("nranks", said.nranks)
+    comm.function = comm.function or said.function
+    comm.init_ns, comm.init_end_ns, comm.init_parts = said.total, line.now, said.parts
     return True
 
 
-def _timed_comm(evidence: Evidence, line: Line, rank: int, nranks: int, total: int) -> Comm | None:
+def _timed_comm(evidence: Evidence, line: Line, said: lines.Timings) -> Comm | None:
     def fits(comm: Comm) -> bool:
-        same = comm.get("rank") == rank and comm.nranks == nranks
-        return same and comm.init_ns in (None, total) and comm.state in (None, "complete")
+        same = comm.get("rank") == said.rank and comm.nranks == said.nranks
+        return same and comm.init_ns in (None, said.total) and comm.state in (None, "complete")
 
     if line.thread.comm is not None and fits(line.thread.comm):
         return line.thread.comm
@@ -287,7 +311,7 @@ def network(evidence: Evidence, line: Line) -> bool | None:
         return None
     name = line.text[len(prefix) :].strip().decode("ascii", "replace")
     if 0 < len(name) <= 40:
-        line.process.networks[name] += 1
+        line.process.networks[name] += line.times
     return True
 
 
@@ -355,3 +379,6 @@ HANDLERS: Final[dict[bytes, tuple[Handler, tuple[bytes, ...]]]] = {
 }
 """By the first four bytes of the text; and the words of which the line holds one if it matters.
 A text that starts with a digit goes to `counts`."""
+
+FACTS: Final[frozenset[Handler]] = frozenset({gdr, network, plugin})
+"""Handlers of lines that hold whatever stands between them, so that like ones are read at once."""

@@ -57,21 +57,32 @@ class Block:
 
     def line(self, place: int) -> bytes:
         """A line as it was printed, but for its stamp, its end and a call's middle."""
-        head, text = self.heads[place], self.pieces[self.texts[place]]
+        head, text = int(self.heads[place]), self.pieces[int(self.texts[place])]
         if head < 0:
             return text
         return self.pieces[head] + self.text(place)
 
     def text(self, place: int) -> bytes:
         """What stands behind `NCCL INFO `."""
-        number, text = self.numbers[place], self.pieces[self.texts[place]]
-        return text if number < 0 else b"%s%02d%s" % (_CHANNEL, number, text)
+        return _joined(int(self.numbers[place]), self.pieces[self.texts[place]])
+
+    def said(self, places: np.ndarray) -> tuple[list[bytes], list[int | None]]:
+        """The texts and stamps of lines."""
+        columns = (self.numbers[places].tolist(), self.texts[places].tolist())
+        texts = [_joined(number, self.pieces[code]) for number, code in zip(*columns, strict=True)]
+        if self.times is None:
+            return texts, [None] * len(texts)
+        return texts, [None if time < 0 else time for time in self.times[places].tolist()]
 
     def time(self, place: int) -> int | None:
         """The stamp of a line."""
         if self.times is None or self.times[place] < 0:
             return None
         return int(self.times[place])
+
+
+def _joined(number: int, text: bytes) -> bytes:
+    return text if number < 0 else b"%s%02d%s" % (_CHANNEL, number, text)
 
 
 def encode(text: bytes) -> Block:
@@ -150,7 +161,7 @@ def _behind_marks(text: bytes, signs: np.ndarray, begins: np.ndarray) -> np.ndar
 
 
 def _channels(signs: np.ndarray, behind: np.ndarray) -> np.ndarray:
-    """The number in `Channel 07/...` and `Channel 07 : ...` at these places; -1: none of the kind."""
+    """The number in `Channel 07/...` and `Channel 07 : ...` at these places; -1: none such."""
     import numpy as np
 
     numbers = np.full(len(behind), -1, np.int32)

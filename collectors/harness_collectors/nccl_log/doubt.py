@@ -18,6 +18,7 @@ _NEEDED: Final = 2
 _SINCE: Final = {
     "cudaDev": (2, 4),
     "busId": (2, 5),
+    "nNodes": (2, 14),
     "commId": (2, 16),
     "splitCount": (2, 23),
     "childCount": (2, 29),

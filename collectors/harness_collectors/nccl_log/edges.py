@@ -14,6 +14,9 @@ Ends = tuple[str, int, int | None]
 
 Kind = TypeVar("Kind")
 
+MAX_CHANNELS = 10_000
+"""One more than the highest number of a channel that is read."""
+
 
 class Edges(Generic[Kind]):
     """What kind of edge (side, transport, ...) each channel between two ends is."""
@@ -27,7 +30,8 @@ class Edges(Generic[Kind]):
         """(ends, kind, its channels as bits)."""
         for ends, kinds in self._kinds.items():
             for kind, channels in kinds.items():
-                yield ends, kind, channels
+                if channels:
+                    yield ends, kind, channels
 
     def known(self, ends: Ends) -> int:
         """The channels between two ends that have a kind, as bits."""
@@ -36,27 +40,21 @@ class Edges(Generic[Kind]):
             known |= channels
         return known
 
-    def put(self, ends: Ends, kind: Kind, channels: int) -> None:
-        """The channels (bits) are of this kind, whatever they were."""
+    def put(self, ends: Ends, kind: Kind, channels: int, known: int) -> None:
+        """The channels (bits) are of this kind, whatever they were; `known` is `known(ends)`."""
+        if not channels:
+            return
         kinds = self._kinds.setdefault(ends, {})
-        for other, its in list(kinds.items()):
-            self._set(kinds, other, its, its & ~channels)
-        before = kinds.get(kind, 0)
-        self._set(kinds, kind, before, before | channels)
+        if known & channels:
+            for other in list(kinds):
+                kinds[other] &= ~channels
+        kinds[kind] = kinds.get(kind, 0) | channels
+        self.size += (channels & ~known).bit_count()
 
     def take(self, ends: Ends, kind: Kind, channels: int) -> None:
-        """These channels of that kind are no more."""
-        kinds = self._kinds.get(ends, {})
-        before = kinds.get(kind, 0)
-        self._set(kinds, kind, before, before & ~channels)
-
-    def _set(self, kinds: dict[Kind, int], kind: Kind, before: int, after: int) -> None:
-        if after != before:
-            self.size += after.bit_count() - before.bit_count()
-        if after:
-            kinds[kind] = after
-        else:
-            kinds.pop(kind, None)
+        """These channels, which are of that kind, are no more."""
+        self._kinds[ends][kind] &= ~channels
+        self.size -= channels.bit_count()
 
 
 def lowest(channels: int, count: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from harness_collectors.nccl_log.block import MIDDLE_MARK
@@ -17,15 +18,17 @@ from harness_collectors.nccl_log.edges import Ends
 _MARK: Final = re.compile(rb"NCCL (INFO|WARN) ")
 _PREFIX: Final = re.compile(
     rb"(?:(?P<host>[!-9;-~]{1,128}):(?P<pid>\d{1,10}):(?P<tid>\d{1,10}) )?"
-    rb"(?:\[(?P<dev>\d{1,4})\] )?(?:[!-~]{1,128}:\d{1,6} )?(?:\([!-~]{1,128}\) )?$"
+    rb"(?:\[(?P<dev>\d{1,4})\] )?(?:\d{16} )?(?:[!-~]{1,128}:\d{1,6} )?(?:\([!-~]{1,128}\) )?$"
 )
-"""`host:pid:tid [cudaDev] [file:line [(function)]] `; cudaDev is no rank."""
+"""`host:pid:tid [cudaDev] [us] [file:line [(function)]] `; cudaDev is no rank; RCCL had times."""
 _PLAIN: Final = re.compile(
     rb"([!-9;-~]{1,128}):(\d{1,10}):(\d{1,10}) \[(\d{1,4})\] NCCL (INFO) ([ -~]*)$"
 )
 """The usual line: nothing before its prefix, and nothing behind it but its own text."""
 _COLOUR: Final = re.compile(rb"\x1b\[[0-9;]{0,16}m")
 _PREFIX_BYTES: Final = 512
+_KEPT: Final = 4096
+"""Parsed lines that are remembered: a process repeats itself for every communicator."""
 MAX_TEXT_BYTES: Final = 4096
 """NCCL cuts a line at 1024 bytes; what stands behind is another's."""
 
@@ -224,6 +227,7 @@ class InitLine:
     facts: dict[str, str]
 
 
+@lru_cache(maxsize=_KEPT)
 def parse_init(text: bytes) -> InitLine | None:
     """Read an init, destroy or abort line of any version; None: it is none, or two glued."""
     match = INIT.match(text)
@@ -371,6 +375,35 @@ def parse_seconds(text: bytes) -> int:
     return -value if text.startswith(b"-") else value
 
 
-def parse_parts(text: bytes) -> dict[str, int]:
-    """`kernels 0.18, bootstrap 1.60, ...` in nanoseconds by name."""
-    return {name.decode("ascii"): parse_seconds(value) for name, value in _PART.findall(text)}
+@dataclass(frozen=True)
+class Timings:
+    """What a line of `Init timings` says, in nanoseconds."""
+
+    rank: int
+    nranks: int
+    total: int
+    function: str | None
+    parts: dict[str, int]
+
+
+@lru_cache(maxsize=_KEPT)
+def parse_timings(text: bytes) -> Timings | None:
+    """Read `Init timings: ... (kernels 0.18, bootstrap 1.60, ...)`; None: it is cut."""
+    match = TIMINGS.match(text)
+    if match is None:
+        return None
+    parts = _PART.findall(match["parts"])
+    return Timings(
+        int(match["rank"]),
+        int(match["nranks"]),
+        parse_seconds(match["total"]),
+        (match["function"] or b"").decode("ascii") or None,
+        {name.decode("ascii"): parse_seconds(value) for name, value in parts},
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def parse_trees(text: bytes) -> tuple[str, ...]:
+    """The distinct trees of `Trees [0] children->me->parent [1] ...`, in order."""
+    found = dict.fromkeys(text.split()[2::2])
+    return tuple(tree.decode("ascii", "replace") for tree in found if tree.count(b"->") == 2)

@@ -50,6 +50,11 @@ class Owners:
             return None
         return process, self.evidence.thread(process, record.tid)
 
+    def unglued(self, record: Record) -> Record:
+        """A record that is alone in its line, its host told apart from what is glued to it."""
+        host = self._glued_host(record)
+        return record if host is None else record._replace(host=host)
+
     def records(self, line: bytes) -> list[Record]:
         """The records of a line, told apart where one's end is glued to the next one's host."""
         found = list(lines.records(line))

@@ -124,8 +124,11 @@ def _assign_ranks(
     for comm in world:
         comm.global_rank = comm.rank
     known = False
+    by_process: dict[int, list[Comm]] = defaultdict(list)
+    for comm in world:
+        by_process[comm.process.order].append(comm)
     for process in processes:
-        own = [comm for comm in world if comm.process is process]
+        own = by_process[process.order]
         if process.host is not None and process.pid is not None:
             process.rank = recorded.get((process.host, process.pid))
         if process.rank is not None:
@@ -213,8 +216,11 @@ def _share_edges(comms: list[Comm]) -> None:
     for wanted in ("send", "receive"):
         for comm in comms:
             for ends, (side, via), channels in comm.edges:
-                if side == wanted and (new := channels & ~shared.known(ends)):
-                    shared.put(ends, via, new)
+                if side != wanted:
+                    continue
+                known = shared.known(ends)
+                if new := channels & ~known:
+                    shared.put(ends, via, new, known)
                     comm.owned[via] += new.bit_count()
     for comm in comms:
         comm.group_edges = shared

@@ -20,8 +20,9 @@ class Run(NamedTuple):
     """Lines of one thread that say the same of several channels."""
 
     head: int
-    """Codes of pieces of the block: who printed it, and what (without `Channel NN`)."""
-    text: int
+    """Code of the piece of the block that says who printed it."""
+    like: int
+    """What it says, by the number that the caller gave it."""
     place: int
     """Of its first line."""
     times: int
@@ -36,14 +37,17 @@ class Run(NamedTuple):
 
 
 def runs_of(
-    block: Block, sorts: np.ndarray, heads: dict[int, Record | None]
+    block: Block, sorts: np.ndarray, likes: np.ndarray, heads: dict[int, Record | None]
 ) -> dict[int, list[Run]]:
-    """Runs by the place at which they may be read: nothing before it or behind changes them."""
+    """Runs by the place at which they may be read: nothing before it or behind changes them.
+
+    `likes` has a number for what each line of sort LIKE says.
+    """
     import numpy as np
 
     is_like = sorts == Sort.LIKE
-    if not is_like.any():
-        return {}
+    said = np.zeros(len(block), np.int32)
+    said[is_like] = likes
     pids, owners = _numbered_owners(block, heads)
     is_own = block.heads >= 0
     is_own[is_own] = pids[block.heads[is_own]] >= 0
@@ -58,8 +62,10 @@ def runs_of(
     cuts, places = cuts[order], places[order]
     at = block.heads[places]
     sliced = _changes(owners[at]) | _changes(cuts) | _changes(epochs[places])
-    ran = sliced | _changes(at) | _changes(block.texts[places])
-    return _by_place(_runs(block, places, np.flatnonzero(ran)), sliced[ran].tolist())
+    ran = sliced | _changes(at) | _changes(said[places])
+    if block.times is not None:
+        ran |= _changes(block.times[places] >= 0)
+    return _by_place(_runs(block, said, places, np.flatnonzero(ran)), sliced[ran].tolist())
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
@@ -85,7 +91,7 @@ def _numbered_owners(
     return pids, owners
 
 
-def _runs(block: Block, places: np.ndarray, starts: np.ndarray) -> list[Run]:
+def _runs(block: Block, said: np.ndarray, places: np.ndarray, starts: np.ndarray) -> list[Run]:
     import numpy as np
 
     numbers = block.numbers[places].astype(np.uint64)
@@ -97,7 +103,7 @@ def _runs(block: Block, places: np.ndarray, starts: np.ndarray) -> list[Run]:
     )
     firsts = places[starts]
     times = np.diff(np.append(starts, len(places)))
-    columns = (block.heads[firsts], block.texts[firsts], firsts, times, low, high)
+    columns = (block.heads[firsts], said[firsts], firsts, times, low, high)
     return list(map(Run, *(column.tolist() for column in columns)))
 
 
@@ -108,3 +114,12 @@ def _by_place(runs: list[Run], is_first: list[bool]) -> dict[int, list[Run]]:
             current = found[run.place] = []
         current.append(run)
     return found
+
+
+def repeats(block: Block, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first places of distinct lines, and how often each is there."""
+    import numpy as np
+
+    pairs = block.heads[places].astype(np.int64) * len(block.pieces) + block.texts[places]
+    _, first, times = np.unique(pairs, return_index=True, return_counts=True)
+    return places[first], times

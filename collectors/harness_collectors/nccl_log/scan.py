@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from harness_collectors.nccl_log import events, lines
 from harness_collectors.nccl_log.apply import HANDLERS, Line, add_hop, add_ring, counts
 from harness_collectors.nccl_log.block import MIDDLE_MARK, Block, encode
 from harness_collectors.nccl_log.lines import Hop, Record
 from harness_collectors.nccl_log.owner import Owners
-from harness_collectors.nccl_log.runs import Run, runs_of
+from harness_collectors.nccl_log.runs import Run, repeats, runs_of
 from harness_collectors.nccl_log.sorting import CHOICE_STARTS, Sort, Sorter, mentions
-from harness_collectors.nccl_log.state import MAX_EVENTS, Event, Evidence, LogFile
+from harness_collectors.nccl_log.state import MAX_EVENTS, Event, Evidence, LogFile, Process
 from harness_collectors.nccl_log.tally import Calls, Choices
 
 if TYPE_CHECKING:
@@ -29,6 +28,19 @@ _MAX_EXAMINED: Final = 64 << 10
 _CUT_CALL: Final = re.compile(rb"(\w{4,20}):(?: (?:o(?:p(?:C(?:o(?:u(?:n(?:t)?)?)?)?)?)?)?)?$")
 _CUT_LEVEL: Final = re.compile(rb"\] NCCL ?(?:I|IN|INF|INFO|W|WA|WAR|WARN)?\s*$")
 _OTHERS_CALL: Final = b"COLLTRACE"
+_NOTHING: Final = (None, ())
+
+
+class Act(NamedTuple):
+    """A line that is read by itself, or the first of runs."""
+
+    place: int
+    head: int
+    text: bytes
+    """What stands behind `NCCL INFO `, or the whole line."""
+    now: int | None
+    times: int = 1
+    """How many lines of the block are the same."""
 
 
 class Scanner:
@@ -49,6 +61,9 @@ class Scanner:
         """Who printed the split ones, by the code of their heads."""
         self._runs: dict[int, list[Run]] = {}
         """Like lines, by the place at which they are read."""
+        self._likes: list[Hop | str] = []
+        self._stamped: dict[int, int] = {}
+        """The place of the first line with a stamp, by process, if that is in this block."""
 
     def scan(self, text: bytes) -> None:
         """Read a block of whole lines."""
@@ -56,30 +71,47 @@ class Scanner:
 
         block = encode(text)
         self._parsed.clear()
+        self._stamped.clear()
         self.file.lines += len(block)
         self._heads = self._sorter.heads(block)
         sorts = self._sorter.sorts(block, self._heads, self._cut)
-        self._runs = runs_of(block, sorts, self._heads)
+        acts = self._acts(block, sorts)
         calls, choices = (np.flatnonzero(sorts == sort) for sort in (Sort.CALL, Sort.CHOICE))
-        others = np.flatnonzero(sorts == Sort.LINE)
-        if self._runs:
-            others = np.union1d(others, list(self._runs))
         pairs = _distinct(block, choices)
-        turns = np.flatnonzero(sorts >= Sort.TURN)
+        cuts = _cuts(sorts)
         bounds = [
-            [0, *np.searchsorted(places, turns).tolist(), len(places)]
-            for places in (calls, choices, others)
+            np.searchsorted(places, cuts).tolist()
+            for places in (calls, choices, [act.place for act in acts])
         ]
-        singles, ends = others.tolist(), [*turns.tolist(), None]
-        for number, turn in enumerate(ends):
+        for number in range(len(cuts) - 1):
             own = [slice(bound[number], bound[number + 1]) for bound in bounds]
             places = self._add_calls(block, calls[own[0]])
             if own[1].start < own[1].stop:
                 self._add_choices(block, choices[own[1]], pairs[own[1]], places)
-            self._add_others(block, singles[own[2]], places)
-            if turn is not None:
-                self._line(block, turn, len(self.evidence.calls))
+            self._read(block, acts[own[2]], places)
         self.evidence.calls.relieve()
+
+    def _acts(self, block: Block, sorts: np.ndarray) -> list[Act]:
+        """What is read one by one, in the order of lines."""
+        import numpy as np
+
+        facts = np.flatnonzero(sorts == Sort.FACT)
+        if block.times is not None and (block.times[facts] < 0).any():
+            sorts[facts] = Sort.LINE  # the first with a stamp is wanted
+            facts = facts[:0]
+        times = ((sorts == Sort.LINE) | (sorts >= Sort.TURN)).astype(np.int64)
+        firsts, often = repeats(block, facts)
+        times[firsts] = often
+        is_like = np.flatnonzero(sorts == Sort.LIKE)
+        self._runs.clear()
+        if len(is_like):
+            numbers, self._likes = self._sorter.likes(block, is_like)
+            self._runs = runs_of(block, sorts, numbers, self._heads)
+            times[list(self._runs)] = 1
+        places = np.flatnonzero(times)
+        columns = (places, block.heads[places], times[places])
+        listed, heads, often_listed = (column.tolist() for column in columns)
+        return list(map(Act, listed, heads, *block.said(places), often_listed))
 
     def scan_cut(self, text: bytes) -> None:
         """Read a last line without a line end: what may be cut in it is not believed."""
@@ -125,16 +157,18 @@ class Scanner:
             else:
                 self._choices.count(record, choice, befores[its])
 
-    def _add_others(self, block: Block, places: Sequence[int], calls: np.ndarray) -> None:
-        """Read the lines and runs at these places."""
-        if not len(calls):
-            before = len(self.evidence.calls)
-            for place in places:
-                self._line(block, place, before)
-        elif places:
-            befores = self._befores(places, calls).tolist()
-            for place, before in zip(places, befores, strict=True):
-                self._line(block, place, before)
+    def _read(self, block: Block, acts: list[Act], calls: np.ndarray) -> None:
+        """Read what is read one by one."""
+        befores: list[int] | None = None
+        if len(calls) and acts:
+            befores = self._befores([act.place for act in acts], calls).tolist()
+        for number, act in enumerate(acts):
+            # Without calls around, lines that hold several records may yet add some.
+            before = befores[number] if befores is not None else len(self.evidence.calls)
+            if (runs := self._runs.get(act.place)) is not None:
+                self._like_lines(block, runs, before)
+            else:
+                self._line(block, act, before)
 
     def _befores(self, places: np.ndarray | Sequence[int], calls: np.ndarray) -> np.ndarray:
         """The rows that the next calls have, of calls just appended whose places are `calls`."""
@@ -145,48 +179,55 @@ class Scanner:
 
     # -- one line ----------------------------------------------------------------------------
 
-    def _line(self, block: Block, place: int, before: int) -> None:
-        """A line by itself, or the runs at its place; `before` is the row of the next call."""
-        if (runs := self._runs.get(place)) is not None:
-            self._like_lines(block, runs, before)
-            return
-        now = block.time(place)
-        head = self._heads.get(int(block.heads[place]))
-        text = block.text(place)
+    def _line(self, block: Block, act: Act, before: int) -> None:
+        """A line by itself; `before` is the row that the next call has."""
+        head, text = self._heads.get(act.head), act.text
         if head is None or b"NCCL " in text or b" opCount " in text:
-            self._whole_line(block, place, now, before)
+            self._whole_line(block, act, before)
             return
         if len(text) > lines.MAX_TEXT_BYTES:
             text = text[: lines.MAX_TEXT_BYTES].rstrip(b"\r")
-        self._record(Record(*head[:5], text, head.start), now, before)
+        self._record(self._owners.unglued(head), text, act, before)
 
     def _like_lines(self, block: Block, runs: list[Run], before: int) -> None:
         """Transports and ring maps of one process."""
+        printed, file = -1, self.file
         for run in runs:
-            record = self._heads[run.head]
-            owner = self._owners.of(record) if record is not None else None
-            if record is None or owner is None:
-                self.file.dropped += run.times - 1
-                continue
-            process, thread = owner
-            now = block.time(run.place)
-            if now is not None and process.first_ns is None:
-                process.first_ns = now
-            called = partial(self._owners.called, thread, before)
-            line = Line(record, b"", process, thread, self.file, now, self._cut, called)
-            like = self._sorter.like(block.pieces[run.text])
+            if run.head != printed:
+                head = self._heads[run.head]
+                record = self._owners.unglued(head) if head is not None else None
+                owner = self._owners.of(record) if record is not None else None
+                if record is None or owner is None:
+                    file.dropped += run.times - 1
+                    continue
+                printed, now = run.head, block.time(run.place)
+                process, thread = owner
+                called = self._owners.called
+                line = Line(record, b"", process, thread, file, now, False, called, before)
+                comm = line.current()
+                rank = comm.get("rank") if comm is not None else None
+            if block.times is not None:
+                self._stamp(process, run.place, block.time(run.place))
+            like = self._likes[run.like]
             if isinstance(like, Hop):
-                add_hop(self.evidence, line, like, run.channels, run.times)
-                self.file.records += run.times
-            elif like is not None and add_ring(line, like, run.times):
-                self.file.records += run.times
+                add_hop(self.evidence, line, like, run.channels, run.times, comm, rank)
+                file.records += run.times
+            elif add_ring(line, like, run.times):
+                file.records += run.times
 
-    def _whole_line(self, block: Block, place: int, now: int | None, before: int) -> None:
+    def _stamp(self, process: Process, place: int, now: int | None) -> None:
+        """Note when a process printed its first line, which runs may bring forward."""
+        if now is not None:
+            unknown = process.first_ns is None
+            if unknown or place < self._stamped.get(process.order, 0):
+                process.first_ns, self._stamped[process.order] = now, place
+
+    def _whole_line(self, block: Block, act: Act, before: int) -> None:
         """A line that may hold anything."""
-        code = int(block.texts[place]) if block.heads[place] < 0 else -1
+        code = int(block.texts[act.place]) if act.head < 0 else -1
         found = self._parsed.get(code)
         if found is None:
-            line = block.line(place)[:_MAX_EXAMINED]
+            line = block.line(act.place)[:_MAX_EXAMINED]
             found = self._owners.records(line)
             if not found:
                 self._foreign(line)
@@ -194,9 +235,9 @@ class Scanner:
                 self._parsed[code] = found
         for record in found:
             if MIDDLE_MARK in record.text or b" opCount " in record.text:
-                self._glued_call(record, now)
+                self._glued_call(record, act.now)
             else:
-                self._record(record, now, before)
+                self._record(record, record.text, act, before)
 
     def _glued_call(self, record: Record, now: int | None) -> None:
         """A call in a line that holds more than it, or a piece of one."""
@@ -210,33 +251,35 @@ class Scanner:
         times = None if now is None else np.array([now])
         self.evidence.calls.extend(np.array([kind]), np.array([int(match["count"])]), times)
 
-    def _record(self, record: Record, now: int | None, before: int) -> None:
+    def _record(self, record: Record, text: bytes, act: Act, before: int) -> None:
+        """A record whose text is `text`, whatever `record` has for it."""
         owner = self._owners.of(record)
         if owner is None:
             return
         process, thread = owner
-        if now is not None and process.first_ns is None:
-            process.first_ns = now
+        self._stamp(process, act.place, act.now)
         if record.level == b"WARN":
             self.file.warnings += 1
-            self._event(events.warning(record, process, now))
+            self._event(events.warning(record, process, act.now))
             return
-        text, start = record.text, record.text[:4]
+        start = text[:4]
         if b" Bytes -> " in text:
-            self._glued_choice(record, before)
+            self._glued_choice(record._replace(text=text), before)
             return
-        handler = counts if start[:1].isdigit() else HANDLERS.get(start, (None,))[0]
+        handler = counts if start[:1].isdigit() else HANDLERS.get(start, _NOTHING)[0]
         if handler is None:
             cut = _CUT_CALL.match(text) if start in CHOICE_STARTS else None
             self.file.unreadable += cut is not None and cut[1].decode("ascii") in lines.OPS
             return
-        comms = len(self.evidence.comms)
-        called = partial(self._owners.called, thread, before)
-        given = Line(record, text, process, thread, self.file, now, self._cut, called)
-        understood = handler(self.evidence, given)
-        if understood is not None:
-            self.file.records += understood
-            self.file.unreadable += not understood
+        comms, called, times = len(self.evidence.comms), self._owners.called, act.times
+        line = Line(
+            record, text, process, thread, self.file, act.now, self._cut, called, before, times
+        )
+        understood = handler(self.evidence, line)
+        if understood:
+            self.file.records += times
+        elif understood is not None:
+            self.file.unreadable += times
         if len(self.evidence.comms) != comms:
             self._calls.forget()
 
@@ -287,3 +330,17 @@ def _distinct(block: Block, places: np.ndarray) -> np.ndarray:
     numbers[np.argsort(first)] = np.arange(len(first))
     found: np.ndarray = numbers[inverse]
     return found
+
+
+def _cuts(sorts: np.ndarray) -> list[int]:
+    """Where stretches begin and the last one ends: at turns that have calls or choices near."""
+    import numpy as np
+
+    busy = np.flatnonzero((sorts == Sort.CALL) | (sorts == Sort.CHOICE))
+    turns = np.flatnonzero(sorts >= Sort.TURN)
+    near = np.unique(np.searchsorted(turns, busy))
+    begins = np.append(turns + 1, len(sorts))[near - 1]  # of the first there is none before
+    begins = np.where(near > 0, begins, 0)
+    ends = np.append(turns, len(sorts))[near]
+    cuts: list[int] = np.unique(np.concatenate(([0, len(sorts)], begins, ends))).tolist()
+    return cuts

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from harness_collectors.nccl_log import lines
-from harness_collectors.nccl_log.apply import HANDLERS
+from harness_collectors.nccl_log.apply import FACTS, HANDLERS
 from harness_collectors.nccl_log.block import MIDDLE_MARK, Block
 from harness_collectors.nccl_log.lines import Hop, Record
 from harness_collectors.nccl_log.tally import Calls, Choices
@@ -39,11 +39,13 @@ class Sort(IntEnum):
     CHOICE = 2
     LINE = 3
     """It says something by itself."""
-    LIKE = 4
+    FACT = 4
+    """It holds whatever stands between it and others that are the same."""
+    LIKE = 5
     """A transport or a ring map that differs from others in its channel only."""
-    TURN = 5
+    TURN = 6
     """It changes what an address means."""
-    SEVERAL = 6
+    SEVERAL = 7
     """It may hold several records, or pieces of them."""
 
 
@@ -67,6 +69,18 @@ class Sorter:
     def like(self, text: bytes) -> Hop | str | None:
         """What a text says whose `Channel NN` was taken out: a transport, or a ring's ranks."""
         return _kept(self._likes, text, _like)
+
+    def likes(self, block: Block, places: np.ndarray) -> tuple[np.ndarray, list[Hop | str]]:
+        """What the lines of sort LIKE at these places say: numbers, and by number."""
+        import numpy as np
+
+        numbers: dict[Hop | str, int] = {}
+        table = np.zeros(len(block.pieces), np.int32)
+        for code in np.flatnonzero(np.bincount(block.texts[places], minlength=1)).tolist():
+            like = self.like(block.pieces[code])
+            if like is not None:
+                table[code] = numbers.setdefault(like, len(numbers))
+        return table[block.texts[places]], list(numbers)
 
     def sorts(self, block: Block, heads: dict[int, Record | None], cut: bool) -> np.ndarray:
         """A `Sort` for each line, int8. `cut`: the block is a line without an end."""
@@ -108,14 +122,14 @@ class Sorter:
         sort = _by_words(line[at + 10 : at + 14], line)
         if sort is Sort.CHOICE and (cut or not self._choices.is_choice(line)):
             return Sort.LINE
-        return sort
+        return Sort.LINE if sort is Sort.FACT else sort
 
     def _text(self, text: bytes, cut: bool) -> Sort:
         """Sort a line by what stands behind its `NCCL INFO `."""
         sort = _kept(self._texts, text, _by_text)
         if sort is Sort.CHOICE and (cut or self._choices.choice(text) is None):
             return Sort.LINE
-        return sort
+        return Sort.LINE if cut and sort is Sort.FACT else sort
 
     def _numbered(self, text: bytes, cut: bool) -> Sort:
         """Sort a line by what stands behind its `Channel NN`."""
@@ -168,9 +182,11 @@ def _by_words(start: bytes, line: bytes) -> Sort:
             return Sort.CHOICE
         is_said = start in CHOICE_STARTS or b" coll channels" in line
         return Sort.LINE if is_said else Sort.IGNORED
-    _, words = HANDLERS.get(start, (None, ()))
+    handler, words = HANDLERS.get(start, (None, ()))
     if not any(word in line for word in words):
         return Sort.IGNORED
+    if handler in FACTS:
+        return Sort.FACT
     return Sort.TURN if b"omm" in line and b"anks" in line else Sort.LINE
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from harness_collectors.nccl_log.edges import Edges, Ends, lowest
+from harness_collectors.nccl_log.edges import MAX_CHANNELS, Edges, Ends, lowest
 from harness_collectors.nccl_log.lines import Choice
 from harness_collectors.nccl_log.stream import Intake
 
@@ -34,7 +34,9 @@ _SURE: Final = 3
 def agreed(votes: Counter[Any]) -> Any:
     """The value that lines agree on; None where they contradict each other, or none says it."""
     if len(votes) <= 1:
-        return next(iter(votes), None)
+        for value in votes:
+            return value
+        return None
     (best, count), *_ = votes.most_common(1)
     return best if count >= _SURE * (votes.total() - count) else None
 
@@ -70,7 +72,10 @@ class Comm:
 
     def says(self, name: str, value: Any) -> None:
         """A line says that `name` is `value`."""
-        self.votes.setdefault(name, Counter())[value] += 1
+        votes = self.votes.get(name)
+        if votes is None:
+            votes = self.votes[name] = Counter.__new__(Counter)  # spares what __init__ costs
+        votes[value] = votes.get(value, 0) + 1
 
     def get(self, name: str) -> Any:
         """What lines agree on; None: unknown."""
@@ -94,12 +99,17 @@ class Comm:
     @property
     def identity(self) -> tuple[Any, ...] | None:
         """What tells it from another at the same address; None: not printed."""
-        if (comm_id := self.get("commId")) is not None:
-            return ("id", comm_id)
-        parent, color = self.get("parent"), self.get("color")
-        if parent is None or color is None:
-            return None
-        return ("split", parent, self.get("splitCount") or self.get("childCount"), color)
+        return identity_by(self.get)
+
+
+def identity_by(get: Callable[[str], Any]) -> tuple[Any, ...] | None:
+    """What tells a communicator from another at the same address, of what is said of it."""
+    if (comm_id := get("commId")) is not None:
+        return ("id", comm_id)
+    parent, color = get("parent"), get("color")
+    if parent is None or color is None:
+        return None
+    return ("split", parent, get("splitCount") or get("childCount"), color)
 
 
 @dataclass(eq=False)
@@ -116,8 +126,9 @@ class Thread:
 
     def keep_edges(self, ends: Ends, kind: tuple[str, str, int | None], channels: int) -> None:
         """Keep edges until their communicator is known; the first word counts."""
-        new = channels & ~self.edges.known(ends)
-        self.edges.put(ends, kind, lowest(new, max(MAX_STRAY_EDGES - self.edges.size, 0)))
+        known = self.edges.known(ends)
+        new = lowest(channels & ~known, max(MAX_STRAY_EDGES - self.edges.size, 0))
+        self.edges.put(ends, kind, new, known)
 
 
 @dataclass(eq=False)
@@ -342,8 +353,9 @@ class Evidence:
 
     def add_edges(self, comm: Comm, ends: Ends, side: str, transport: str, channels: int) -> None:
         """Note edges of a communicator (channels as bits); the sender's word counts."""
-        new = channels & ~comm.edges.known(ends)
-        allowed = lowest(new, max(MAX_EDGES - self.edges, 0))
-        self.edges += allowed.bit_count()
-        taken = channels & ~new if side == "send" else 0
-        comm.edges.put(ends, (side, transport), taken | allowed)
+        known = comm.edges.known(ends)
+        new, taken = channels & ~known, channels & known
+        if self.edges + MAX_CHANNELS > MAX_EDGES:
+            new = lowest(new, max(MAX_EDGES - self.edges, 0))
+        self.edges += new.bit_count()
+        comm.edges.put(ends, (side, transport), new | taken if side == "send" else new, known)
