@@ -55,8 +55,9 @@ class FailureLog:
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """Plain text with a line, near its beginning or end, that speaks of a failure."""
-        numbered = path.suffix[1:].isdecimal()  # slurm.out.4711, messages.1
-        if path.suffix.lower() not in _SUFFIXES and not numbered:
+        suffix = (Path(path.stem) if path.suffix == ".gz" else path).suffix.lower()
+        numbered = suffix[1:].isdecimal()  # slurm.out.4711, messages.1
+        if suffix not in _SUFFIXES and not numbered:
             return False
         return is_text(head) and speaks_of_failure(path, head)
 

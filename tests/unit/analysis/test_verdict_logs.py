@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import pytest
 
 from harness_analysis.verdict.judge import TextLine, VerdictEvidence, judge
 from harness_analysis.verdict.launchers import first_exits
+from harness_collectors.failure_log import COLLECTOR
 from harness_collectors.failure_log.lines import notable_lines, speaks_of_failure
+from harness_collectors.text_evidence import as_utf8
 
 WAITS = (
     "[rank{0}]:[E101 x.cpp:616] [Rank {0}] Watchdog caught collective operation timeout: "
@@ -97,6 +102,36 @@ def test_the_first_cause_decides(case, tmp_path):
     lines = tuple(TextLine(line.kind, line.text, line.rank) for line in notable_lines(path))
     found = judge(VerdictEvidence(lines=lines))
     assert (found.name, found.rule, found.suspects) == wanted
+
+
+def wrapped(name, text):
+    """The text as containers, Windows and archives keep it."""
+    lines = text.split("\n")
+    if name.endswith(".gz"):
+        return gzip.compress(text.encode())
+    if name.startswith("utf16"):
+        return text.encode("utf-16")
+    if name.startswith("docker"):
+        listed = [json.dumps({"log": line + "\n", "stream": "stderr"}) for line in lines]
+        return "\n".join(listed).encode()
+    if name.startswith("bar"):
+        return ("\r".join(f"{n}%|#" for n in range(300)) + "\r" + text).encode()
+    return "".join(f"\x1b[31m{line}\x1b[0m\n" for line in lines).encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["job.log.gz", "utf16.log", "docker-json.log", "bar.out", "colour.err"]
+)
+def test_logs_are_read_in_whatever_they_are_wrapped(name, tmp_path):
+    path = tmp_path / name
+    data = wrapped(name, "[rank1]: ValueError: no such layer\n[rank0]: Connection reset by peer")
+    path.write_bytes(data)
+    assert COLLECTOR.recognise(
+        path, gzip.decompress(data) if name.endswith(".gz") else as_utf8(data)
+    )
+    lines = tuple(TextLine(line.kind, line.text, line.rank) for line in notable_lines(path))
+    found = judge(VerdictEvidence(lines=lines))
+    assert (found.name, found.rule, found.suspects) == ("rank_failed", "exception", (1,))
 
 
 def test_a_local_rank_and_another_communicator_name_nobody():
