@@ -152,6 +152,7 @@ HARMLESS = (
     "h:1:2 [0] misc/ibvwrap.cc:2 NCCL WARN Call to ibv_open_device failed",
     "h:1:2 [0] transport/net_ib.cc:1 NCCL WARN NET/IB : Unable to open device mlx5_7",
     "[W socket.cpp:663] Warning: something",
+    "NVRM: Xid (PCI:0000:01:00): 145, RLW_RXPIPE Nonfatal XC0 i0 Link 13 (0x1 0x2)",
     "[rank0]:[W1 socket.cpp:200] [c10d] The hostname of the client socket cannot be retrieved.",
     "slurm_script: line 4: module: command not found",
     "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.104.05",

@@ -53,6 +53,20 @@ LOGS = {
         "high memory usage, (2) it was stopped",
         ("rank_failed", "exception-of-others", ()),
     ),
+    "an engine's wrapper is not the worker's exception": (
+        "(Worker_TP1 pid=9) ERROR 01-02 03:04:05 [x.py:1] AttributeError: no such thing\n"
+        "(EngineCore_DP0 pid=8) Exception: WorkerProc initialization failed due to an exception\n"
+        "RuntimeError: Engine core initialization failed. See root cause above.",
+        ("rank_failed", "exception", (1,)),
+    ),
+    "only wrappers are left": (
+        "(EngineCore_DP0 pid=8) Exception: WorkerProc initialization failed due to an exception",
+        ("rank_failed", "exception-of-others", ()),
+    ),
+    "the word of a shell behind a progress bar": (
+        "Loading shards:  75%|###  | 3/4 [00:08<00:02,  2.83s/it]Killed",
+        ("rank_failed", "killed-text", ()),
+    ),
     "MPI names the process that ended the job": (
         "h: Test NCCL failure common.cu:1 'unhandled cuda error'\nmpirun detected that one or more "
         "processes exited with non-zero status\n  Process name: [[99,1],10]\n  Exit code:    3",
