@@ -173,7 +173,8 @@ class Scene:
 
     def pid(self, rank: int) -> int:
         """A rank's process."""
-        return int(json.loads(self.stem(rank).with_suffix(".meta.jsonl").open().readline())["pid"])
+        lines = self.stem(rank).with_suffix(".meta.jsonl").read_text().splitlines()
+        return int(json.loads(lines[0])["pid"])
 
     def provoke(self, act: Callable[[], object]) -> None:
         """Do it, and remember when."""
