@@ -61,6 +61,8 @@ _DTYPES: Final = {
     "Float8_e4m3fnuz": ("float8_e4m3fnuz", 1),
     "Float8_e5m2fnuz": ("float8_e5m2fnuz", 1),
 }
+_SIZES: Final = dict(_DTYPES.values())
+"""Traces that Python wrote spell the types as `torch.dtype` does."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def dtype_of(label: CommLabel) -> tuple[str | None, int | None]:
     """torch's name of the data type, and the bytes of an element."""
     if label.dtype is None:
         return None, None
-    return _DTYPES.get(label.dtype, (label.dtype, None))
+    return _DTYPES.get(label.dtype) or (label.dtype, _SIZES.get(label.dtype))
 
 
 def counted_bytes(op: str | None, element: int | None) -> int:

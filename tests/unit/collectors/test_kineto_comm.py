@@ -32,6 +32,15 @@ def test_collectives_of_decode(tmp_path):
     assert spans[first["span_id"]] == ALLREDUCE
 
 
+@pytest.mark.parametrize(
+    ("spelt", "dtype", "size"), [("bfloat16", "bfloat16", 4096), ("complex64", "complex64", 16384)]
+)
+def test_types_as_python_spells_them(tmp_path, spelt, dtype, size):
+    events = launched(1, 10.0, 100.0, 5.0, ALLREDUCE, **collective(dtype=spelt, ranks=[0, 1]))
+    (row,) = rows(tmp_path, text(events, TP2))["collectives"]
+    assert (row["comm_group"], row["dtype"], row["bytes"]) == ("[0,1]#0", dtype, size)
+
+
 def test_ordinals_follow_the_device_whatever_the_order_in_the_file(tmp_path):
     events = [
         *launched(2, 20.0, 200.0, 5.0, ALLREDUCE, stream=9, **collective()),
