@@ -138,15 +138,20 @@ FREQUENT_KINDS: Final = ("unit", "attrs", "batch", "request", "tokens", "step", 
 def beside(file: Path, *kinds: str) -> Path:
     """The first file of these kinds (`META`, `RECORDS` ...) of the rank with this file that exists,
     else what the first would be called."""
-    stem = file.with_name(file.name.split(".", 1)[0])
-    named = [stem.with_name(stem.name + kind) for kind in kinds]
+    stem = _stem(file)
+    named = [file.with_name(stem + kind) for kind in kinds]
     return next((path for path in named if path.exists()), named[0])
 
 
 def records_size(file: Path) -> int:
     """Bytes of the records of the rank with this file, compressed or not; they only grow."""
-    stem = file.with_name(file.name.split(".", 1)[0])
+    stem = _stem(file)
     for kind in (RECORDS, PLAIN_RECORDS):
         with contextlib.suppress(OSError):
-            return stem.with_name(stem.name + kind).stat().st_size
+            return file.with_name(stem + kind).stat().st_size
     return 0
+
+
+def _stem(file: Path) -> str:
+    kinds = (META, RECORDS, PLAIN_RECORDS, UNITS, LIVE)
+    return next((file.name.removesuffix(k) for k in kinds if file.name.endswith(k)), file.name)

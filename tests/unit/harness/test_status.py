@@ -159,6 +159,10 @@ def test_definitions_far_from_both_ends_are_found(tmp_path):
     path = tmp_path / "rank-00000.meta.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     filler = b'{"t":"tokens","unit":1,"first_row":0,"n":[1],"device_ns":1,"host_ns":1}\n' * 3000
+    # As in recordings whose pages did not name the unit, and whose lines were all in this file.
+    page = (tmp_path / "rank-00000.live").read_bytes()
+    (tmp_path / "rank-00000.live").write_bytes(page[:2048] + bytes(2048))
+    lines.insert(-1, b'{"t":"unit","id":3,"start_ns":5,"phase":"decode","step":7}\n')
     group = next(line for line in lines if line.startswith(b'{"t":"group"'))
     lines.remove(group)
     path.write_bytes(b"".join([*lines[:2], filler, group, filler, *lines[2:], filler]))
