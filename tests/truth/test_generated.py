@@ -243,3 +243,30 @@ def test_a_spool_cut_anywhere_is_used_as_far_as_it_goes(cut: int, tmp_path: Path
         ).fetchone()
     assert spans == max(0, cut - 16) // 96
     assert state == "degraded"  # also at a record's end: the rank said how many it wrote
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_ranks_of_one_host_are_compared_by_its_clock_whatever_ties_it_to_others(
+    tied: bool, tmp_path: Path
+) -> None:
+    """TP within a host: exact, also where nothing, or only a coarse ping-pong, ties the hosts."""
+    clocks = (Clock(), Clock(offset_ns=-50_000_000, boot_id="boot-b"))
+    scenario = Scenario(clocks=clocks, ranks_per_host=2, late_rank=3, late_ns=250_000)
+    simulation = Simulation(scenario)
+    if not tied:
+        simulation._pingpong = lambda: None  # type: ignore[method-assign]
+        both_ways = simulation.message
+
+        def forward_only(sender: Any, receiver: Any, size: int) -> None:
+            if sender.rank < receiver.rank:
+                both_ways(sender, receiver, size)
+
+        simulation.message = forward_only  # type: ignore[method-assign]
+    with open_database(ingest(simulation.run(), tmp_path)) as con:
+        (method,) = con.execute("SELECT method FROM clock_offsets WHERE rank = 3").fetchone()
+        calls = con.execute(
+            "SELECT wait_method, wait_error_ns, last_arriver, count(*) FROM collective_waits "
+            "WHERE comm_group = '[2,3]#0' AND phase = 'decode' AND op = 'all_reduce' GROUP BY ALL"
+        ).fetchall()
+    assert method == ("ping_pong" if tied else "wall_clock")
+    assert [row[:3] for row in calls] == [("start_anchored", 100, 3)]

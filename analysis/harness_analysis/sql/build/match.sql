@@ -21,8 +21,11 @@ CREATE OR REPLACE TEMP TABLE joined AS
     arg_max(c.rank, c.start_ns) AS latest_rank, arg_min(c.rank, c.duration_ns) AS shortest_rank,
     max(c.start_ns) FILTER (c.rank = coalesce(c.src_rank, c.dst_rank)) AS root_start,
     count(*) FILTER (c.duration_ns IS NULL) AS open,
-    max(k.residual_ns) AS residual_ns,
-    count(*) FILTER (k.residual_ns IS NULL) AS unknown_clocks
+    -- Processes of one host read one clock, however well that is tied to the other hosts'.
+    count(DISTINCT k.clock_domain) = 1 AND count(k.clock_domain) = count(*)
+      AND c.timeline = 'host' AS one_clock,
+    CASE WHEN one_clock THEN 100 ELSE max(k.residual_ns) END AS residual_ns,
+    CASE WHEN one_clock THEN 0 ELSE count(*) FILTER (k.residual_ns IS NULL) END AS unknown_clocks
   FROM parts_here c
   LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank AND k.timeline = c.timeline
   WHERE c.op NOT IN ('send', 'recv') AND c.seq IS NOT NULL AND c.comm_group IS NOT NULL
@@ -134,8 +137,10 @@ INSERT INTO split_here BY NAME
   WITH paired AS (
     SELECT a.*, w.replayed_until, b.start_ns AS peer_start, b.end_ns AS peer_end, b.duration_ns AS peer_duration,
       b.rank AS peer, b.bytes IS DISTINCT FROM a.bytes AS other_size,
-      a.residual_ns IS NOT NULL AND b.residual_ns IS NOT NULL AND a.timeline = 'host' AS comparable,
-      greatest(a.residual_ns, b.residual_ns) AS pair_residual
+      coalesce(a.clock_domain = b.clock_domain AND a.timeline = 'host', false) AS one_clock,
+      one_clock OR a.residual_ns IS NOT NULL AND b.residual_ns IS NOT NULL AND a.timeline = 'host'
+        AS comparable,
+      CASE WHEN one_clock THEN 100 ELSE greatest(a.residual_ns, b.residual_ns) END AS pair_residual
     FROM sides a LEFT JOIN sides b ON a.source = b.source AND a.timeline = b.timeline
       AND a.src_rank = b.src_rank AND a.dst_rank = b.dst_rank AND a.seq = b.seq AND a.op <> b.op
     LEFT JOIN replayed w ON w.span_id = a.span_id AND w.rank = a.rank
@@ -159,7 +164,7 @@ INSERT INTO split_here BY NAME
     FROM reasoned
   )
   SELECT * EXCLUDE (replayed_until, peer_start, peer_end, peer_duration, peer, other_size, comparable,
-                    pair_residual, reason, w, clock_domain, residual_ns, transfer_ns, wait_ns,
+                    pair_residual, one_clock, reason, w, clock_domain, residual_ns, transfer_ns, wait_ns,
                     wait_method, wait_error_ns, unsplit_reason),
     w AS wait_ns,
     CASE WHEN replayed_until IS NULL THEN duration_ns - w
@@ -200,7 +205,7 @@ INSERT INTO run.collectives BY NAME FROM matched_here;
 INSERT INTO run.collective_instances BY NAME
   SELECT s.run_id, j.* EXCLUDE (rows_present, ops_differ, sizes_differ, units_differ, first_start, last_start, last_end,
       min_duration, two_latest, two_shortest, latest_rank, shortest_rank, root_start, open,
-      residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns, split,
+      one_clock, residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns, split,
       margin),
     first_start AS start_ns, last_end AS end_ns,
     s.transfer_ns, s.sum_wait_ns, s.max_wait_ns, s.floor_ns, s.transfer_ns - s.floor_ns AS excess_ns,
