@@ -74,9 +74,9 @@ def collective_batches(trace: TraceFile) -> Iterator[Batch]:
 
 def _device_rows(trace: TraceFile) -> _Rows:
     table, device = trace.columns.comm, trace.columns.device
-    row = table["row"]
+    row = table.at("row", slice(None))
     calls, call = _enclosing_calls(trace, row)
-    codes = (table["label"], device["name"][row], table["source"], table["target"], call)
+    codes = (table["label"], device.at("name", row), table["source"], table["target"], call)
     first, part = _distinct(codes)
     labels = list(trace.columns.labels)
     others_named = any(label.op is not None for label in labels)
@@ -98,7 +98,7 @@ def _device_rows(trace: TraceFile) -> _Rows:
         unequal = comm.UNEQUAL if label.unequal and operation.op == "all_to_all" else None
         reason = comm.FUSED if fused[name] else operation.reason or unequal or group.reason
         parts.append(_Part(group, operation.op, src, dst, dtype, element, reason))
-    seq = _sequence(trace, parts, part, device["start"][row], table["sequence"])
+    seq = _sequence(trace, parts, part, device.at("start", row), table.at("sequence", slice(None)))
     return _Rows(parts, part, seq, row)
 
 
@@ -110,7 +110,9 @@ def _distinct(codes: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
         low = int(column.min())
         width = int(column.max()) - low + 1
         _, first, combined = np.unique(
-            combined * width + (column - low), return_index=True, return_inverse=True
+            combined * width + (column.astype(np.int64) - low),
+            return_index=True,
+            return_inverse=True,
         )
         combined = combined.reshape(-1)
     return first, combined
@@ -128,16 +130,16 @@ def _enclosing_calls(trace: TraceFile, rows: np.ndarray) -> tuple[list[comm.Oper
     found = [comm.operation_of_call(name) for name in trace.host_names]
     is_call = np.array([operation is not None for operation in found] or [False], np.bool_)
     annotations = np.flatnonzero(host["kind"] == ANNOTATION)
-    calls = annotations[is_call[host["name"][annotations]]]
+    calls = annotations[is_call[host.at("name", annotations)]]
     operations = [operation for operation in found if operation is not None]
     if not calls.size:
         return operations, np.full(len(rows), -1, np.int64)
-    start, thread = host["start"][calls], host["thread"][calls]
-    intervals = Intervals(start, start + host["dur"][calls], thread)
+    start, thread = host.at("start", calls), host.at("thread", calls)
+    intervals = Intervals(start, start + host.at("dur", calls), thread)
     launched, launch_start, launch_thread = trace.launches(rows)
     held_by = intervals.locate(launch_start, launch_thread, any_thread=False)
     code = np.cumsum(is_call) - 1
-    named = code[host["name"][calls[held_by]]]
+    named = code[host.at("name", calls[held_by])]
     return operations, np.where(launched & (held_by >= 0), named, -1)
 
 
@@ -160,10 +162,10 @@ def _peers(
 def _device_collectives(trace: TraceFile, rows: _Rows, part: slice) -> pa.Table:
     table, device = trace.columns.comm, trace.columns.device
     row = rows.row[part]
-    name = device["name"][row]
+    name = device.at("name", row)
     launched, launch_start, _ = trace.launches(row)
-    channels = np.where(_names_of(trace, rule="nccl")[name], table["channels"][part], -1)
-    num_bytes = _bytes(rows, part, table["in_elements"][part], table["out_elements"][part])
+    channels = np.where(_names_of(trace, rule="nccl")[name], table.at("channels", part), -1)
+    num_bytes = _bytes(rows, part, table.at("in_elements", part), table.at("out_elements", part))
     return pa.table(
         {
             **_columns(trace, rows, part, "device"),
@@ -171,7 +173,7 @@ def _device_collectives(trace: TraceFile, rows: _Rows, part: slice) -> pa.Table:
             "span_id": pa.array(row + trace.first_device),
             "bytes": known(num_bytes, num_bytes >= 0),
             "enqueue_ns": known(launch_start + trace.offset_ns, launched),
-            **_times(trace, device["start"][row], device["dur"][row]),
+            **_times(trace, device.at("start", row), device.at("dur", row)),
             "kernel": coded(name, trace.coded_device_names),
             "channels": known(channels, channels >= 0, pa.int32()),
         }
@@ -198,8 +200,8 @@ def _host_rows(trace: TraceFile) -> _Rows:
     host = trace.columns.host
     runs = np.array([n.startswith(HOST_COMM) for n in trace.host_names] or [False], np.bool_)
     row = np.flatnonzero(host["kind"] == ANNOTATION)
-    row = row[runs[host["name"][row]]]
-    distinct, part = np.unique(host["name"][row], return_inverse=True)
+    row = row[runs[host.at("name", row)]]
+    distinct, part = np.unique(host.at("name", row), return_inverse=True)
     group = trace.groups.unlabelled()
     parts = []
     for name in distinct.tolist():
@@ -208,7 +210,7 @@ def _host_rows(trace: TraceFile) -> _Rows:
         reason = operation.reason or group.reason
         parts.append(_Part(group, operation.op, src, dst, reason=reason))
     part = part.reshape(-1)
-    return _Rows(parts, part, _sequence(trace, parts, part, host["start"][row]), row)
+    return _Rows(parts, part, _sequence(trace, parts, part, host.at("start", row)), row)
 
 
 def _host_collectives(trace: TraceFile, rows: _Rows) -> pa.Table:
@@ -218,7 +220,7 @@ def _host_collectives(trace: TraceFile, rows: _Rows) -> pa.Table:
             **_columns(trace, rows, slice(None), "host"),
             **key_columns(trace, trace.host_units(rows.row)),
             "span_id": pa.array(trace.host_span_ids(rows.row)),
-            **_times(trace, host["start"][rows.row], host["dur"][rows.row]),
+            **_times(trace, host.at("start", rows.row), host.at("dur", rows.row)),
         }
     )
 

@@ -104,9 +104,9 @@ def _host_classes(trace: TraceFile) -> _Classes:
 
 def _device_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Table:
     columns, size = trace.columns.device, len(rows)
-    stream, graph = columns["stream"][rows], columns["graph"][rows]
-    device, correlation = columns["device"][rows], columns["correlation"][rows]
-    num_bytes, name = columns["bytes"][rows], columns["name"][rows]
+    stream, graph = columns.at("stream", rows), columns.at("graph", rows)
+    device, correlation = columns.at("device", rows), columns.at("correlation", rows)
+    num_bytes, name = columns.at("bytes", rows), columns.at("name", rows)
     launched, launch_start, _ = trace.launches(rows)
     unit = trace.device_units(rows)
     trace.device_rows_in_units += int((unit >= 0).sum())
@@ -120,8 +120,8 @@ def _device_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.T
             "device": known(device, device >= 0),
             "stream": known(stream, stream >= 0),
             "name": coded(name, trace.coded_device_names),
-            **classes.columns(classes.of(columns["kind"][rows], name)),
-            **interval(trace, columns["start"][rows], columns["dur"][rows]),
+            **classes.columns(classes.of(columns.at("kind", rows), name)),
+            **interval(trace, columns.at("start", rows), columns.at("dur", rows)),
             "launch_ns": known(launch_start + trace.offset_ns, launched),
             "correlation": known(correlation, correlation > 0),
             "graph_id": known(graph, graph > 0),
@@ -143,8 +143,12 @@ def _launch_attrs(trace: TraceFile, rows: np.ndarray) -> pa.Array:
 
 def _host_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Table:
     columns, size = trace.columns.host, len(rows)
-    thread, name, unit = columns["thread"][rows], columns["name"][rows], trace.host_units(rows)
-    codes = classes.of(columns["kind"][rows], name)
+    thread, name, unit = (
+        columns.at("thread", rows),
+        columns.at("name", rows),
+        trace.host_units(rows),
+    )
+    codes = classes.of(columns.at("kind", rows), name)
     for row, rule in trace.found.phases_within(int(rows[0]), int(rows[-1])):
         codes[np.searchsorted(rows, row)] = classes.code(("phase", rule))
     return pa.table(
@@ -158,7 +162,7 @@ def _host_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Tab
             "stream": _threads(trace, thread),
             "name": coded(name, trace.coded_host_names),
             **classes.columns(codes),
-            **interval(trace, columns["start"][rows], columns["dur"][rows]),
+            **interval(trace, columns.at("start", rows), columns.at("dur", rows)),
             "correlation": _call_ids(trace, rows),
         }
     )
@@ -176,8 +180,11 @@ def _call_ids(trace: TraceFile, rows: np.ndarray) -> pa.Array:
     calls = trace.columns.calls
     if not len(calls):
         return pa.nulls(len(rows), pa.int64())
-    place = np.minimum(np.searchsorted(calls["row"], rows), len(calls) - 1)
-    return known(calls["correlation"][place], calls["row"][place] == rows)
+    of_calls = calls["row"]
+    # In the column's own type, or numpy would convert all of it for every batch.
+    sought = np.minimum(rows, np.iinfo(of_calls.dtype).max).astype(of_calls.dtype)
+    place = np.minimum(np.searchsorted(of_calls, sought), len(calls) - 1)
+    return known(calls.at("correlation", place), of_calls[place] == rows)
 
 
 def _unit_spans(trace: TraceFile) -> pa.Table:

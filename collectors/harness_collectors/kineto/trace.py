@@ -74,7 +74,7 @@ class TraceFile:
         host = self.columns.host
         if not len(host):
             return np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.int64), launch
-        return launch >= 0, host["start"][launch], host["thread"][launch]
+        return launch >= 0, host.at("start", launch), host.at("thread", launch)
 
     def device_units(self, rows: np.ndarray) -> np.ndarray:
         """Index of the unit that launched each device row; -1: none."""
@@ -84,7 +84,7 @@ class TraceFile:
     def host_units(self, rows: np.ndarray) -> np.ndarray:
         """Index of the unit in which each host row began; -1: none."""
         host = self.columns.host
-        return self._intervals.locate(host["start"][rows], host["thread"][rows])
+        return self._intervals.locate(host.at("start", rows), host.at("thread", rows))
 
     def host_rows(self, first: int, last: int) -> np.ndarray:
         """Rows in a range that become spans: no annotation that became a unit, and no operator

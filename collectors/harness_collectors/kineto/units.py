@@ -68,7 +68,7 @@ def find_units(host: Table, names: Sequence[str], marks: StepMarks) -> FoundUnit
     Several annotations of one numbered step are one unit; one inside another is part of it.
     """
     rows = np.flatnonzero(host["kind"] == ANNOTATION)
-    start, dur = host["start"][rows], host["dur"][rows]
+    start, dur = host.at("start", rows), host.at("dur", rows)
     # Longest first where several begin together: the outer one must be met before the inner.
     order = np.lexsort((-dur, start))
     known = {code: marks.find(names[code]) for code in np.unique(host["name"][rows]).tolist()}
