@@ -367,14 +367,13 @@ def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence
         texts = (line.text for line in evidence.lines)
         return found if found.ranks else suspects_from_watchdog(texts, evidence.world_size)
     if rule.suspect == "tasks":
-        first_only = rule.verdict != "oom_host"
-        tasks = tasks_of(
-            [line.text for line in (matched if first_only else evidence.lines)], first_only
-        )
-        if tasks:
-            return Suspects(
-                tasks, "named by srun" + (" first" if first_only else " as out of memory")
-            )
+        for_memory = [line.text for line in evidence.lines if "Out Of Memory" in line.text]
+        if rule.verdict == "oom_host" and (tasks := tasks_of(for_memory, first_only=False)):
+            return Suspects(tasks, "named by srun as out of memory")
+        if rule.verdict == "oom_host":
+            matched = evidence.lines
+        if tasks := tasks_of([line.text for line in matched], first_only=True):
+            return Suspects(tasks, "named by srun first")
     if rule.suspect == "none":
         return Suspects()
     # What all say, the first to say it started: where that is nobody known, nobody is named.

@@ -56,6 +56,7 @@ WORDS: Final = (
     # memory and devices
     *(b"out of memory", b"oom_kill", b"oom-kill", b"oom killed", b"memory limit", b"nvrm:"),
     *(b"xid ", b"off the bus", b"gpu is lost", b"uncorrectable ecc", b"nvidia driver"),
+    *(b"device handle",),
     *(b"libcuda", b"cuda-capable", b"cuda gpus", b"with cuda enabled", b"version mismatch"),
     *(b"cuda driver", b"cublas_status", b"cuda fail", b"device-side assert", b"illegal memory"),
     *(b"misaligned address", b"unspecified launch", b"forward compatibility"),

@@ -100,6 +100,24 @@ LOGS = {
         "encountered",
         ("rank_failed", "illegal-access", (7,)),
     ),
+    "a task that ended for memory, and others that srun then killed": (
+        "srun: error: n2: task 6: Out Of Memory\nsrun: error: n1: tasks 0-5,7: Killed",
+        ("oom_host", "slurmstepd-oom", (6,)),
+    ),
+    "a step that ended with a task": (
+        "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TASK "
+        "FAILURE ***\nsrun: error: n1: tasks 0-2: Terminated",
+        ("rank_failed", "task-failure", ()),
+    ),
+    "another rank's word of a timeout": (
+        "[rank1]:[E1 x.cpp:1] [PG ID 0 PG GUID 0 Rank 1] Received a dump signal due to a "
+        "collective timeout from  rank 5 and we will try our best to dump the debug info.",
+        ("nccl_timeout", "watchdog", ()),
+    ),
+    "a GPU that nvidia-smi cannot reach": (
+        "Unable to determine the device handle for GPU0000:0a:00.0: Unknown Error",
+        ("fell_off_bus", "xid-79", ()),
+    ),
     "hydra's words": (
         "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n=   EXIT CODE: 9\n",
         ("rank_failed", "killed-text", ()),
