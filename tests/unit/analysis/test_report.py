@@ -657,3 +657,15 @@ def test_lateness_of_gathered_steps_keeps_the_worst(tmp_path):
         assert few.caused["collective"][row] == pytest.approx(mean)
     titles = [choice.label for choice in lateness_figure(few).choices]
     assert "in collectives, worst unit" in titles and "in collectives, mean of the units" in titles
+
+
+def test_the_late_rank_is_named_beside_rows_too_thin_to_read(tmp_path):
+    with open_database(example_database(tmp_path, LATE, bare=True)) as con:
+        waiting = load_waiting(con)
+    assert not lateness_figure(waiting).layout["annotations"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness_analysis.report.sections.waits.MOST_TICKS", 2)
+        marks = lateness_figure(waiting).layout["annotations"]
+    assert f"\u25c2 {LATE.late_rank}" in [mark["text"] for mark in marks]
+    by_row = {row["y"]: waiting.caused["collective"][row["y"]].sum() for row in marks}
+    assert list(by_row.values()) == sorted(by_row.values(), reverse=True)

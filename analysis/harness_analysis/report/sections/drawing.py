@@ -75,9 +75,9 @@ def part_label(part: str) -> str:
     return PART_LABELS[part]
 
 
-def rank_axis(labels: Sequence[str]) -> dict[str, Any]:
+def rank_axis(labels: Sequence[str], most: int = MOST_TICKS) -> dict[str, Any]:
     """A vertical axis of ranks, the first on top, with as many names as can be read."""
-    every = max(1, math.ceil(len(labels) / MOST_TICKS))
+    every = max(1, math.ceil(len(labels) / most))
     shown = list(labels)[::every]
     return {
         "type": "category",

@@ -13,6 +13,7 @@ from harness_analysis.report.blocks import Block, Choice, Column, Figure, Note, 
 from harness_analysis.report.numbers.waiting import Waiting
 from harness_analysis.report.palette import color_scale
 from harness_analysis.report.sections.drawing import (
+    MOST_TICKS,
     STEP_AXIS,
     TimeScale,
     digits,
@@ -30,6 +31,12 @@ COLOR_STEPS = 1000
 """A cell of the map of lateness below this part of the largest is drawn as nothing."""
 MOST_ROWS = 50
 MOST_HOST_LINES = 130
+MOST_DARK_LINES = 16
+MOST_ACROSS = 12
+TALLEST = 1100
+MOST_MARKS = 5
+MARKED_SHARE = 0.02
+"""Share of all waiting that a rank must have caused to be marked beside its row."""
 MOST_WORST = 1024
 """Ranks up to which the page has room for a second map."""
 KIND_TITLES = {"collective": "in collectives", "p2p": "in point-to-point calls"}
@@ -108,7 +115,7 @@ def _kind_choices(kinds: list[str]) -> list[tuple[str, list[str]]]:
 def _matrix_layout(columns: list[str], labels: list[str]) -> dict[str, Any]:
     return {
         "xaxis": {
-            **rank_axis(columns),
+            **rank_axis(columns, MOST_ACROSS),
             "autorange": True,
             "tickangle": 0 if len(columns) <= MOST_WRITTEN else "auto",
             "title": {"text": "waited for"},
@@ -211,7 +218,10 @@ def lateness_figure(waiting: Waiting) -> Figure:
         "yaxis": rank_axis(labels),
         "hovermode": "closest",
         "shapes": _host_lines(waiting),
+        "annotations": _late_marks(waiting),
     }
+    if layout["annotations"]:
+        trace["colorbar"]["x"] = 1.08
     note = f"Less than 1/{COLOR_STEPS} of the largest is drawn as nothing."
     if not whole:
         units, bins = waiting.bins.units, waiting.bins.bins
@@ -222,7 +232,12 @@ def lateness_figure(waiting: Waiting) -> Figure:
         label="Heat map: for each rank and decode unit, how long the other ranks waited for it.",
         traces=[trace],
         layout=layout,
-        height=rows_height(len(labels), 24 if len(labels) <= 16 else 10, 200, 760),
+        height=rows_height(
+            len(labels),
+            24 if len(labels) <= 16 else 10,
+            200,
+            max(760, min(2 * len(labels), TALLEST)),
+        ),
         table=_lateness_table(waiting),
         note=note + (" Lines part the hosts." if layout["shapes"] else ""),
         choices=[Choice(title, [{"z": cells}]) for title, cells in maps.items()],
@@ -236,9 +251,30 @@ def _host_lines(waiting: Waiting) -> list[dict[str, Any]]:
     places = [row for row in range(1, len(hosts)) if hosts[row] != hosts[row - 1]]
     if len(places) > MOST_HOST_LINES:
         return []
-    line = {"color": "var(--muted)", "width": 1}
+    # Among many, a line must not look like a late rank.
+    line = {
+        "color": "var(--muted)" if len(places) <= MOST_DARK_LINES else "var(--line)",
+        "width": 1,
+    }
     across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y"}
     return [{**across, "y0": row - 0.5, "y1": row - 0.5, "line": line} for row in places]
+
+
+def _late_marks(waiting: Waiting) -> list[dict[str, Any]]:
+    """Beside rows too thin to be read: the ranks for which the others waited most."""
+    if len(waiting.ranks) <= MOST_TICKS:
+        return []
+    caused = sum(values.sum(axis=1) for values in waiting.caused.values())
+    total = float(np.sum(caused))
+    worst = np.argsort(-np.asarray(caused), kind="stable")[:MOST_MARKS].tolist()
+    return [
+        {
+            "xref": "paper", "x": 1, "xanchor": "left", "yref": "y", "y": row,
+            "text": f"\u25c2 {waiting.ranks[row]}", "showarrow": False, "font": {"size": 11},
+        }
+        for row in worst
+        if total and caused[row] > MARKED_SHARE * total
+    ]  # fmt: skip
 
 
 def _row_label(waiting: Waiting, row: int) -> str:
