@@ -77,6 +77,10 @@ NEEDS: tuple[Need, ...] = (
     Need("floors", (), ("floors",)),
 )
 
+PROFILER = ("torch_profiler", "kineto")
+"""The same evidence: by our own windows, and by anybody's traces."""
+OF_STEPS = frozenset({"step_breakdown", "step_breakdown_all", "coverage", "run_summary"})
+"""What was recorded, and has none of these, has no steps that were recognised."""
 OF_CALLS = frozenset({"collectives", "collective_waits", "waits", "stragglers", "what_if"})
 """Empty where nothing was communicated, which is an answer."""
 
@@ -133,11 +137,13 @@ def _reason(need: Need, states: Iterable[tuple[str, str, str | None, str | None]
         said.setdefault(collector, [])
         text = f"{collector} {state}{where}{why}"
         if state == "ok":
-            text = f"{collector} recorded{where}, and does not tell"
+            tells = "has no step marks" if need.relation in OF_STEPS else "does not tell"
+            text = f"{collector} recorded{where}, and {tells}"
         if text not in said[collector]:
             said[collector].append(text)
     known = [text for name in need.collectors for text in said.get(name, ())[:3]]
-    absent = [name for name in need.collectors if name not in said]
+    same = set(PROFILER) if said.keys() & set(PROFILER) else set()
+    absent = [name for name in need.collectors if name not in said and name not in same]
     if absent:
         known.append(f"{' and '.join(absent)} not recorded")
     return "; ".join(known)

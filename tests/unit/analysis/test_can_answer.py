@@ -66,3 +66,13 @@ def test_what_can_be_answered_is_a_table(database):
     where = "relation = 'step_breakdown' AND of_columns IS NULL"
     rows, _ = ask(database, f"SELECT answerable FROM can_answer WHERE {where}")
     assert rows.split() == ["answerable", "true"]
+
+
+def test_a_strangers_trace_without_steps_is_no_missing_profiler(tmp_path):
+    rows = [{"collector": "kineto", "state": "ok"}]
+    build_database(tmp_path / "d.duckdb", "r", {}, [make_batch("collection", rows)])
+    _, said = ask(tmp_path / "d.duckdb", "SELECT * FROM step_breakdown")
+    assert said.strip() == (
+        "cannot answer: step_breakdown: kineto recorded, and has no step marks; "
+        "app_timers and nsys not recorded"
+    )
