@@ -70,7 +70,7 @@ def test_what_can_be_answered_is_a_table(database):
 
 def test_a_strangers_trace_without_steps_is_no_missing_profiler(tmp_path):
     rows = [{"collector": "kineto", "state": "ok"}]
-    build_database(tmp_path / "d.duckdb", "r", {}, [make_batch("collection", rows)])
+    build_database(tmp_path / "d.duckdb", "r", {"name": "x"}, [make_batch("collection", rows)])
     _, said = ask(tmp_path / "d.duckdb", "SELECT * FROM step_breakdown")
     assert said.strip() == (
         "cannot answer: step_breakdown: kineto recorded, and has no step marks; "
