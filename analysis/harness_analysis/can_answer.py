@@ -21,8 +21,10 @@ TIMERS = ("app_timers",)
 NCCL = ("nccl_log", "nccl_inspector")
 
 
-_STAR = re.compile(r"(?:select|,)\s*(?:\w+\.)?\*", re.IGNORECASE)
-"""All columns, not the star of count(*)."""
+_WHOLE = re.compile(r"\s*(?:from\b(?!.*\bselect\b)|select\s+(?:distinct\s+)?(?:\w+\.)?\*)", re.S)
+"""A query that shows all columns of what it reads; not one that only passes them on."""
+_READ = re.compile(r"\b(?:from|join|describe|summarize)\s+\"?(\w+)")
+"""Relations that a query reads; a column of the same name is none."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +172,15 @@ def not_answered(con: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
         ).fetchall()
     except duckdb.Error:
         return []
-    words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", sql.lower())))
-    everything = _STAR.search(sql) is not None or (words >= {"from"} and "select" not in words)
+    plain = re.sub(r"'[^']*'", "", sql.lower())
+    words, read = set(re.findall(r"\w+", plain)), set(_READ.findall(plain))
+    everything = _WHOLE.match(plain) is not None
     lines = []
     silent = {
         relation for relation, columns, answered, _ in rows if columns is None and not answered
     }
     for relation, columns, answered, reason in rows:
-        if answered or relation not in words or (columns and relation in silent):
+        if answered or relation not in read or (columns and relation in silent):
             continue
         named = [name for name in (columns or "").split(", ") if name in words]
         if columns is None or named or everything:

@@ -129,7 +129,8 @@ class HostSource:
             with process.oneshot():
                 cpu = process.cpu_times()
                 yield Reading("cpu_seconds", "s", cpu.user + cpu.system, rank)
-                yield Reading("rss", "bytes", process.memory_info().rss, rank)
+                if rss := process.memory_info().rss:  # of one that has just ended it is not known
+                    yield Reading("rss", "bytes", rss, rank)
                 switches = process.num_ctx_switches()
                 yield Reading("ctx_voluntary", "count", switches.voluntary, rank)
                 yield Reading("ctx_involuntary", "count", switches.involuntary, rank)

@@ -54,6 +54,8 @@ CHOSEN = "nccl_log failed (it is empty); nccl_inspector not recorded"
             "cannot answer: run_summary (tok_per_s): app_timers not recorded",
         ),
         ("SELECT op, wait_ns FROM collectives", ""),
+        ("SELECT count(*) AS samples, max(op) AS latency FROM collectives", ""),
+        ("WITH c AS (SELECT *, 1 AS one FROM collectives) SELECT count(*) FROM c", ""),
         ("SELECT 'samples' AS word, count(*) FROM collectives", ""),
     ],
 )

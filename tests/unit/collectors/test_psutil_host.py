@@ -71,6 +71,15 @@ def test_ranks_come_late_and_leave_early(tmp_path):
     assert source.describe()["ranks_ended"] == 1
 
 
+def test_the_memory_of_a_rank_that_has_just_ended_is_not_zero(tmp_path):
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and nobody has asked how
+    write_start(tmp_path, 2, pid=child.pid)
+    found = by_rank(HostSource(tmp_path, HOST))
+    child.wait()
+    assert (2, "cpu_seconds") in found and (2, "rss") not in found
+
+
 @pytest.mark.parametrize("line", ["", "{", "[]", '{"rank": "x"}', '{"rank": 1, "pid": null}'])
 def test_odd_start_lines_are_passed_over(tmp_path, line):
     (tmp_path / "spans").mkdir()
