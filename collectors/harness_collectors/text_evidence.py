@@ -22,6 +22,10 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 MAX_TEXT_BYTES: Final = 256 << 20
 """Nobody's accounting is larger; a gzip bomb is."""
 _READ_BYTES: Final = 1 << 20
+DOCKER: Final = re.compile(rb"\s*\{\"log\": ?\"")
+"""Docker's own file of what a container printed: a JSON object a line."""
+JSON: Final = re.compile(rb"\s*\{\s*[\"}]")
+"""`{'loss': 0.1}` is what a program printed."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,20 @@ def as_utf8(data: bytes) -> bytes:
         if data.startswith(mark):
             return data[len(mark) :].decode(name, "replace").encode()
     return data
+
+
+def undocked(block: bytes) -> bytes:
+    """What a container printed, out of Docker's JSON lines; of a line that was cut, nothing."""
+    if not DOCKER.match(block):
+        return block
+    said = []
+    for line in block.split(b"\n"):
+        try:
+            text = json.loads(line)["log"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        said.append(text if isinstance(text, str) else "")
+    return "".join(said).encode("utf-8", "replace")
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> Text:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness_collectors.text_evidence import as_utf8
+from harness_collectors.text_evidence import DOCKER, as_utf8, undocked
 from harness_schemas.log_prefix import is_labelled, peeled
 from harness_schemas.redact import redact
 
@@ -30,8 +29,6 @@ _HOLES: Final = re.compile(rb"\x00{2,}")
 _FEW_HOLES: Final = 3
 _MARKUP: Final = re.compile(rb"\s*(?:\{\s*[\"}]|<)")
 """JSON or XML; `{'loss': 0.1}` is what a program printed."""
-_DOCKER: Final = re.compile(rb"\s*\{\"log\": ?\"")
-"""Docker's own file of what a container printed: a JSON object a line."""
 _KERNEL: Final = re.compile(r"NVRM: |oom-kill:|Out of memory: Kill|invoked oom-killer|pcieport ")
 _RANK_FILE: Final = re.compile(r"(?:^|[^a-z])rank[-_]?(\d{1,6})(?!\d)", re.IGNORECASE)
 
@@ -88,7 +85,7 @@ def is_text(head: bytes) -> bool:
     holes = _HOLES.findall(head[:_PEEK])
     if 0 < len(holes) <= _FEW_HOLES:  # what a crash, or a log cut under its writer, leaves
         head = _HOLES.sub(b"", head)
-    if not head or b"\x00\x00" in head or (_MARKUP.match(head) and not _DOCKER.match(head)):
+    if not head or b"\x00\x00" in head or (_MARKUP.match(head) and not DOCKER.match(head)):
         return False
     odd = sum(byte < 9 or 13 < byte < 27 for byte in head[:4096])
     return odd <= 8 + len(head[:4096]) // 50
@@ -124,7 +121,7 @@ def notable_lines(path: Path) -> list[Notable]:
     rank = _RANK_FILE.search(path.name)
     of_file = int(rank[1]) if rank else None
     stderr = path.suffix in (".err", ".stderr") or path.parent.name == "logs"
-    head, tail = map(_undocked, _read(path))
+    head, tail = map(undocked, _read(path))
     found = list(_kept(head, not tail))
     found += [(None, text) for _, text in _kept(tail, True)]
     half = MAX_LINES // 2
@@ -132,20 +129,6 @@ def notable_lines(path: Path) -> list[Notable]:
         found = found[:half] + found[-half:]
     labelled = is_labelled(_first_lines(head))
     return [_notable(text, number, of_file, stderr, labelled) for number, text in found]
-
-
-def _undocked(block: bytes) -> bytes:
-    """What a container printed, out of Docker's JSON lines; of a line that was cut, nothing."""
-    if not _DOCKER.match(block):
-        return block
-    said = []
-    for line in block.split(b"\n"):
-        try:
-            text = json.loads(line)["log"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        said.append(text if isinstance(text, str) else "")
-    return "".join(said).encode("utf-8", "replace")
 
 
 def _first_lines(head: bytes) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_collectors.env_settings import keeping_the_users, option_problems
+from harness_collectors.text_evidence import DOCKER, JSON, undocked
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 SUBSYSTEMS: Final = "INIT,ENV,GRAPH,COLL,TUNING"
@@ -76,7 +77,9 @@ class NcclLog:
     def recognise(self, path: Path, head: bytes) -> bool:
         """A line of NCCL or of PyTorch's NCCL watchdog, anywhere in the head."""
         if any(mark in head for mark in _MARKS):
-            return not head.startswith((b"{", b"\x80"))
+            if DOCKER.match(head):
+                return b'"stream":' in head
+            return not (JSON.match(head) or head.startswith(b"\x80"))
         return head.startswith((b"NCCL WARN ", b"NCCL INFO "))
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
@@ -129,7 +132,8 @@ def read_log(evidence: Any, path: Path, root: Path) -> None:
     file = LogFile(relative_name(path, root), str(path.parent), intake)
     evidence.files.append(file)
     scanner = Scanner(evidence, file)
-    for block in intake.blocks():
+    for lines in intake.blocks():
+        block = undocked(lines)
         if intake.unterminated:
             scanner.scan_cut(block)
         else:

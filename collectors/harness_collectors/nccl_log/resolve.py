@@ -133,7 +133,7 @@ def _assign_ranks(
             process.rank = recorded.get((process.host, process.pid))
         if process.rank is not None:
             known = True
-        elif len(own) == 1:
+        elif len(own) == 1 and not _is_several(process, own[0]):
             process.rank = own[0].global_rank
         for comm in process.all_comms:
             if process.rank is not None:
@@ -145,6 +145,12 @@ def _assign_ranks(
     if not world:
         return "unknown: no single largest communicator"
     return f"the communicator of {world[0].nranks} ranks, taken for the world"
+
+
+def _is_several(process: Process, one: Comm) -> bool:
+    """Whether what was taken for one process, its lines naming none, holds several ranks."""
+    others = (comm for comm in process.all_comms if comm.nranks == one.nranks)
+    return process.pid is None and any(comm.rank not in (None, one.rank) for comm in others)
 
 
 def _rank_by_device(comm: Comm, own: list[Comm]) -> int | None:

@@ -338,6 +338,28 @@ def test_two_that_claim_one_rank_have_none(tmp_path):
     assert counted(ingest_text(tmp_path, text)["nccl_comms"], "comm_rank") == {(None,): 2}
 
 
+def test_lines_without_a_process_are_of_several_ranks(tmp_path):
+    text = (
+        "[1] NCCL INFO comm 0xa1 rank 1 nRanks 4 nNodes 1 localRanks 4 localRank 1 MNNVL 0\n"
+        "[2] NCCL INFO comm 0xa2 rank 2 nRanks 4 nNodes 1 localRanks 4 localRank 2 MNNVL 0\n"
+        "[2] NCCL INFO comm 0xa2 rank 2 nranks 4 cudaDev 2 busId 60 commId 0x1 - Init COMPLETE\n"
+    )
+    comms = ingest_text(tmp_path, text)["nccl_comms"]
+    assert counted(comms, "rank", "comm_rank") == {(None, 1): 1, (2, 2): 1}
+
+
+def test_what_docker_kept(tmp_path):
+    said = [
+        P + f"{INIT} busId 60 commId 0x1 - Init COMPLETE\n",
+        P + "NCCL version 2.21.5+cuda12.4\n",
+    ]
+    kept = "".join(json.dumps({"log": line, "stream": "stdout"}) + "\n" for line in said)
+    assert COLLECTOR.recognise(Path("x-json.log"), kept.encode())
+    assert COLLECTOR.recognise(Path("x.log"), b"{'loss': 0.5}\n" + said[0].encode())
+    [comm] = ingest_text(tmp_path, kept)["nccl_comms"]
+    assert (comm["host"], comm["rank"], comm["nccl_version"]) == ("node", 1, "2.21.5")
+
+
 def test_ranks_of_sub_groups_without_a_world_are_unknown(tmp_path):
     text = ""
     for pid, (rank, identity) in enumerate([(0, "0x1"), (1, "0x1"), (0, "0x2"), (1, "0x2")]):
