@@ -26,7 +26,8 @@ FORMATS = ("chrome", "otlp", "parquet", "csv")
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="File (chrome, otlp; gzip where it ends in .gz) or folder (parquet, csv).",
+    help="File (chrome, otlp; gzip where it ends in .gz) or folder (parquet, csv; a file for one "
+    "--table where the name ends so).",
 )
 @click.option(
     "--rank", "ranks", type=int, multiple=True, help="chrome: only this rank; repeatable."

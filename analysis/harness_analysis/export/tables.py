@@ -29,7 +29,8 @@ def relations(con: duckdb.DuckDBPyConnection) -> list[str]:
 def write_tables(
     con: duckdb.DuckDBPyConnection, folder: Path, style: str, names: Sequence[str] = ()
 ) -> list[Path]:
-    """Write tables, or the named tables and views, as `<folder>/<name>.<style>`.
+    """Write tables, or the named tables and views, as `<folder>/<name>.<style>`; a single one, where
+    `folder` ends in `.<style>`, as that file.
 
     Empty tables are written too: their columns are the documentation. Lists of files made.
 
@@ -47,11 +48,12 @@ def write_tables(
     made = []
     with bounded(con):
         for name in wanted:
-            path = folder / f"{name}.{style}"
+            alone = len(names) == 1 and folder.suffix == f".{style}" and not folder.is_dir()
+            path = folder if alone else folder / f"{name}.{style}"
             temporary = path.with_name(path.name + ".tmp")
             target = str(temporary).replace("'", "''")
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 con.execute(f"COPY (FROM {name}) TO '{target}' ({OPTIONS[style]})")
                 temporary.replace(path)
             except (OSError, duckdb.IOException) as error:

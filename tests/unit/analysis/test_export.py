@@ -258,6 +258,7 @@ def test_tables_come_back_as_they_were(example, tmp_path):
     with open_database(example) as con:
         made = write_tables(con, tmp_path / "tables", "parquet")
         write_tables(con, tmp_path / "csv", "csv", ["stragglers"])
+        assert write_tables(con, tmp_path / "s.csv", "csv", ["stragglers"]) == [tmp_path / "s.csv"]
         assert len(made) > 10
         for path in made:
             counted = "SELECT count(*), hash(list(t ORDER BY t)) FROM {} t"
