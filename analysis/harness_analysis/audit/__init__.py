@@ -19,7 +19,12 @@ from harness_analysis.audit.digit_rules import DIGITS
 from harness_analysis.audit.facts import Facts, load_facts
 from harness_analysis.audit.flags import PROBLEM, Flag
 from harness_analysis.audit.run_rules import RUN_RULES
-from harness_analysis.audit.sweep_rules import SWEEP_RULES, group_cells, measured_table
+from harness_analysis.audit.sweep_rules import (
+    SWEEP_RULES,
+    group_cells,
+    group_studies,
+    measured_table,
+)
 
 __all__ = ["audit_claims", "audit_runs", "is_claims_file", "load_facts", "read_claims"]
 
@@ -35,8 +40,10 @@ def audit_claims(tables: Sequence[ClaimTable]) -> list[Flag]:
 def audit_runs(runs: Sequence[Facts]) -> list[Flag]:
     """Flags of runs, alone and together, problems first."""
     found = _gathered([flag for run in runs for rule in RUN_RULES for flag in rule(run)])
-    if len(runs) > 1:
-        cells = group_cells(runs)
+    for study in group_studies(runs):
+        if len(study) < 2:
+            continue
+        cells = group_cells(study)
         found += [flag for rule in SWEEP_RULES for flag in rule(cells)]
         table = measured_table(cells)
         if table is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
@@ -26,6 +27,20 @@ DISTURBING = 0.01
 """Observing that costs less is no matter."""
 Cells = Mapping[str, Sequence[Facts]]
 Rule = Callable[[Cells], list[Flag]]
+
+
+def group_studies(runs: Sequence[Facts]) -> list[list[Facts]]:
+    """Runs that are to be compared with each other: of one sweep, or, outside sweeps, of the same
+    model by the same runner on the same kind of device. What is not known to be, stands alone."""
+    found: dict[object, list[Facts]] = {}
+    for run in runs:
+        row, spec = run.data.row, run.data.spec
+        key: object = row.get("sweep_id")
+        if key is None:
+            model = None if spec is None else json.dumps(spec.get("model"), sort_keys=True)
+            key = run.name if spec is None else (model, row.get("runner"), row.get("device"))
+        found.setdefault(key, []).append(run)
+    return list(found.values())
 
 
 def group_cells(runs: Sequence[Facts]) -> dict[str, list[Facts]]:

@@ -29,8 +29,8 @@ def relations(con: duckdb.DuckDBPyConnection) -> list[str]:
 def write_tables(
     con: duckdb.DuckDBPyConnection, folder: Path, style: str, names: Sequence[str] = ()
 ) -> list[Path]:
-    """Write tables, or the named tables and views, as `<folder>/<name>.<style>`; a single one, where
-    `folder` ends in `.<style>`, as that file.
+    """Write tables, or the named tables and views, as `<folder>/<name>.<style>`; a single one,
+    where `folder` ends in `.<style>`, as that file.
 
     Empty tables are written too: their columns are the documentation. Lists of files made.
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_analysis.audit import audit_claims, read_claims
+from harness_analysis.audit import audit_claims, audit_runs, read_claims
 from harness_analysis.audit.claim_rules import agree
 from harness_analysis.audit.claims import Value, claim_table, field_of, parse_value
 from harness_analysis.audit.digit_rules import binomial_tail
@@ -355,6 +355,25 @@ TP2 = {**SPEC, "parallel": {"tp": 2, "pp": 1}}
 
 def test_a_sweep_that_changes_only_its_own_key_passes():
     assert sweep_flags(cells_of(*repeats("tp=1"), *repeats("tp=2", spec=TP2))) == set()
+
+
+def test_only_what_belongs_together_is_compared():
+    """A CPU's batches beside a GPU's, a stranger's run, and two sweeps: nobody drifted."""
+    gpu = dataclasses.replace(SOUND, data=run_data("gpu", rate=2300.0))
+    cpu = run_data("cpu", provenance={"packages": {"torch": "2.9"}}, device="cpu", batch_size=1)
+    stranger = run_data("x", spec=None, provenance={"packages": {"torch": "2.1"}})
+    others = [dataclasses.replace(SOUND, data=data) for data in (cpu, stranger)]
+    assert audit_runs([gpu, *others]) == []
+    old = {"packages": {"torch": "2.12"}}
+    sweeps = [
+        run_data(f"{sweep}{cell}{k}", provenance=known, cell=cell, repeat=k, sweep_id=sweep)
+        for sweep, known in (("a", PROVENANCE), ("b", old))
+        for cell in ("1", "2")
+        for k in range(3)
+    ]
+    assert audit_runs([dataclasses.replace(SOUND, data=data) for data in sweeps]) == []
+    drifted = dataclasses.replace(SOUND, data=run_data("late", provenance=old))
+    assert "configuration-drift" in {flag.rule for flag in audit_runs([gpu, drifted])}
 
 
 def test_a_repeat_of_another_configuration_is_drift():
