@@ -108,7 +108,7 @@ def test_a_stopped_rank_is_named_and_the_run_is_ended_with_stacks(tmp_path):
     finally:
         run.kill()
     assert run.returncode == 124, narration
-    assert "hangs  failed: hang" in answer and "rank 1" in narration
+    assert "hangs  failed: hang" in answer and "rank 1" in narration, narration
     folder = tmp_path / "runs" / "latest"
     report = json.loads((folder / "artifacts/hang/report.json").read_text())
     assert (report["kind"], report["culprits"], report["blocked"]) == ("halted", [1], [0, 2, 3])
