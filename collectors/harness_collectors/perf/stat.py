@@ -36,7 +36,10 @@ _PEOPLE = re.compile(
     r"(?:(?P<unit>msec|sec|nsec|Joules|Watts|MiB|Bytes|C)\s+)?"
     r"(?P<event>[A-Za-z_][^\s#]*)(?P<rest>.*)"
 )
-_SHARE = re.compile(r"\(\s*(\d+(?:[.,]\d+)?)%\s*\)\s*$")
+_SHARE = re.compile(r"[(\[]\s*(\d+(?:[.,]\d+)?)%\s*[)\]]\s*$")
+_MORE = re.compile(r"\s+#\s+\S.*")
+"""A second metric of the count above; the share of time comes after the last."""
+_CLOCK = re.compile(r"(?:task|cpu)-clock(?::[a-zA-Z]+)?")
 _ELAPSED = re.compile(r"\s*(\d+[.,]\d+)\s+(?:\+-\s+\S+\s+)?seconds time elapsed")
 _USER_SYS = re.compile(r"\s*\d+[.,]\d+\s+(?:\+-\s+\S+\s+)?seconds (?:user|sys)\b")
 _TITLE = re.compile(r"\s*(?:Performance counter stats for|#\s+time\b)")
@@ -202,6 +205,10 @@ def _read_people(lines: list[str], reading: StatReading) -> None:
             elapsed = _offset(found[1].replace(",", "."))
         if not line.strip() or line.startswith("#") or found or _USER_SYS.match(line):
             continue
+        if len(line) <= _LONGEST_LINE and _MORE.fullmatch(line):
+            if reading.counters and (share := _share_of(line)) is not None:
+                reading.counters[-1] = _ran_for(reading.counters[-1], share)
+            continue
         match = _PEOPLE.fullmatch(line) if len(line) <= _LONGEST_LINE else None
         counter = _people_counter(match) if match else None
         if counter is None:
@@ -230,17 +237,34 @@ def _end_of_title(lines: list[str], start: int) -> int:
 
 
 def _people_counter(match: re.Match[str]) -> Counter | None:
-    share = _SHARE.search(match["rest"])
-    time = match["time"]
+    share = _share_of(match["rest"])
+    time, unit = match["time"], match["unit"] or _unit_of(match["event"])
     place = {
         "scope": match["scope"],
         "offset_ns": _offset(time.replace(",", ".") if time else None),
     }
     value = match["value"]
     if value not in _ABSENT:
-        value = _plain_number(value, whole=match["unit"] is None)
-    running = _number(share[1].replace(",", ".")) if share else 100.0
-    return _counter(match["event"], value, match["unit"], None, running, place)
+        value = _plain_number(value, whole=unit == "count")
+    running = 100.0 if share is None else share
+    return _counter(match["event"], value, unit, None, running, place)
+
+
+def _unit_of(event: str) -> str:
+    """The unit where perf names none: before 4.19 its clocks went without."""
+    return "msec" if _CLOCK.fullmatch(event) else "count"
+
+
+def _share_of(text: str) -> float | None:
+    found = _SHARE.search(text)
+    return _number(found[1].replace(",", ".")) if found else None
+
+
+def _ran_for(counter: Counter, percent: float) -> Counter:
+    """A counter that ran for a share of the time only."""
+    if counter.state != "ok" or not 0 < percent < 100:
+        return counter
+    return replace(counter, running_share=percent / 100, state="estimated")
 
 
 def _plain_number(text: str, whole: bool) -> str:
@@ -267,7 +291,7 @@ def _counter(
     place: Mapping[str, Any],
 ) -> Counter | None:
     """A counter with its state; None if the text is neither a number nor a known absence."""
-    named = unit if isinstance(unit, str) and unit else "count"
+    named = unit if isinstance(unit, str) and unit else _unit_of(event)
     state = _ABSENT.get(text)
     if state is not None:
         return Counter(event, None, named, state, **place)

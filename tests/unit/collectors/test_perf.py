@@ -267,6 +267,26 @@ def test_the_form_for_people_in_another_locale():
     assert (reading.unreadable, reading.counters[1].running_share) == (0, pytest.approx(0.499))
 
 
+def test_shares_after_a_second_metric_and_clocks_without_a_unit():
+    text = (
+        " Performance counter stats for 'x':\n\n"
+        "       1500.250000 task-clock (msec)         #    0.991 CPUs utilized\n"
+        "     8,000,000,001 instructions              #    1.53  insns per cycle\n"
+        "                                             #    0.21  stalled cycles per insn [83.50%]\n"
+        "     1,000,000,001      branches             #  775.351 M/sec    (75.00%)\n\n"
+        "       2.000000000 seconds time elapsed\n"
+    )
+    reading = read_stat(text)
+    assert [(c.value, c.unit, c.running_share, c.state) for c in reading.counters] == [
+        (1500.25, "msec", 1.0, "ok"),
+        (8_000_000_001.0, "count", pytest.approx(0.835), "estimated"),
+        (1_000_000_001.0, "count", 0.75, "estimated"),
+    ]
+    assert reading.unreadable == 0
+    (clock,) = read_stat("1920.159821,,task-clock,1920159821,100.00,,\n").counters
+    assert (clock.value, clock.unit) == (1920.159821, "msec")
+
+
 def test_intervals_for_people():
     text = (
         "#           time CPU                    counts unit events\n"
