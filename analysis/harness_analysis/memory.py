@@ -16,7 +16,7 @@ MOST = 2 << 30
 """More makes nothing faster: what is large is read in chunks."""
 SHARE = 4
 """One part in so many of what is free: others work here too."""
-USUAL = 448 << 20
+USUAL = 320 << 20
 """Enough for any number of spans, which are read in chunks, and as quick as more."""
 OF_CALL = 400
 """A row of `collectives`: what is joined over all of them is not read in chunks."""

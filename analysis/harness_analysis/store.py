@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness_analysis.blank import attach_blank
 from harness_analysis.build.row_groups import RowGroups
-from harness_analysis.clocks.axis import CLOCK_FACTS, TIMES, Axis, aligned_select, clock_select
+from harness_analysis.clocks.axis import (
+    CLOCK_FACTS,
+    FACTS,
+    TIMES,
+    Axis,
+    aligned_select,
+    clock_select,
+)
 from harness_analysis.masking import masked
 from harness_analysis.memory import OF_CALL, USUAL, build_memory, loading_memory
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
@@ -189,6 +196,16 @@ class Writer:
     def _set_clocks(self, con: duckdb.DuckDBPyConnection) -> None:
         import pyarrow as pa
 
+        if not self.axis.rows():
+            for name, keys in (
+                ("rank_clock", "source, timeline, rank"),
+                ("host_clock", "source, host"),
+            ):
+                con.execute(
+                    f"CREATE TEMP TABLE {name} AS SELECT {keys}, {', '.join(FACTS)} "
+                    "FROM run.clock_offsets LIMIT 0"
+                )
+            return
         clock_map = pa.Table.from_pylist(  # noqa: F841 - DuckDB finds it by its name
             self.axis.rows(), schema=arrow_schema(BY_NAME["clock_offsets"])
         )

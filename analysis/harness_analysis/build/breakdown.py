@@ -364,7 +364,7 @@ def _arrow(con: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any]) -> p
 
 
 def _plain(column: Any) -> Times:
-    return np.ma.getdata(column).astype(np.int64)
+    return np.ma.getdata(column).astype(np.int64, copy=False)
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -106,12 +106,15 @@ def _divided(
     return found
 
 
-def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iterator[None]:
+def rank_chunks(
+    con: duckdb.DuckDBPyConnection, in_files: bool = False, most: int | None = None
+) -> Iterator[None]:
     """Makes the temporary relations `sources_here`, `spans_here` and `collectives_here` out of the
     run's, some ranks at a time; spans without a rank are in none.
 
     `sources_here`: what each rank's spans come from, and whether they show its device and units on
-    its host. `spans_here`: those that divide time.
+    its host. `spans_here`: those that divide time; of several ranks a copy, since it is read rank
+    by rank, and where they are kept `in_files`.
     """
     con.execute(
         """
@@ -133,12 +136,14 @@ def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iter
         where = f"rank BETWEEN {ranks[0]} AND {ranks[-1]}"
         order = "" if ranks[0] == ranks[-1] else "ORDER BY rank"
         con.execute(f"CREATE OR REPLACE TEMP VIEW sources_here AS FROM rank_sources WHERE {where}")
-        for name, columns, kept in (
-            ("spans", _SPANS, f"{where} AND {_USED}"),
-            ("collectives", _COLLECTIVES, where),
+        copied = "TABLE" if in_files or len(ranks) > 1 else "VIEW"
+        release(con, "spans_here")  # the other kind of relation cannot be replaced
+        for kind, name, columns, kept in (
+            (copied, "spans", _SPANS, f"{where} AND {_USED}"),
+            ("TABLE", "collectives", _COLLECTIVES, where),
         ):
             con.execute(
-                f"CREATE OR REPLACE TEMP TABLE {name}_here AS "
+                f"CREATE OR REPLACE TEMP {kind} {name}_here AS "
                 f"SELECT {columns} FROM run.{name} WHERE {kept} {order}"
             )
         yield
@@ -146,13 +151,14 @@ def rank_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iter
 
 def release(con: duckdb.DuckDBPyConnection, *names: str) -> None:
     """Drop temporary relations, so that what follows has their memory."""
-    kinds = con.execute(
-        "SELECT table_name, 'TABLE' FROM duckdb_tables() WHERE temporary "
-        "UNION ALL SELECT view_name, 'VIEW' FROM duckdb_views() WHERE temporary"
-    ).fetchall()
-    for name, kind in kinds:
-        if name in names:
-            con.execute(f"DROP {kind} temp.{name}")
+    import duckdb
+
+    for name in names:
+        # To ask which there are takes longer than to try.
+        try:
+            con.execute(f"DROP TABLE IF EXISTS temp.{name}")
+        except duckdb.CatalogException:
+            con.execute(f"DROP VIEW IF EXISTS temp.{name}")
 
 
 def _text(value: str) -> str:

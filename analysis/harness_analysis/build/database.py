@@ -76,14 +76,15 @@ def build_database(
         writer.script("floors")
         align_ordinals(writer.con)
         tie_clocks(writer.con)
-        check_clocks(writer.con)
+        in_files = stored is not None and stored.has("spans")
+        check_clocks(writer.con, in_files)
         writer.script("replays")
         for _ in group_chunks(writer.con):
             writer.script("match")
         release(writer.con, *MATCHING)
         tell("divide every step, and find out who was late")
         writer.script("gaps")
-        for _ in rank_chunks(writer.con):
+        for _ in rank_chunks(writer.con, in_files):
             writer.script("rank_gaps")
             add_device_gaps(writer.con)
             writer.add_all("unit_breakdown", breakdown_tables(writer.con))

@@ -132,5 +132,7 @@ def _communication(con: duckdb.DuckDBPyConnection, source: str, rank: int) -> In
 
 def _intervals(con: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any]) -> Intervals:
     found = con.execute(sql, parameters).fetchnumpy()
-    start, end = (np.ma.getdata(found[name]).astype(np.int64) for name in ("start_ns", "end_ns"))
+    start, end = (
+        np.ma.getdata(found[name]).astype(np.int64, copy=False) for name in ("start_ns", "end_ns")
+    )
     return Intervals(start, end)

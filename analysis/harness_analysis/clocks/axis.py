@@ -35,10 +35,8 @@ SOURCE_OF = {
 """Tables without a column `source`: whose clock their times are on."""
 
 
-CLOCK_FACTS = ", ".join(
-    f"first({name}) AS {name}"
-    for name in ("clock_domain", "offset_ns", "drift_ppb", "ref_ns", "residual_ns")
-)
+FACTS = ("clock_domain", "offset_ns", "drift_ppb", "ref_ns", "residual_ns")
+CLOCK_FACTS = ", ".join(f"first({name}) AS {name}" for name in FACTS)
 
 
 @dataclass(frozen=True)

@@ -59,16 +59,13 @@ class Ends:
         return self.spread_ns + (0 if self.moves else abs(self.offset_ns))
 
 
-def check_clocks(con: duckdb.DuckDBPyConnection) -> None:
+def check_clocks(con: duckdb.DuckDBPyConnection, in_files: bool) -> None:
     """Give clocks without a residual one by their kernels' ends, and take out clear offsets.
 
     Changes run.clock_offsets and, where offsets are clear, the times of run.spans and temp table
     collective_parts. Clocks that several ranks or sources share are only checked; so are all
-    where spans are kept in files.
+    where spans are kept `in_files`.
     """
-    kept_in_files = con.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'run' AND table_name = 'spans'"
-    ).fetchone() == (0,)
     own = {
         (source, rank)
         for source, rank in con.execute(
@@ -80,7 +77,7 @@ def check_clocks(con: duckdb.DuckDBPyConnection) -> None:
         ).fetchall()
     }
     for ends in measure_ends(con):
-        shift = ends.moves and not kept_in_files and (ends.source, ends.rank) in own
+        shift = ends.moves and not in_files and (ends.source, ends.rank) in own
         if shift:
             _shift(con, ends)
         residual = ends.residual_ns if shift else ends.spread_ns + abs(ends.offset_ns)
