@@ -36,11 +36,25 @@ def make_sections(
         return plan_sections(decide(_measured(from_config(model, options), measured)))
     assert what is not None
     if _is_specification(Path(what)):
-        from harness.specfile import load_spec
-
-        request = from_spec(load_spec(Path(what)), options)
-        return plan_sections(decide(_measured(request, measured)))
+        return _of_specification(Path(what), options, measured)
     return _of_run(what, options, measured)
+
+
+def _of_specification(path: Path, options: Options, measured: tuple[str, ...]) -> list[Section]:
+    """The plan of a specification; of one that describes a sweep its cells, and the one that
+    needs most."""
+    from harness.planning.cells import cells_section, needs, sweep_cells
+    from harness.specfile import load_spec, read_spec
+
+    data = read_spec(path)
+    if "sweep" not in data:
+        request = from_spec(load_spec(path), options)
+        return plan_sections(decide(_measured(request, measured)))
+    planned = [
+        (cell, decide(_measured(from_spec(cell.spec, options), measured)))
+        for cell in sweep_cells(data, path)
+    ]
+    return [cells_section(planned), *plan_sections(max((p for _, p in planned), key=needs))]
 
 
 def _is_specification(path: Path) -> bool:

@@ -69,6 +69,22 @@ def test_a_specification_is_planned_as_the_runner_cuts_it():
     assert "splits" not in found  # a CPU has no card to fit
 
 
+def test_a_sweep_is_planned_cell_by_cell(tmp_path):
+    """Llama-3.3-70B on 40 GB cards: TP 2 alone needs 70 GiB, TP 4 x PP 2 about 20."""
+    spec = tmp_path / "s.toml"
+    base = 'model = { synthetic = "llama-70b", weights = "random" }\ndevice = "cuda"\n'
+    spec.write_text(base + "[sweep.grid]\n'parallel.tp' = [2, 4]\n'parallel.pp' = [1, 2]\n")
+    found = plan(str(spec), "--gpu", "a100-40g")
+    cells = rows(found["cells"], "cell")
+    assert not cells["tp=2 pp=1"]["fits"] and cells["tp=4 pp=2"]["fits"] and len(cells) == 4
+    assert rows(found["memory"], "part")["sum"]["bytes"] / 2**30 == pytest.approx(
+        cells["tp=2 pp=1"]["needs_gib"], abs=1e-3
+    )
+    spec.write_text(base + "[sweep]\npreset = 'nonsense'\n")
+    shown = CliRunner().invoke(plan_verb.command, [str(spec)])
+    assert isinstance(shown.exception, UsageError) and "sweep.preset" in shown.exception.message
+
+
 def test_a_run_shows_predicted_against_measured(tmp_path):
     spec = load_spec(QUICKSTART).model_dump_json()
     peaks = {"peak_bytes_per_s": 2e10, "peak_flops_per_s": 8e10, "peak_source": "measured"}
