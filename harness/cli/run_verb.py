@@ -173,7 +173,8 @@ def _wrap_sbatch(
         return 0
     controller = Controller()
     record, printed = submit_wrapped(plan, narrator, controller)
-    emit(printed.rstrip("\n"))  # what sbatch itself would have said
+    if said := plan.said(printed):
+        emit(said)
     if detach:
         leave(plan.run, record, narrator, 0)
         return 0

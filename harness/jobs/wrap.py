@@ -21,13 +21,24 @@ from harness.session import traced
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spec_slurm import array_tasks
-from harness_slurm.job.arguments import Line, asked, directive_line, directives, split_line
+from harness_slurm.job.arguments import (
+    Line,
+    asked,
+    directive_line,
+    directives,
+    kept_directives,
+    split_line,
+)
 from harness_slurm.job.controller import Controller
 from harness_slurm.job.marks import JobRecord, folder
 from harness_slurm.job.wrap_script import render_wrap
 
 PASSED_THROUGH = ("help", "h", "usage", "version", "V", "test-only")
 """With these sbatch submits nothing."""
+HELD_BACK = ("wait", "W", "quiet", "Q")
+"""We wait ourselves, and need the job's id: with `--quiet` sbatch does not say it."""
+_ANY_BYTES = "surrogateescape"
+"""Scripts are not always UTF-8: what is none goes through unchanged."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class SbatchPlan:
         return render_wrap(
             self.run.path,
             self.copy,
-            directives(self.theirs),
+            kept_directives(directives(self.theirs), *HELD_BACK),
             {**self.capture.env, **trace},
             _agent(self.capture),
             tuple(self.capture.plans),
@@ -60,7 +71,12 @@ class SbatchPlan:
 
     def describe(self) -> str:
         """What `--dry-run` prints."""
-        return f"# {shlex.join(self.argv)}\n{self.script({})}".rstrip("\n")
+        text = f"# {shlex.join(self.argv)}\n{self.script({})}".rstrip("\n")
+        return text.encode(errors=_ANY_BYTES).decode(errors="replace")
+
+    def said(self, printed: str) -> str:
+        """What sbatch itself would have said, of what it printed."""
+        return "" if self.line.value("quiet", "Q") is not None else printed.rstrip("\n")
 
 
 def _agent(capture: Capture) -> tuple[str, ...]:
@@ -80,13 +96,17 @@ def plan_sbatch(argv: Sequence[str], output: Path, name: str | None) -> SbatchPl
     line = split_line(argv[1:], "sbatch")
     if line.value(*PASSED_THROUGH) is not None:
         return None
-    theirs, title, arguments = _their_script(line)
+    heterogeneous = line.rest[:1] == (":",)
+    theirs, title, arguments = ("", "", ()) if heterogeneous else _their_script(line)
     script_line = directive_line(directives(theirs))
-    if ":" in line.rest or "hetjob" in script_line.rest or "packjob" in script_line.rest:
-        raise UsageError("heterogeneous jobs cannot be wrapped", "wrap the srun line inside")
+    if heterogeneous or {"hetjob", "packjob"} & set(script_line.rest):
+        raise UsageError(
+            "heterogeneous jobs cannot be wrapped",
+            "wrap the srun lines inside: `harness run -- srun ...`",
+        )
     array = asked(line, script_line, os.environ, "a", "array", variable="SBATCH_ARRAY_INX")
     run = name_run(output.absolute(), name or title)
-    own = line.without("wait", "W", "wrap")
+    own = line.without(*HELD_BACK, "wrap")
     if asked(line, script_line, os.environ, "J", "job-name", variable="SBATCH_JOB_NAME") is None:
         own = (*own, f"--job-name={title}")
     return SbatchPlan(
@@ -106,15 +126,28 @@ def _their_script(line: Line) -> tuple[str, str, tuple[str, ...]]:
     if wrapped is not None:
         return f"#!/bin/sh\n{wrapped}\n", "wrap", ()
     if not line.rest:
-        return sys.stdin.read(), "sbatch", ()
-    path = Path(line.rest[0])
+        return _checked(sys.stdin.buffer.read(), "standard input"), "sbatch", ()
+    path = _found(line.rest[0], line.value("chdir", "D"))
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the script {path}: {error}") from None
-    if not text.startswith("#!"):
-        raise UsageError(f"{path} does not begin with #!, which sbatch wants")
-    return text, path.name, line.rest[1:]
+        text = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the script {path}: {error.strerror}") from None
+    return _checked(text, str(path)), path.name, line.rest[1:]
+
+
+def _found(name: str, folder: str | None) -> Path:
+    """Where sbatch looks for a script: in the job's folder, on PATH, here."""
+    places = [folder or ".", *os.get_exec_path()]
+    found = (path for place in places if (path := Path(place, name)).is_file())
+    return next(found, Path(name))
+
+
+def _checked(text: bytes, where: str) -> str:
+    if not text.startswith(b"#!"):
+        raise UsageError(f"{where} does not begin with #!, which sbatch wants")
+    if b"\r\n" in text:
+        raise UsageError(f"{where} has DOS line ends, which sbatch refuses", "dos2unix")
+    return text.decode(errors=_ANY_BYTES)
 
 
 def submit_wrapped(
@@ -129,11 +162,12 @@ def submit_wrapped(
     create_run(run)
     plan.capture.make_folders(run.artifacts)
     folder(run).mkdir()
-    plan.copy.write_text(plan.theirs)
+    plan.copy.write_text(plan.theirs, encoding="utf-8", errors=_ANY_BYTES)
     plan.copy.chmod(0o755)
     make_tasks(run, plan.tasks, _record(plan))
     with traced(run, plan.name) as trace:
-        (folder(run) / "script.sh").write_text(plan.script(trace))
+        script = folder(run) / "script.sh"
+        script.write_text(plan.script(trace), encoding="utf-8", errors=_ANY_BYTES)
         job_id, cluster, printed = controller.submit(plan.argv)
     record = JobRecord(job_id, "wrap", cluster, plan.tasks, time.time_ns())
     note_job(run, record)
@@ -153,6 +187,6 @@ def _record(plan: SbatchPlan) -> dict[str, Any]:
         "started_ns": time.time_ns(),
         "command": "sbatch",
         "provenance": provenance(("sbatch", *plan.line.without(), *plan.line.rest))
-        | {"script": hashlib.sha256(plan.theirs.encode()).hexdigest()[:12]},
+        | {"script": hashlib.sha256(plan.theirs.encode(errors=_ANY_BYTES)).hexdigest()[:12]},
         "collection": list(plan.capture.skipped),
     }

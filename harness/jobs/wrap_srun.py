@@ -59,9 +59,17 @@ class Step:
         """Start the samplers as soon as the step is known."""
         while not self.ended.wait(LOOK_SECONDS):
             with contextlib.suppress(OSError, ValueError):
-                self.job_id, nodes = self.told.read_text().split(maxsplit=1)
-                self._sample(expand_nodes(nodes))
+                self._sample(expand_nodes(self.look()))
                 return
+
+    def look(self) -> str:
+        """Read what the first task has told; returns the step's nodes.
+
+        Raises:
+            OSError, ValueError: it has told nothing yet.
+        """
+        self.job_id, nodes = self.told.read_text().split(maxsplit=1)
+        return nodes
 
     def _sample(self, hosts: Sequence[str]) -> None:
         if not self.capture.samplers:
@@ -104,6 +112,8 @@ def beside_step(run: RunDir, capture: Capture) -> Iterator[Step]:
         step.ended.set()
         watcher.join()
         step.stop()
+        with contextlib.suppress(OSError, ValueError):
+            step.look()  # of a step too short for the watcher
     if step.job_id is not None:
         inside = "SLURM_JOB_ID" in os.environ
         fetch([step.job_id], run.collector_dir("sacct", socket.gethostname()), ended=not inside)

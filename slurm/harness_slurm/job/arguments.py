@@ -6,6 +6,7 @@ must have it attached (`--part=debug`).
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,11 +64,12 @@ def split_line(argv: Sequence[str], program: str) -> Line:
         takes_next = more[-1][1] is None and _needs_value(more[-1][0], flags, short)
         if takes_next and place + 1 < len(argv):
             more[-1] = (more[-1][0], argv[place + 1])
-        used = tuple(argv[place : place + 1 + takes_next])
         options += more
-        # A cluster of letters stays one word: it goes with the last of them.
-        words += [()] * (len(more) - 1) + [used]
-        place += len(used)
+        # A cluster of letters is taken apart, so that one of them can be left out.
+        last = f"-{word[len(more) :]}" if len(more) > 1 else word
+        words += [(f"-{letter}",) for letter, _ in more[:-1]]
+        words += [(last, *argv[place + 1 : place + 1 + takes_next])]
+        place += 1 + takes_next
     return Line(tuple(options), tuple(words), tuple(argv[place:]))
 
 
@@ -90,10 +92,10 @@ def _needs_value(name: str, flags: frozenset[str], short: frozenset[str]) -> boo
 
 
 def directives(script: str) -> list[str]:
-    """The `#SBATCH` lines that sbatch would read: those before the first command."""
+    """The lines that sbatch would read: `#SBATCH`, `#PBS`, `#BSUB` before the first command."""
     found = []
     for line in script.splitlines():
-        if line.startswith("#SBATCH"):
+        if line.startswith(("#SBATCH", "#PBS", "#BSUB")):
             found.append(line)
         elif line.strip() and not line.lstrip().startswith("#"):
             break
@@ -101,14 +103,35 @@ def directives(script: str) -> list[str]:
 
 
 def directive_line(lines: Sequence[str]) -> Line:
-    """The options of `#SBATCH` lines as one line."""
+    """The options of `#SBATCH` lines as one line; of `#PBS` and `#BSUB`, name and array."""
     words: list[str] = []
     for line in lines:
+        kind, given = line.partition(" ")[::2]
         try:
-            words += shlex.split(line.removeprefix("#SBATCH"), comments=True)
+            found = shlex.split(given, comments=True)
         except ValueError:
-            words += line.removeprefix("#SBATCH").split()
+            found = given.split()
+        words += found if kind == "#SBATCH" else _of_others(kind, found)
     return split_line(words, "sbatch")
+
+
+def _of_others(kind: str, words: Sequence[str]) -> list[str]:
+    """What sbatch takes from another batch system's options, in its own words."""
+    known = {"#PBS": {"-N": "-J", "-t": "-a", "-J": "-a"}, "#BSUB": {"-J": "-J"}}.get(kind, {})
+    pairs = itertools.pairwise(words)
+    return [word for name, value in pairs if name in known for word in (known[name], value)]
+
+
+def kept_directives(lines: Sequence[str], *without: str) -> list[str]:
+    """The lines, less options of these names; a line that has none of them stays as it is."""
+    kept = []
+    for line in lines:
+        options = directive_line([line])
+        if not line.startswith("#SBATCH") or options.value(*without) is None:
+            kept.append(line)
+        elif left := options.without(*without):
+            kept.append(f"#SBATCH {shlex.join(left)}")
+    return kept
 
 
 def asked(

@@ -78,8 +78,11 @@ class Controller:
             UsageError: sbatch refused it.
             LaunchError: there is no sbatch, or no answer.
         """
+        env = {name: value for name, value in os.environ.items() if name != "SBATCH_WAIT"}
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=120, cwd=cwd)
+            done = subprocess.run(
+                argv, capture_output=True, text=True, timeout=120, cwd=cwd, env=env
+            )
         except FileNotFoundError:
             raise LaunchError(
                 "sbatch is not on PATH", "run this where Slurm's commands are (a login node)"

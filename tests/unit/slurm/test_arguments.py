@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness_schemas.errors import LaunchError
-from harness_slurm.job.arguments import directive_line, directives, split_line
+from harness_slurm.job.arguments import directive_line, directives, kept_directives, split_line
 from harness_slurm.job.controller import Controller, parse_submitted
 from harness_slurm.job.wrap_script import render_wrap
 
@@ -41,6 +41,11 @@ def test_options_can_be_left_out_and_looked_up():
     line = split_line(shlex.split("-W --array 0-3 --wait -a5 job.sh"), "sbatch")
     assert line.without("W", "wait") == ("--array", "0-3", "-a5")
     assert line.value("a", "array") == "5" and line.value("wait") == "" and line.value("x") is None
+
+
+def test_letters_of_a_cluster_are_left_out_one_by_one():
+    line = split_line(["-QvJname", "-vQ", "-WN", "2", "job.sh"], "sbatch")
+    assert line.without("Q", "W") == ("-v", "-Jname", "-v", "-N", "2")
 
 
 def test_srun_has_letters_of_its_own():
@@ -73,6 +78,18 @@ def test_only_directives_before_the_first_command_count():
     assert found == ["#SBATCH -N2 # two", "#SBATCH --array=0-1"]
     line = directive_line(found)
     assert line.value("N") == "2" and line.value("array") == "0-1" and line.rest == ()
+
+
+def test_directives_of_other_batch_systems_are_read_as_sbatch_reads_them():
+    script = "#!/bin/sh\n#PBS -N mine -t 1-2\n#PBS -l walltime=1:00\n#SBATCH -N1\n"
+    line = directive_line(directives(script))
+    assert (line.value("J"), line.value("a"), line.value("N")) == ("mine", "1-2", "1")
+
+
+def test_directives_lose_options_and_otherwise_stay_as_they_are():
+    lines = ["#SBATCH --wait", "#SBATCH -o 'a b' -W -N2 # two", "#SBATCH  -n 4 # four", "#PBS -W x"]
+    kept = ["#SBATCH -o 'a b' -N2", "#SBATCH  -n 4 # four", "#PBS -W x"]
+    assert kept_directives(lines, "wait", "W") == kept
 
 
 @pytest.mark.parametrize(
