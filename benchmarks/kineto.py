@@ -1,9 +1,9 @@
 """Kineto ingest: events per second and peak memory, `python benchmarks/kineto.py [TRACE...]`.
 
 Each reader runs in a process of its own and is timed from an imported interpreter to the last
-row (`--database`: to the finished DuckDB file); CPU seconds hold imports too. An event is a
-complete one (`"ph": "X"`), which is what HolisticTraceAnalysis counts: name a python that has
-it with `--hta-python`. Without a trace, `--synthetic GIB` writes one: eager decode steps in the
+row (`--database`: to the finished DuckDB file); CPU seconds hold imports too. Modules are compiled
+beforehand, as where they are installed. An event is a complete one (`"ph": "X"`), which is what
+HolisticTraceAnalysis counts: name a python that has it with `--hta-python`. Without a trace, `--synthetic GIB` writes one: eager decode steps in the
 proportions of a real trace.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -218,9 +219,11 @@ def child(reader: str, path: Path) -> None:
 def measure(python: str, reader: str, path: Path, repeat: int) -> dict[str, float]:
     """The quickest of `repeat` processes."""
     command = [python, __file__, "--child", reader, str(path)]
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "harness-benchmark-pycache")
     results = []
     for _ in range(repeat):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
         if done.returncode:
             raise SystemExit(f"{reader} failed:\n{done.stderr[-2000:]}")
         results.append(json.loads(done.stdout.splitlines()[-1]))

@@ -31,6 +31,7 @@ from unit.collectors.kineto_traces import (
 
 from harness_collectors import gunzip
 from harness_collectors.kineto import stream as kineto_stream
+from harness_collectors.kineto.columns import Table
 from harness_collectors.kineto.events import exact_nanoseconds, nanoseconds
 from harness_collectors.kineto.stream import Health, mend, read_blocks
 
@@ -307,3 +308,15 @@ def test_a_lost_base_is_said():
     assert "no base time" in found["collection"][0]["reason"]
     assert device_spans(found)[0]["start_ns"] == 130_125
     assert "clock_anchors" not in found
+
+
+@given(chunks=st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4), max_size=6))
+def test_a_column_is_as_wide_as_its_values(chunks):
+    table = Table(start="i8", length="i8")
+    for chunk in chunks:
+        table.append(start=chunk, length=chunk)
+    values = [value for chunk in chunks for value in chunk]
+    assert table["length"].tolist() == table.at("start", slice(None)).tolist() == values
+    assert table.at("length", slice(None)).dtype == np.int64
+    width = max(((v if v >= 0 else ~v).bit_length() // 8 + 1 for v in values), default=1)
+    assert table["length"].itemsize == min(size for size in (1, 2, 4, 8) if size >= width)

@@ -18,6 +18,7 @@ from nccl_tables import ingest_text
 
 from harness_collectors.nccl_log import lines
 from harness_collectors.nccl_log.block import encode
+from harness_collectors.nccl_log.stream import Intake
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "nccl_log"
 ONE = (FIXTURES / "nccl.node-a.4100.log").read_bytes()
@@ -261,7 +262,9 @@ def test_a_block_comes_apart_and_together(text, ends):
     expected = text.replace(b"\0", b"\x7f").split(b"\n")
     if not expected[-1]:
         expected.pop()
-    assert [block.line(place) for place in range(len(block))] == [e.rstrip(b"\r\n") for e in expected]
+    assert [block.line(place) for place in range(len(block))] == [
+        e.rstrip(b"\r\n") for e in expected
+    ]
 
 
 @patient
@@ -271,3 +274,41 @@ def test_records_lie_one_behind_the_other(words):
     starts = [record.start for record in lines.records(line)]
     assert starts == sorted(set(starts))
     assert len(starts) == len(re.findall(rb"NCCL (?:INFO|WARN) ", line))
+
+
+def starting(rank):
+    """What one of two processes prints while it joins two communicators."""
+    prefix = b"hostB:%d:%d [%d] NCCL INFO " % (70 + rank, 70 + rank, rank)
+    lines = []
+    for number in (1, 2):
+        init = b"ncclCommInitRank comm 0x%d%d rank %d nranks 2 cudaDev %d commId 0x%d - Init " % (
+            *(number, rank, rank, rank, number),
+        )
+        lines += [
+            b"Using network IB",
+            init + b"START",
+            b"NET/IB : GPU Direct RDMA Enabled for HCA 0",
+        ]
+        lines += [b"Channel %02d/02 : 0 1" % channel for channel in range(2)]
+        lines += [
+            b"Channel %02d/0 : %d[0] -> %d[1] [send] via NET/IB/%d" % (c, rank, 1 - rank, c % 2)
+            for c in range(3)
+        ]
+        lines += [b"Channel 70/1 : %d[0] -> %d[1] via P2P/IPC" % (rank, 1 - rank)]
+        lines += [b"2 coll channels, 2 p2p channels, 1 p2p channels per peer", init + b"COMPLETE"]
+    return b"".join(prefix + line + b"\n" for line in lines)
+
+
+@settings(patient, max_examples=30)
+@given(text=interleaved_lines(starting(0), starting(1)), stamped=st.booleans())
+def test_like_lines_say_the_same_at_once_and_one_by_one(tmp_path, text, stamped):
+    """However the lines of processes lie between each other: in a small block none is like it."""
+    if stamped:
+        text = re.sub(rb"(?m)^(?=.*Channel)", b"[1700000000.123456] ", text)
+    at_once = ingest_text(tmp_path, text)
+    with pytest.MonkeyPatch.context() as patch:
+        blocks = Intake.blocks
+        patch.setattr(Intake, "blocks", lambda self: blocks(self, 100))
+        assert ingest_text(tmp_path, text) == at_once
+    edges = [json.loads(row["transports"]) for row in at_once["nccl_comms"]]
+    assert edges == [{"NET/IB": 3, "P2P/IPC": 1}] * 4
