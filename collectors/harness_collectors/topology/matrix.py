@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-_ESCAPE = re.compile(r"\x1b\[[\d;]*m")
+from harness_schemas.log_prefix import peeled
+
 _DEVICE = re.compile(r"(?:GPU|NIC)\d{1,3}|(?:mlx|bnxt_re|efa|irdma|hfi|rdma)\w{1,20}")
 _LINK = re.compile(r"NV(\d{1,3})|SYS|NODE|PHB|PXB|PIX|PSB|SOC")
 _ACCESS: Final = {
@@ -28,12 +29,17 @@ _FIRST_ROW = re.compile(r"^\s*GPU0[ \t]+X[ \t\r\n]", re.MULTILINE)
 
 def is_matrix(text: str) -> bool:
     """Whether text begins with such a matrix."""
-    return _FIRST_ROW.search(_ESCAPE.sub("", text[:8192])) is not None
+    return _FIRST_ROW.search(_plain(text[:8192])) is not None
+
+
+def _plain(text: str) -> str:
+    """Without escape sequences, and what containers and launchers put before lines."""
+    return "\n".join(peeled(line)[0] for line in text.splitlines()) + "\n"
 
 
 def read_matrix(text: str) -> tuple[list[dict[str, Any]], int]:
     """Rows of `topology`, and the number of lines that are no whole row of the matrix."""
-    plain = _ESCAPE.sub("", text)
+    plain = _plain(text)
     adapters = dict(_NIC_NAME.findall(plain))
     columns: list[str] = []
     rows: list[dict[str, Any]] = []

@@ -46,6 +46,22 @@ def test_matrices_of_strangers(name, links, first):
 
 
 @needs_samples
+@pytest.mark.parametrize(
+    "before", ["2025-01-02T03:04:05.678901234Z stdout F ", "[1,0]<stdout>:", "\x1b[4m"]
+)
+def test_a_matrix_in_a_log(before):
+    lines = ["\tGPU0\tGPU1\tCPU Affinity\tNUMA Affinity", "GPU0\t X \tNV18\t0-9\t0",
+             "GPU1\tNV18\t X \t0-9\t0"]  # fmt: skip
+    text = "".join(f"{before}{line}\x1b[0m\n" for line in lines)
+    assert is_matrix(text)
+    rows, unreadable = read_matrix(text)
+    assert [(row["a"], row["b"], row["lanes"], row["cpus"]) for row in rows] == [
+        ("GPU0", "GPU1", 18, "0-9"),
+        ("GPU1", "GPU0", 18, "0-9"),
+    ]
+    assert unreadable == 0
+
+
 def test_a_matrix_of_peer_access_has_states_and_no_links():
     [path] = TOPO.glob("topo_p2p*")
     rows, unreadable = read_matrix(path.read_text())
