@@ -56,7 +56,12 @@ def find_databases(names: Sequence[str]) -> list[Path]:
 
 def _no_database(path: Path) -> UsageError:
     if RunDir(path).run_json.is_file():
-        return UsageError(f"{path} has no database yet", f"make it with `harness ingest {path}`")
+        record = JobRecord.read(RunDir(path))
+        make = f"make it with `harness ingest {path}`"
+        if record is not None:
+            job = record.job_id
+            make = f"`harness status {job}` says what it does, `harness run --attach {job}` waits"
+        return UsageError(f"{path} has no database yet", make)
     held = [run.path for run, _ in list_runs(path)]
     if held:
         return UsageError(f"{path} holds runs and is none", f"name one, or all: '{path}/*'")

@@ -113,8 +113,10 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
     witness = witnesses.begin()
     with traced(plan.run, plan.name) as trace:
         watching = hang_watch(plan, narrator)
-        call = _call_srun if plan.is_srun else _call_here
-        code, hung = call(plan, trace, data, watching)
+        if plan.is_srun:
+            code, hung = _call_srun(plan, trace, data, watching, narrator)
+        else:
+            code, hung = _call_here(plan, trace, watching)
     ended = LaunchResult(code, interrupted=_interrupted(code), hung=hung)
     end = with_disk(end_of(ended, witness), plan.run)
     outcome = _judge(plan.run, end)
@@ -137,20 +139,22 @@ def hang_watch(plan: WrapPlan, narrator: Narrator) -> Iterator[bool]:
     return watch(plan.run, plan.hang_limit_ns, narrator)
 
 
-def _call_here(
-    plan: WrapPlan, trace: dict[str, str], data: dict[str, Any], watching: Iterator[bool]
-) -> tuple[int, bool]:
+def _call_here(plan: WrapPlan, trace: dict[str, str], watching: Iterator[bool]) -> tuple[int, bool]:
     with samplers(plan.run, plan.capture):
         return _call(plan, plan.argv, {**plan.capture.env, **trace}, watching)
 
 
 def _call_srun(
-    plan: WrapPlan, trace: dict[str, str], data: dict[str, Any], watching: Iterator[bool]
+    plan: WrapPlan,
+    trace: dict[str, str],
+    data: dict[str, Any],
+    watching: Iterator[bool],
+    narrator: Narrator,
 ) -> tuple[int, bool]:
     from harness.jobs.wrap_srun import beside_step, keep_exported
 
     env = {**plan.capture.env, **trace}
-    with beside_step(plan.run, plan.capture) as step:
+    with beside_step(plan.run, plan.capture, narrator) as step:
         argv = keep_exported(plan.argv, env)
         ended = _call(plan, argv, {**env, **step.environment()}, watching)
     data["job_id"] = step.job_id

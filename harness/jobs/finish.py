@@ -27,7 +27,7 @@ from harness_collectors.sacct.scontrol import read_scontrol
 from harness_schemas.errors import ExitCode
 from harness_schemas.rundir import RunDir
 from harness_slurm.job.controller import JobState
-from harness_slurm.job.marks import JobRecord, attempts, read_end
+from harness_slurm.job.marks import JobRecord, attempts, read_begin, read_end
 
 STOPPED_CODES = {
     "TIMEOUT": ExitCode.TIMED_OUT,
@@ -60,7 +60,7 @@ def finish(
         list(record.runs(run)),
         folder,
         client or _client(record.cluster),
-        Policy(sleep=_told_sleep(narrator)),
+        Policy(sleep=told_sleep(narrator)),
     )
     if fetched.state != "ok":
         narrator.say(f"  {fetched.reason}")
@@ -75,7 +75,9 @@ def finish(
     return results
 
 
-def _told_sleep(narrator: Narrator) -> Callable[[float], None]:
+def told_sleep(narrator: Narrator) -> Callable[[float], None]:
+    """Between two questions about the accounting: sleep, and say so."""
+
     def sleep(seconds: float) -> None:
         narrator.say(f"  not its last word yet, asked again in {seconds:.0f} s")
         time.sleep(seconds)
@@ -134,7 +136,11 @@ def _finish_one(
     outcome = judge_run(run, end, None)
     _write(run, data, outcome, narrator)
     narrator.say("ingest" if not record.tasks else f"ingest {job}")
-    return conclude(run, outcome, narrator, data, elsewhere)
+    result = conclude(run, outcome, narrator, data, elsewhere)
+    begin = read_begin(run)
+    if result.exit_code and record.kind == "wrap" and begin and begin.stdout:
+        narrator.say(f"its output: {begin.stdout}")
+    return result
 
 
 def final_end(

@@ -8,13 +8,17 @@ import shlex
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.capture import Capture
+from harness.jobs.finish import told_sleep
+from harness.jobs.follow import SETTLE_SECONDS
+from harness.progress import Narrator
 from harness.session import agent_command
-from harness_collectors.sacct.query import fetch
+from harness_collectors.sacct.query import Policy, fetch
 from harness_schemas.rundir import RunDir
 from harness_slurm.job.arguments import split_line
 from harness_slurm.job.marks import folder
@@ -98,11 +102,8 @@ class Step:
 
 
 @contextlib.contextmanager
-def beside_step(run: RunDir, capture: Capture) -> Iterator[Step]:
-    """Sample beside the step that srun is about to start, and fetch its accounting after it.
-
-    In an allocation of the user's own the job goes on, so its accounting is asked once only.
-    """
+def beside_step(run: RunDir, capture: Capture, narrator: Narrator) -> Iterator[Step]:
+    """Sample beside the step that srun is about to start, and fetch its accounting after it."""
     step = Step(run, capture)
     watcher = threading.Thread(target=step.watch, name="step-watch")
     watcher.start()
@@ -115,8 +116,20 @@ def beside_step(run: RunDir, capture: Capture) -> Iterator[Step]:
         with contextlib.suppress(OSError, ValueError):
             step.look()  # of a step too short for the watcher
     if step.job_id is not None:
-        inside = "SLURM_JOB_ID" in os.environ
-        fetch([step.job_id], run.collector_dir("sacct", socket.gethostname()), ended=not inside)
+        _account(run, step.job_id, narrator)
+
+
+def _account(run: RunDir, job: str, narrator: Narrator) -> None:
+    """Ask for the accounting: once where the job goes on, in an allocation of the user's own."""
+    inside = "SLURM_JOB_ID" in os.environ
+    if not inside:
+        narrator.say("accounting")
+        time.sleep(SETTLE_SECONDS)
+    try:
+        policy = Policy(sleep=told_sleep(narrator))
+        fetch([job], run.collector_dir("sacct", socket.gethostname()), None, policy, not inside)
+    except KeyboardInterrupt:
+        narrator.say("  not waited for")
 
 
 def keep_exported(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
