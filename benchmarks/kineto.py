@@ -3,8 +3,8 @@
 Each reader runs in a process of its own and is timed from an imported interpreter to the last
 row (`--database`: to the finished DuckDB file); CPU seconds hold imports too. Modules are compiled
 beforehand, as where they are installed. An event is a complete one (`"ph": "X"`), which is what
-HolisticTraceAnalysis counts: name a python that has it with `--hta-python`. Without a trace, `--synthetic GIB` writes one: eager decode steps in the
-proportions of a real trace.
+HolisticTraceAnalysis counts: name a python that has it with `--hta-python`. Without a trace,
+`--synthetic GIB` writes one: eager decode steps in the proportions of a real trace.
 """
 
 from __future__ import annotations
