@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.output import emit_rows, format_options
+
+if TYPE_CHECKING:
+    from harness_schemas.rundir import RunDir
 
 COLUMNS = (
     *("run", "started", "status", "verdict", "tp", "pp", "device"),
@@ -43,7 +46,7 @@ def command(root: Path | None, collectors: bool, style: str) -> int:
         started = data.get("started_ns")
         found.append(
             (
-                run.run_id,
+                _name(run),
                 _when(started),
                 data.get("status"),
                 data.get("verdict"),
@@ -58,6 +61,12 @@ def command(root: Path | None, collectors: bool, style: str) -> int:
         )
     emit_rows(COLUMNS, found, style)
     return 0
+
+
+def _name(run: RunDir) -> str:
+    """The folder's name; of an array's task, which many arrays have, with the array's before it."""
+    own = run.run_id
+    return f"{run.path.parent.name}/{own}" if own.startswith("task-") else own
 
 
 def _when(started_ns: Any) -> str | None:

@@ -103,8 +103,10 @@ def _show(now: Snapshot, style: str, before: str) -> None:
     if machine:
         emit_sections([tables.state_section(now, progress, lines), *sections], style)
         return
-    emit(before + "\n".join([*_wrapped(lines), f"  {now.run.run_id}", tables.facts(now), ""]))
-    emit_sections(_worth(sections, now), style)
+    emit(before + "\n".join([*_wrapped(lines), f"  {now.run.run_id}", tables.facts(now)]))
+    if worth := _worth(sections, now):
+        emit("")
+        emit_sections(worth, style)
 
 
 def _wrapped(lines: list[str]) -> list[str]:

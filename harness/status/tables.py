@@ -37,7 +37,7 @@ def headline(now: Snapshot, progress: Progress | None, report: HangReport | None
     states = {rank.state.rank: rank.state for rank in now.ranks}
     quiet = format_ns(found.quiet_ns) if found.quiet_ns is not None else "an unknown time"
     if not now.ranks:
-        return [_not_begun(now)]
+        return _not_begun(now)
     if now.over:
         return list(_ended(now, report))
     told = sentence(found, states)
@@ -65,17 +65,24 @@ def _progress_text(progress: Progress) -> str:
     return text + (f"; about {format_ns(left)} left at this rate" if left is not None else "")
 
 
-def _not_begun(now: Snapshot) -> str:
-    record = JobRecord.read(now.run)
+def _not_begun(now: Snapshot) -> list[str]:
     begin = read_begin(now.run)
-    if record is not None and begin is None:
-        return f"unknown: job {record.job_id} has left no mark in its folder that it began"
     if now.data.get("status") in ("finished", "failed"):
-        return f"ended: {_verdict(now)}; no rank had begun to record"
+        return [f"ended: {_verdict(now)}; no rank had begun to record"]
+    if (record := _unbegun_job(now)) is not None:
+        since = _age(record.submitted_ns or None, now) or "an unknown time"
+        asked = f"squeue -j {record.job_id}" + (f" -M {record.cluster}" if record.cluster else "")
+        first = f"waits: job {record.job_id} was submitted {since} ago and has not begun"
+        return [first, f"  `{asked}` says why; this is read from its folder alone"]
     if begin is not None:
         where = f"job {begin.job_id} began on {begin.host} {_age(begin.began_ns, now)} ago"
-        return f"unknown: {where}, and no rank has begun to record"
-    return "unknown: no rank has begun to record"
+        return [f"unknown: {where}, and no rank has begun to record"]
+    return ["unknown: no rank has begun to record"]
+
+
+def _unbegun_job(now: Snapshot) -> JobRecord | None:
+    """The job of a run that it has not begun, as far as its folder says."""
+    return None if now.ranks or now.over or read_begin(now.run) else JobRecord.read(now.run)
 
 
 def _ended(now: Snapshot, report: HangReport | None) -> Iterator[str]:
@@ -306,7 +313,8 @@ def collector_section(found: Sequence[CollectorNow], now: Snapshot, machine: boo
 def state_section(now: Snapshot, progress: Progress | None, lines: Sequence[str]) -> Section:
     """One row for machines: what the first line says."""
     found = now.diagnosis
-    state = "ended" if now.over else "hangs" if found.hangs else "runs" if now.ranks else "unknown"
+    none = "waits" if _unbegun_job(now) else "unknown"
+    state = "ended" if now.over else "hangs" if found.hangs else "runs" if now.ranks else none
     columns = (
         *("run_id", "state", "headline", "quiet_ns", "limit_ns", "kind", "culprits", "blocked"),
         *("remedy", "ranks", "world_size", "steps_done", "steps_planned", "left_ns"),

@@ -94,7 +94,7 @@ def place_ranks(
     if not across:
         held = ", ".join(f"{node.name} holds {slots}" for node, slots in zip(nodes, room))  # noqa: B905
         raise UsageError(
-            f"{stages} stages of {tp} ranks do not fit within nodes ({held[:200]}): a stage "
+            f"pp {stages} stages of tp {tp} ranks do not fit within nodes ({held[:200]}): a stage "
             "would send every layer's all-reduce through the network",
             "use tp that divides the ranks of a node, or say slurm.tp_across_nodes = true",
         )

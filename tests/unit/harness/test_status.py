@@ -176,10 +176,13 @@ def test_a_submitted_job_says_whether_it_has_begun(tmp_path, capsys):
     shutil.rmtree(run.spans)
     marks.JobRecord("4711", "spec").write(run)
     said = status(capsys, run.path)[1].out
-    assert said.startswith("unknown: job 4711 has left no mark in its folder that it began")
+    assert said.startswith("waits: job 4711 was submitted ") and "`squeue -j 4711`" in said
     marks.write_begin(run, "4711", 1)
     said = status(capsys, run.path)[1].out
     assert said.startswith("unknown: job 4711 began on ") and "job 4711, attempt 1" in said
+    (marks.folder(run) / marks.BEGIN).unlink()
+    run.write({**run.read(), "status": "failed", "verdict": "cancelled"})
+    assert status(capsys, run.path)[1].out.startswith("ended: cancelled")
 
 
 def test_of_a_sweep_the_run_that_goes_on_is_shown(tmp_path, capsys):
