@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from harness.progress import Narrator
 from harness.provenance import provenance
 from harness_runners.files.cache import cache_dir
 from harness_runners.preflight import preflight
-from harness_schemas.errors import SpecError
+from harness_schemas.errors import HarnessError, SpecError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spec import RunSpec
 from harness_schemas.spec_slurm import array_tasks
@@ -87,13 +88,26 @@ def submit(submission: Submission, narrator: Narrator, controller: Controller) -
     script.write_text(submission.script)
     # Before sbatch: the job may begin at once, and from then on run.json is its own.
     make_tasks(run, submission.tasks, initial_record(submission))
-    job_id, cluster, _ = controller.submit(("sbatch", "--parsable", str(script)))
+    with told_if_refused(run):
+        job_id, cluster, _ = controller.submit(("sbatch", "--parsable", str(script)))
     record = JobRecord(job_id, "spec", cluster, submission.tasks, time.time_ns())
     note_job(run, record)
     narrator.say(f"run {run.path}")
     where = describe_slurm(submission.spec.slurm)
     narrator.say(f"job {job_id} submitted" + (f" ({where})" if where else ""))
     return record
+
+
+@contextlib.contextmanager
+def told_if_refused(run: RunDir) -> Iterator[None]:
+    """A job that sbatch refuses shall not look submitted for ever: note why in run.json."""
+    try:
+        yield
+    except HarnessError as error:
+        said = f"not submitted: {error.message}"
+        failed = {"status": "failed", "verdict": "unknown", "verdict_detail": said}
+        run.write({**run.read(), **failed, "exit_code": error.exit_code})
+        raise
 
 
 def initial_record(submission: Submission) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.capture import Capture, plan_wrap_capture
-from harness.jobs.submit import make_tasks, note_job
+from harness.jobs.submit import make_tasks, note_job, told_if_refused
 from harness.progress import Narrator
 from harness.provenance import provenance
 from harness.session import traced
@@ -168,7 +168,8 @@ def submit_wrapped(
     with traced(run, plan.name) as trace:
         script = folder(run) / "script.sh"
         script.write_text(plan.script(trace), encoding="utf-8", errors=_ANY_BYTES)
-        job_id, cluster, printed = controller.submit(plan.argv)
+        with told_if_refused(run):
+            job_id, cluster, printed = controller.submit(plan.argv)
     record = JobRecord(job_id, "wrap", cluster, plan.tasks, time.time_ns())
     note_job(run, record)
     narrator.say(f"run {run.path}")

@@ -70,6 +70,17 @@ def test_scripts_are_found_where_sbatch_finds_them(tmp_path, monkeypatch):
     assert "# on PATH" in planned(tmp_path, "b.sh").theirs
 
 
+def test_a_refused_job_does_not_look_submitted(tmp_path, monkeypatch):
+    fake_sbatch(tmp_path, monkeypatch)
+    refusing = tmp_path / "bin" / "sbatch"
+    refusing.write_text("#!/bin/sh\necho sbatch: error: no such account >&2\nexit 1\n")
+    plan = planned(tmp_path, "--wrap=true")
+    with pytest.raises(UsageError, match="no such account"):
+        submit_wrapped(plan, Narrator(quiet=True), Controller())
+    data = plan.run.read()
+    assert data["status"] == "failed" and "no such account" in data["verdict_detail"]
+
+
 @pytest.mark.parametrize(
     ("argv", "text", "says"),
     [
