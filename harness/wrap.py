@@ -167,19 +167,35 @@ def _call(
     """Run the command to its end; returns its code, and whether it was ended as hung."""
     child = subprocess.Popen(argv, env={**os.environ, **env})
     patience = None if plan.hang_limit_ns is None else WATCH_SECONDS
+    interrupts = 0
     while True:
         try:
-            return child.wait(patience), False
+            code = child.wait(patience)
+            return ExitCode.INTERRUPTED if code and interrupts else code, False
         except subprocess.TimeoutExpired:
             if next(watching):
                 _end(child, plan.run)
                 return ExitCode.TIMED_OUT, True
         except KeyboardInterrupt:
             # The terminal sent SIGINT to the child as well: let it end in its own way.
-            try:
-                return child.wait(timeout=STOP_SECONDS) or ExitCode.INTERRUPTED, False
-            except subprocess.TimeoutExpired:
-                child.send_signal(signal.SIGKILL)
+            interrupts += 1
+            if plan.is_srun and interrupts == 1:
+                continue  # srun goes on, too, and says that it wants a second one
+            _end_interrupted(child)
+            return ExitCode.INTERRUPTED, False
+
+
+def _end_interrupted(child: subprocess.Popen[bytes]) -> None:
+    """Wait for a child that was interrupted; who does not end, or not soon enough, is made to.
+
+    SIGTERM first: srun then ends its tasks.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            child.wait(STOP_SECONDS)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.send_signal(number)
+    child.wait()
 
 
 def _end(child: subprocess.Popen[bytes], run: RunDir) -> None:
