@@ -36,15 +36,17 @@ def command(names: tuple[str, ...], style: str) -> int:
     files = [Path(name) for name in names if is_claims_file(Path(name))]
     runs = [name for name in names if not is_claims_file(Path(name))]
     databases = dict.fromkeys(path for name in runs for path in named_databases(name))
-    tables = [table for path in files for table in read_claims(path)]
-    flags = audit_claims(tables) + audit_runs([load_facts(path) for path in databases])
+    reports = [read_claims(path) for path in files]
+    flags = [flag for report in reports for flag in audit_claims(report)]
+    flags += audit_runs([load_facts(path) for path in databases])
+    flags.sort(key=lambda flag: flag.severity != "problem")
     rows = [(f.rule, f.severity, f.subject, f.numbers, f.todo) for f in flags]
     if style == "table":
         emit("\n".join(_as_text(*row) for row in rows) or "nothing to flag")
     else:
         emit_rows(COLUMNS, rows, style)
     problems = sum(flag.severity == "problem" for flag in flags)
-    checked = [_count(len(tables), "table")] if files else []
+    checked = [_count(sum(map(len, reports)), "table")] if files else []
     checked += [_count(len(databases), "run")] if databases else []
     found = f"{_count(problems, 'problem')}, {_count(len(flags) - problems, 'notice')}"
     click.echo(f"{' and '.join(checked)} checked: {found}", err=True)

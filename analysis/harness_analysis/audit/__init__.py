@@ -1,6 +1,7 @@
 """What cannot be: rules over tables of claimed results, over runs, and over sweeps.
 
-claims (a file) -> claim_rules, digit_rules;  facts (a database) -> run_rules, sweep_rules
+markdown -> claims (a file) -> claim_rules, digit_rules, cross_rules
+facts (a database) -> run_rules, sweep_rules
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from harness_analysis.audit.claim_rules import (
     single_request_pipeline,
 )
 from harness_analysis.audit.claims import ClaimTable, is_claims_file, read_claims
+from harness_analysis.audit.cross_rules import CROSS
 from harness_analysis.audit.digit_rules import DIGITS
 from harness_analysis.audit.facts import Facts, load_facts
 from harness_analysis.audit.flags import PROBLEM, Flag
@@ -33,8 +35,9 @@ OF_MEASURED = (efficiency_over_one, single_request_pipeline, never_batched)
 
 
 def audit_claims(tables: Sequence[ClaimTable]) -> list[Flag]:
-    """Flags of tables of results, problems first."""
-    return _ordered([f for table in tables for rule in (*ARITHMETIC, *DIGITS) for f in rule(table)])
+    """Flags of the tables of one report, problems first."""
+    alone = [f for table in tables for rule in (*ARITHMETIC, *DIGITS) for f in rule(table)]
+    return _ordered(alone + [flag for rule in CROSS for flag in rule(tables)])
 
 
 def audit_runs(runs: Sequence[Facts]) -> list[Flag]:

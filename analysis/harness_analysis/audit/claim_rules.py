@@ -37,7 +37,7 @@ def _others(table: ClaimTable, *fields: str) -> Iterator[tuple[Claim, Claim]]:
 
 
 def _subject(table: ClaimTable, *rows: Claim) -> str:
-    return f"{table.name}: {', '.join(row.label for row in rows)}"
+    return f"{table.name}: {'; '.join(row.label for row in rows)}"
 
 
 def speedup_against_time(table: ClaimTable) -> list[Flag]:

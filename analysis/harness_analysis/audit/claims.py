@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness_analysis.audit.markdown import Raw, markdown_tables
 from harness_schemas.errors import EvidenceError
 
 STRONG, WEAK, BATCH, UNKNOWN = "strong", "weak", "batch", "unknown"
@@ -133,9 +134,6 @@ def read_claims(path: Path) -> list[ClaimTable]:
     return found
 
 
-Raw = tuple[str, Sequence[str], Sequence[Sequence[str]]]
-
-
 def _csv(text: str, name: str) -> list[Raw]:
     rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
     return [(name, rows[0], rows[1:])] if len(rows) > 1 else []
@@ -154,18 +152,7 @@ def _json(text: str, name: str) -> list[Raw]:
 
 
 def _markdown(text: str, name: str) -> list[Raw]:
-    found: list[Raw] = []
-    title, block = name, []
-    for line in [*text.splitlines(), ""]:
-        if line.lstrip().startswith("|"):
-            block.append([cell.strip() for cell in line.strip().strip("|").split("|")])
-            continue
-        if len(block) > 2 and all(set(cell) <= set(":- ") for cell in block[1]):
-            found.append((title, block[0], block[2:]))
-        block = []
-        if line.startswith("#"):
-            title = line.lstrip("# ").strip()
-    return found
+    return markdown_tables(text, name, lambda heading: field_of(heading) in MEASURED)
 
 
 _READERS = {".csv": _csv, ".json": _json}

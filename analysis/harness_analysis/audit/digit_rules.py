@@ -38,7 +38,7 @@ def identical_numbers(table: ClaimTable) -> list[Flag]:
         for number, labels in rows.items():
             if len(labels) > 1:
                 found.append(
-                    Flag("identical-numbers", PROBLEM, f"{table.name}: {', '.join(labels)}",
+                    Flag("identical-numbers", PROBLEM, f"{table.name}: {'; '.join(labels)}",
                          f"{field} is {number:g} in {len(labels)} rows",
                          "measured times differ in their last digits: look for a copied row")
                 )  # fmt: skip

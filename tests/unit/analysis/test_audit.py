@@ -22,7 +22,7 @@ from harness_analysis.compare.load import PhaseUnits, Requests, RunData
 from harness_schemas.errors import EvidenceError
 from harness_schemas.vocabulary import PARTS
 
-SEED_TABLES = Path(__file__).parents[2] / "fixtures" / "audit" / "seed_tables.md"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "audit"
 
 
 def table(title, head, *rows):
@@ -155,7 +155,7 @@ def test_intervals_are_what_a_number_may_be_off_by():
         0.02
     )
     for name in ("strong", "weak", "batch", "gpu-strong", "gpu-batch"):
-        page = SEED_TABLES.parents[3] / "docs" / "examples" / f"{name}.md"
+        page = FIXTURES.parents[2] / "docs" / "examples" / f"{name}.md"
         flags = audit_claims(read_claims(page))
         assert {flag.severity for flag in flags} <= {"notice"}, flags
 
@@ -189,9 +189,28 @@ def test_results_without_repeats_are_noticed(repeats, flagged):
     )
 
 
-def test_every_cell_of_the_hypothetical_tables_that_contradicts_another_is_flagged():
+def test_the_tables_of_the_seed_report_are_flagged():
+    """By hand, from the figures: T1 / T2, tokens and efficiencies agree; these do not."""
+    flags = audit_claims(read_claims(FIXTURES / "seed_tables.md"))
+    assert {(flag.rule, flag.numbers) for flag in flags if flag.severity == "problem"} == {
+        ("single-request-pipeline", "PP 2 with one request in flight is 1.34 x as fast as PP 1"),
+        ("single-request-pipeline", "PP 2 with one request in flight is 1.36 x as fast as PP 1"),
+        ("identical-numbers", "io is 3.23 in 2 rows"),
+        ("one-run-two-results", "the same 24.67 s in both, but comm 2.12 and 2.13"),
+        (
+            "efficiency-base",
+            "efficiency 0.68 of the base, but 0.79 = 1.57 / 2 of Nodes 2, Num Prompts 10, "
+            "Batch Size 2 holds it for 1",
+        ),
+    }
+    noticed = {flag.numbers for flag in flags if flag.rule == "communication-token"}
+    assert "7.5 ms and 4.2 ms of communication a token in the same layout" in noticed
+    assert {flag.rule for flag in flags} > {"spent-once", "too-few-samples"}
+
+
+def test_every_cell_of_the_invented_tables_that_contradicts_another_is_flagged():
     """Rows by hand, from the numbers in the file; and each table looks chosen as a whole."""
-    flags = audit_claims(read_claims(SEED_TABLES))
+    flags = audit_claims(read_claims(FIXTURES / "invented_tables.md"))
     by_table, whole = {}, {}
     for flag in flags:
         table_name, _, rows = flag.subject.partition(": ")
@@ -219,6 +238,37 @@ def test_every_cell_of_the_hypothetical_tables_that_contradicts_another_is_flagg
     }  # fmt: skip
 
 
+# -- tables of one report ------------------------------------------------------------------------
+
+REPORT = "nodes | prompts | batch | wall (s) | tokens/s | communication (s) | I/O (s)"
+
+
+@pytest.mark.parametrize(
+    ("row", "rule"),
+    [
+        ("2 | 10 | 1 | 24.67 | 20.47 | 3.79 | 3.31", None),  # the run of the other table
+        ("2 | 10 | 1 | 24.67 | 20.47 | 3.79 | 3.22", "one-run-two-results"),
+        ("2 | 20 | 1 | 46.03 | 21.94 | 7.61 | 3.35", None),
+        ("2 | 20 | 1 | 46.03 | 21.94 | 2.61 | 3.35", "communication-token"),
+        ("2 | 20 | 1 | 59.81 | 16.88 | 7.61 | 3.35", "spent-once"),
+        ("2 | 20 | 4 | 28.63 | 35.27 | 2.61 | 3.35", None),  # another batch
+    ],
+)
+def test_rows_of_one_configuration_agree_over_tables(row, rule):
+    first = table("Strong", REPORT, "1 | 10 | 1 | 33.1 | 15.26 | 0 | 2.7",
+                  "2 | 10 | 1 | 24.67 | 20.47 | 3.79 | 3.31")  # fmt: skip
+    second = table("Other", REPORT, row, "4 | 20 | 1 | 39.2 | 25.8 | 9.93 | 3.87")
+    found = rules(first, second) & {"one-run-two-results", "communication-token", "spent-once"}
+    assert found == ({rule} if rule else set())
+
+
+@pytest.mark.parametrize(("own", "flagged"), [("68 %", True), ("100 %", False)])
+def test_the_base_of_a_column_has_efficiency_one(own, flagged):
+    rows = (f"1 | 20.47 | 1.00 | {own}", "2 | 32.23 | 1.57 | 79 %", "4 | 34.68 | 1.69 | 42 %")
+    head = "batch | tokens/s | speed-up | efficiency"
+    assert ("efficiency-base" in rules(table("Batch", head, *rows))) is flagged
+
+
 # -- reading ---------------------------------------------------------------------------------------
 
 
@@ -236,6 +286,43 @@ def test_the_same_table_in_three_formats_is_the_same(tmp_path):
     found = [read_claims(tmp_path / f"t.{ending}") for ending in ("csv", "md", "json")]
     assert found[0] == found[1] == found[2]
     assert found[0][0].rows[0].get("time") == pytest.approx(1.2031)
+
+
+PAGE = """
+# Results
+Both nodes hold a half of the layers: a {word}.
+## Strong scaling
+### Base
+- **Nodes:** 1
+- Batch size: 1
+
+| Metric | Value |
+|---|---|
+| Wall clock (s) | 16.34 |
+| Throughput (tokens/s) | 15.42 |
+| Speed-up | 1.0 (base) |
+
+### Two
+- **Nodes:** 2
+- Batch size: 1
+
+| Metric | Value |
+|---|---|
+| Wall clock (s) | 12.22 |
+| Throughput (tokens/s) | 20.62 |
+| Speed-up | 1.34x |
+"""
+
+
+@pytest.mark.parametrize(("word", "stages"), [("pipeline", 2), ("tensor-parallel pair", None)])
+def test_a_small_table_for_each_configuration_is_a_row(tmp_path, word, stages):
+    (tmp_path / "r.md").write_text(PAGE.format(word=word))
+    (found,) = read_claims(tmp_path / "r.md")
+    assert (found.name, found.kind, len(found.rows)) == ("Strong scaling", "strong", 2)
+    row = found.rows[1]
+    assert row.label == "Nodes 2, Batch size 1"
+    known = ("gpus", "batch", "time", "throughput", "speedup", "pp")
+    assert [row.get(field) for field in known] == [2, 1, 12.22, 20.62, 1.34, stages]
 
 
 @pytest.mark.parametrize("text", ["", "no table here", "| a | b |\n|---|---|\n| x | y |\n"])
