@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from harness_collectors.nccl_log import events, lines
 from harness_collectors.nccl_log.apply import HANDLERS, Line, add_hop, add_ring, counts
 from harness_collectors.nccl_log.block import MIDDLE_MARK, Block, encode
+from harness_collectors.nccl_log.foreign import note_event, read_foreign
 from harness_collectors.nccl_log.lines import Hop, Record
 from harness_collectors.nccl_log.owner import Owners
 from harness_collectors.nccl_log.runs import Run, repeats, runs_of
-from harness_collectors.nccl_log.sorting import CHOICE_STARTS, Sort, Sorter, mentions
-from harness_collectors.nccl_log.state import MAX_EVENTS, Event, Evidence, LogFile, Process
+from harness_collectors.nccl_log.sorting import CHOICE_STARTS, Sort, Sorter
+from harness_collectors.nccl_log.state import Evidence, LogFile, Process
 from harness_collectors.nccl_log.tally import Calls, Choices
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _MAX_EXAMINED: Final = 64 << 10
 """Of a longer line, whose line ends were lost, the rest is dropped."""
 _CUT_CALL: Final = re.compile(rb"(\w{4,20}):(?: (?:o(?:p(?:C(?:o(?:u(?:n(?:t)?)?)?)?)?)?)?)?$")
-_CUT_LEVEL: Final = re.compile(rb"\] NCCL ?(?:I|IN|INF|INFO|W|WA|WAR|WARN)?\s*$")
 _OTHERS_CALL: Final = b"COLLTRACE"
 _NOTHING: Final = (None, ())
 
@@ -230,7 +230,7 @@ class Scanner:
             line = block.line(act.place)[:_MAX_EXAMINED]
             found = self._owners.records(line)
             if not found:
-                self._foreign(line)
+                read_foreign(self.evidence, self.file, self._owners, line, self._cut)
             elif code >= 0 and len(found) == 1 and not found[0].start:
                 self._parsed[code] = found
         for record in found:
@@ -260,7 +260,7 @@ class Scanner:
         self._stamp(process, act.place, act.now)
         if record.level == b"WARN":
             self.file.warnings += 1
-            self._event(events.warning(record, process, act.now))
+            note_event(self.evidence, self.file, events.warning(record, process, act.now))
             return
         start = text[:4]
         if b" Bytes -> " in text:
@@ -291,33 +291,6 @@ class Scanner:
             self.file.unreadable += 1
         else:
             self._choices.count(record, choice, np.array([before]))
-
-    def _event(self, event: Event) -> None:
-        self.file.records += 1
-        if len(self.evidence.events) < MAX_EVENTS:
-            self.evidence.events.append(event)
-        else:
-            self.file.dropped += 1
-
-    # -- lines without a record --------------------------------------------------------------
-
-    def _foreign(self, line: bytes) -> None:
-        """A bare banner, a watchdog's message, or a torn piece of a record."""
-        if b"NCCL" not in line and b"RCCL version " not in line:
-            self.file.tails += mentions(line)
-            cut = lines.CUT_PREFIX.search(line[-400:])
-            whole = cut is not None and not self._owners.is_host(cut[1].decode("ascii"))
-            self.file.unreadable += not whole
-            return
-        if version := lines.version_said(line):
-            if not self._cut:
-                self.file.bare_versions[version] += 1
-                self.file.records += 1
-            return
-        for event in events.watchdog(line):
-            self._event(event)
-        torn = _CUT_LEVEL.search(line[-40:]) is not None or MIDDLE_MARK in line
-        self.file.unreadable += torn or b" opCount " in line
 
 
 def _distinct(block: Block, places: np.ndarray) -> np.ndarray:
