@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import tempfile
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.keep import RunResult, build, conclude, keep, why_full, with_disk
-from harness.outcome import End, Outcome, judge_run
+from harness.outcome import End, Outcome, judge_run, outputs_elsewhere
 from harness.progress import Narrator
 from harness_collectors.sacct.fields import Step
 from harness_collectors.sacct.query import (
@@ -42,6 +43,8 @@ STOPPED_CODES = {
 """What `harness run` returns for a job that Slurm ended (docs/exit-codes.md)."""
 ENDED_FROM_OUTSIDE = STOPPED_CODES.keys() - {"OUT_OF_MEMORY"}
 """States in which no failure is the script's own; memory may run out beside a script that fails."""
+
+_TAKEN = re.compile(rb"harness\.probe: not recording: .*File exists")
 
 
 def finish(
@@ -130,6 +133,10 @@ def _finish_one(
         end = with_disk(end, run)
     data["end"] = end.to_json()
     _times(data, last)
+    if unrecorded := later_programs(run):
+        known = [row for row in data.get("collection", []) if row not in unrecorded]
+        data["collection"] = known + unrecorded
+        narrator.say(f"  {unrecorded[0]['reason']}")
     for earlier in attempts(run):
         row = next((step for step in own if str(step.attempt) == earlier.run_id), None)
         _finish_earlier(earlier, job, row, narrator)
@@ -141,6 +148,24 @@ def _finish_one(
     if result.exit_code and record.kind == "wrap" and begin and begin.stdout:
         narrator.say(f"its output: {begin.stdout}")
     return result
+
+
+def later_programs(run: RunDir) -> list[dict[str, str | None]]:
+    """A row of `collection` where ranks of a script's later program were not recorded.
+
+    They find the files of their rank taken, and the only trace of it is what the recorder says.
+    """
+    count = 0
+    for path in outputs_elsewhere(run):
+        with contextlib.suppress(OSError), path.open("rb") as lines:
+            count += sum(_TAKEN.search(line) is not None for line in lines)
+    if not count:
+        return []
+    reason = (
+        f"{count} process{'es' * (count > 1)} of a later program in this script not recorded: the "
+        "first has the files of these ranks; `harness run -- srun ...` in it keeps them apart"
+    )
+    return [{"collector": "app_timers", "host": None, "state": "degraded", "reason": reason}]
 
 
 def final_end(

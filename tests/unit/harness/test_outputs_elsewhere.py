@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict
 
+from harness.jobs.finish import later_programs
 from harness.outcome import End, judge_run, outputs_elsewhere
 from harness_schemas.rundir import RunDir, create_run, write_json
 from harness_slurm.job.marks import Begin
@@ -20,3 +24,20 @@ def test_the_scripts_own_output_is_evidence(tmp_path):
     write_json(run.path / "job" / "begin.json", asdict(begin))
     assert outputs_elsewhere(run) == [said]
     assert judge_run(run, End(exit_code=1), None).verdict == "oom_host"
+
+
+def test_a_later_program_that_was_not_recorded_is_told(tmp_path):
+    """The recorder's own words, so that the two do not drift apart."""
+    run = RunDir(tmp_path / "runs" / "a-run")
+    create_run(run)
+    (run.path / "job").mkdir()
+    said = tmp_path / "slurm-7.out"
+    write_json(run.path / "job" / "begin.json", asdict(Begin(0, "7", "n", str(said), str(said))))
+    program = (sys.executable, "-c", "from harness import probe; probe.start()")
+    env = {**os.environ, "HARNESS_SPOOL_DIR": str(run.spans), "RANK": "0"}
+    with said.open("wb") as log:
+        subprocess.run(program, env=env, stdout=log, stderr=log, check=True)
+        assert later_programs(run) == []
+        subprocess.run(program, env=env, stdout=log, stderr=log, check=True)
+    (row,) = later_programs(run)
+    assert row["state"] == "degraded" and str(row["reason"]).startswith("1 process of a later")
