@@ -108,9 +108,13 @@ def command(
         argv = ((spec,) if spec else ()) + wrapped
         if not argv:
             raise click.UsageError("name a specification, or a command after --")
+        _refuse_specs_options(Path(argv[0]).name == "sbatch")
         if Path(argv[0]).name == "sbatch":
             if hang_timeout is not None:
-                raise click.UsageError("write --hang-timeout into the script: harness run -- srun")
+                raise click.UsageError(
+                    "--hang-timeout watches a step: write into the script "
+                    "`harness run --hang-timeout SECONDS -- srun ...`"
+                )
             done = _wrap_sbatch(argv, Path(output or "runs"), name, narrator, dry_run, detach)
             if done is not None:
                 return done
@@ -132,6 +136,23 @@ def command(
     if detach:
         raise click.UsageError("--detach goes with --launcher slurm")
     return _run_spec(loaded, narrator, strict, dry_run)
+
+
+def _refuse_specs_options(submits: bool) -> None:
+    """Options that would say nothing about a command after --, which runs as it is.
+
+    Raises:
+        click.UsageError: one of them was given.
+    """
+    context = click.get_current_context()
+    names = {"overrides": "--set", "inject": "--inject", "override": "--override"}
+    names |= {"strict": "--strict", "launcher": "--launcher", "split": "--split"}
+    if not submits:
+        names["detach"] = "--detach"
+    for name, option in names.items():
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            what = "sbatch or a specification" if name == "detach" else "a specification"
+            raise click.UsageError(f"{option} goes with {what}: the command after -- runs as it is")
 
 
 def _submit(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool, detach: bool) -> int:

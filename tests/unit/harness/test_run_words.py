@@ -30,3 +30,11 @@ def test_a_command_keeps_its_path(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.sh").chmod(0o755)
     assert invoke(["run", "--dry-run", "--", "./mine.sh", "a"]) == 0
     assert "./mine.sh a\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options", [["--launcher", "slurm"], ["--set", "a=1"], ["--strict"], ["--detach"]]
+)
+def test_what_only_a_specification_can_be_told_is_not_swallowed(options, capsys):
+    assert invoke(["run", "--dry-run", *options, "--", "true"]) == 2
+    assert f"{options[0]} goes with" in capsys.readouterr().err
