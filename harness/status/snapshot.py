@@ -21,6 +21,7 @@ from harness_schemas.live import LivePage, Slot
 from harness_schemas.rundir import RunDir
 from harness_schemas.units import parse_duration_ns
 from harness_schemas.vocabulary import MEASURED_PHASES
+from harness_slurm.job.marks import Ended, read_end
 
 READERS = 16
 """Files read at once: on a file system across a network opening one is what takes time."""
@@ -66,7 +67,7 @@ def take_snapshot(run: RunDir, limit_ns: int, here: Here | None = None) -> Snaps
     seen = seen_elsewhere(run.hang, now)
     found = [_rank_now(one, here, offset, seen.get(one.rank)) for one in files]
     world = world_size(data, files)
-    over = data.get("status") in ("finished", "failed") or _none_left(found)
+    over = data.get("status") in ("finished", "failed") or _none_left(found, read_end(run))
     states = [_settled(rank.state, over) for rank in found]
     known = {state.rank for state in states}
     absent = [rank for rank in range(world or 0) if rank not in known] if files else []
@@ -133,9 +134,11 @@ def world_size(data: Mapping[str, Any], files: Sequence[RankFiles]) -> int | Non
     return max(sizes, default=None)
 
 
-def _none_left(ranks: Sequence[RankNow]) -> bool:
-    """Whether every rank has ended or is seen to be gone."""
-    return bool(ranks) and all(rank.state.ended or rank.process == "gone" for rank in ranks)
+def _none_left(ranks: Sequence[RankNow], end: Ended | None) -> bool:
+    """Whether every rank has ended or is seen to be gone; of none, whether the job has ended."""
+    if not ranks:
+        return end is not None and not end.stopped
+    return all(rank.state.ended or rank.process == "gone" for rank in ranks)
 
 
 def _settled(state: RankState, over: bool) -> RankState:

@@ -69,6 +69,8 @@ def _not_begun(now: Snapshot) -> list[str]:
     begin = read_begin(now.run)
     if now.data.get("status") in ("finished", "failed"):
         return [f"ended: {_verdict(now)}; no rank had begun to record"]
+    if told := _left_by_job(now):
+        return [told]
     if (record := _unbegun_job(now)) is not None:
         since = _age(record.submitted_ns or None, now) or "an unknown time"
         asked = f"squeue -j {record.job_id}" + (f" -M {record.cluster}" if record.cluster else "")
@@ -85,6 +87,18 @@ def _unbegun_job(now: Snapshot) -> JobRecord | None:
     return None if now.ranks or now.over or read_begin(now.run) else JobRecord.read(now.run)
 
 
+def _left_by_job(now: Snapshot) -> str | None:
+    """What a job's end mark says of a run that nobody has judged yet; None: there is none."""
+    record, end = JobRecord.read(now.run), read_end(now.run)
+    if record is None or end is None:
+        return None
+    job, code = record.job_id, end.exit_code
+    if end.stopped:
+        again = f"requeued, it begins again (`squeue -j {job}`)"
+        return f"ended: job {job} was told to end, code {code}; {again}"
+    return f"ended: job {job} ended with code {code}; `harness run --attach {job}` says more"
+
+
 def _ended(now: Snapshot, report: HangReport | None) -> Iterator[str]:
     found = now.diagnosis
     status = now.data.get("status")
@@ -95,7 +109,8 @@ def _ended(now: Snapshot, report: HangReport | None) -> Iterator[str]:
     if status in ("finished", "failed"):
         yield f"ended: {_verdict(now)}"
     else:
-        yield "ended: no rank is left, and run.json does not say how it ended"
+        none = "ended: no rank is left, and run.json does not say how it ended"
+        yield _left_by_job(now) or none
     cut = [rank.state.rank for rank in now.ranks if rank.state.begun and not rank.state.ended]
     if found.calls:
         states = {rank.state.rank: rank.state for rank in now.ranks}

@@ -180,6 +180,12 @@ def test_a_submitted_job_says_whether_it_has_begun(tmp_path, capsys):
     marks.write_begin(run, "4711", 1)
     said = status(capsys, run.path)[1].out
     assert said.startswith("unknown: job 4711 began on ") and "job 4711, attempt 1" in said
+    marks.write_end(run, 143, stopped=True)
+    said = status(capsys, run.path)[1].out
+    assert said.startswith("ended: job 4711 was told to end, code 143; requeued, it begins again")
+    marks.write_end(run, 3, stopped=False)
+    said = status(capsys, run.path)[1].out
+    assert said.startswith("ended: job 4711 ended with code 3; `harness run --attach 4711`")
     (marks.folder(run) / marks.BEGIN).unlink()
     run.write({**run.read(), "status": "failed", "verdict": "cancelled"})
     assert status(capsys, run.path)[1].out.startswith("ended: cancelled")
