@@ -43,7 +43,6 @@ STOPPED_CODES = {
 """What `harness run` returns for a job that Slurm ended (docs/exit-codes.md)."""
 ENDED_FROM_OUTSIDE = STOPPED_CODES.keys() - {"OUT_OF_MEMORY"}
 """States in which no failure is the script's own; memory may run out beside a script that fails."""
-
 _TAKEN = re.compile(rb"harness\.probe: not recording: .*File exists")
 
 
@@ -144,10 +143,19 @@ def _finish_one(
     _write(run, data, outcome, narrator)
     narrator.say("ingest" if not record.tasks else f"ingest {job}")
     result = conclude(run, outcome, narrator, data, elsewhere)
-    begin = read_begin(run)
-    if result.exit_code and record.kind == "wrap" and begin and begin.stdout:
-        narrator.say(f"its output: {begin.stdout}")
+    if result.exit_code:
+        _point_at_output(run, record, narrator)
     return result
+
+
+def _point_at_output(run: RunDir, record: JobRecord, narrator: Narrator) -> None:
+    """Where the script that failed has written: theirs, or ours that did not get to the run."""
+    begin, own = read_begin(run), run.logs / "launcher.err"
+    if record.kind == "wrap" and begin and begin.stdout:
+        narrator.say(f"its output: {begin.stdout}")
+    elif record.kind != "wrap" and begin is None and own.is_file():
+        narrator.say("the job's script ended before the run began: slurm.modules, slurm.prologue?")
+        narrator.say(f"  its output: {own}")
 
 
 def later_programs(run: RunDir) -> list[dict[str, str | None]]:

@@ -68,7 +68,7 @@ def _progress_text(progress: Progress) -> str:
 def _not_begun(now: Snapshot) -> list[str]:
     begin = read_begin(now.run)
     if now.data.get("status") in ("finished", "failed"):
-        return [f"ended: {_verdict(now)}; no rank had begun to record"]
+        return [f"ended: {_verdict(now).rstrip('.')}; no rank had begun to record"]
     if told := _left_by_job(now):
         return [told]
     if (record := _unbegun_job(now)) is not None:

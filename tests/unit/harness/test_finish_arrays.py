@@ -7,6 +7,7 @@ from harness.progress import Narrator
 from harness_analysis.store import open_database
 from harness_collectors.sacct.query import Answer
 from harness_schemas.rundir import RunDir, create_run
+from harness_slurm.job.controller import JobState
 from harness_slurm.job.marks import PARTS, JobRecord, task_run, write_end
 
 TASK = (
@@ -49,3 +50,23 @@ def test_tasks_get_their_rows_from_the_controller_with_one_question(tmp_path):
         with open_database(task_run(run, task).database) as con:
             rows = con.execute("SELECT job_id, state, source FROM slurm_steps").fetchall()
         assert rows == [(f"9_{task}", state, "scontrol")]
+
+
+def test_a_script_that_ends_before_the_run_is_pointed_at(tmp_path, capsys):
+    run = RunDir(tmp_path / "runs" / "a-run")
+    create_run(run)
+    (run.path / "job").mkdir()
+    run.write({"version": 1, "run_id": "a-run", "name": "a"})
+    (run.logs / "launcher.err").write_text("module: command not found\n")
+    states = {"9": JobState("FAILED")}
+    (result,) = finish(run, JobRecord("9", "spec"), states, Narrator(), NoSlurm())
+    said = capsys.readouterr().err
+    assert result.exit_code and "slurm.prologue?" in said and "module: command not found" in said
+
+
+class NoSlurm:
+    """Accounting that is disabled, and a controller that has forgotten the job."""
+
+    def run(self, argv):
+        disabled = "Slurm accounting storage is disabled"
+        return Answer(1, "", disabled if argv[0] == "sacct" else "Invalid job id specified")
