@@ -61,7 +61,7 @@ def test_a_script_that_ends_before_the_run_is_pointed_at(tmp_path, capsys):
     states = {"9": JobState("FAILED")}
     (result,) = finish(run, JobRecord("9", "spec"), states, Narrator(), NoSlurm())
     said = capsys.readouterr().err
-    assert result.exit_code and "slurm.prologue?" in said and "module: command not found" in said
+    assert result.exit_code and "slurm.prologue?" in said and str(run.logs / "launcher.err") in said
 
 
 class NoSlurm:
