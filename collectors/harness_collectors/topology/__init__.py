@@ -105,7 +105,7 @@ def _read_links(text: str) -> tuple[list[dict[str, Any]], int]:
                 state = "active" if link["active"] is True else "inactive"
                 key = (devices[str(item["pci"])], devices.get(remote, remote)[:40], state)
                 count[key] = count.get(key, 0) + 1
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return [], 1
     return [
         {"a": a, "b": b, "link": "nvlink", "lanes": lanes, "state": state}

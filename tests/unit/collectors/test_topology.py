@@ -12,8 +12,10 @@ from support import SAMPLES, needs_samples
 from unit.collectors.fake_nvml import FakeLibrary
 
 from harness_collectors.nvml.api import NvmlError
+from harness_collectors.topology import COLLECTOR
 from harness_collectors.topology.capture import nvlinks
 from harness_collectors.topology.matrix import is_matrix, read_matrix
+from harness_schemas.spi import IngestContext
 
 TOPO = SAMPLES / "logs" / "topo" if SAMPLES else Path()
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "topology" / "topo.txt"
@@ -103,3 +105,11 @@ def test_links_are_asked_of_every_gpu_and_one_that_fails_is_left_out():
     library = FakeLibrary(_Linked(0, [link]), _Linked(1, NvmlError(15, "lost")))
     assert nvlinks(library) == [{"index": 0, "pci": "pci0", "links": [link]}]
     assert library.closed
+
+
+def test_a_device_number_that_is_none_is_unreadable(tmp_path):
+    path = tmp_path / "nvlinks.json"
+    path.write_text('{"format": "harness-nvlinks", "devices": [{"pci": "a", "index": 1e400}]}')
+    context = IngestContext(tmp_path)
+    (found,) = list(COLLECTOR.ingest([path], context))
+    assert found.data.to_pylist()[0]["state"] in ("degraded", "failed")
