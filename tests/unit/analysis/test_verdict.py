@@ -426,6 +426,14 @@ def test_a_killed_script_is_the_cause_of_what_its_ranks_say():
     assert judge(VerdictEvidence(exit_code=143, steps=cancelled)).name == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("code", "number", "rule"), [(9, 0, "slurm-failed"), (0, 9, "slurm-killed")]
+)
+def test_an_exit_code_of_nine_is_no_signal(code, number, rule):
+    steps = (StepState("7", None, "FAILED", code, number),)
+    assert judge(VerdictEvidence(exit_code=code or 137, steps=steps)).rule == rule
+
+
 def test_killed_samplers_are_no_verdict():
     steps = (
         StepState("7", None, "COMPLETED", 0, derived_exit="0:9"),
