@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,7 @@ def command(spec: Path, style: str, **options: Any) -> int:
     from harness.sweep.estimate import check_budget, earlier_walls, estimate
     from harness.sweep.execute import run_sweep, session_runner
     from harness.sweep.folder import done_runs, pending, sweep_folder
+    from harness.sweep.refusals import refused_runs
 
     data, sweep = _read(spec, options)
     plan, root = _plan(spec, data, sweep)
@@ -76,11 +78,12 @@ def command(spec: Path, style: str, **options: Any) -> int:
     narrator = Narrator(options["quiet"])
     narrator.say(f"sweep {folder}: {len(plan.cells)} cells x {plan.repeats}, {len(left)} to run")
     for cell in (cell for cell in plan.cells if cell.key in refusals):
-        narrator.say(f"  {cell.label} cannot run here and is left out: {refusals[cell.key]}")
+        narrator.say(f"  {cell.label} cannot run and is left out: {refusals[cell.key]}")
     narrator.say(cost.sentence())
     if left and _through_slurm(plan, options):
         check_budget(cost, sweep.budget_gpuh)
-        return _submit(plan, folder, left, narrator, spec, options, style)
+        refused = refused_runs(every, refusals)
+        return _submit(plan, folder, left, refused, narrator, spec, options, style)
     if options["dry_run"]:
         emit_rows(DRY_COLUMNS, _dry_rows(plan, done, walls, refusals), style)
         return 0
@@ -92,11 +95,12 @@ def command(spec: Path, style: str, **options: Any) -> int:
 
 
 def _refusals(plan: SweepPlan, left: list[Item], options: dict[str, Any]) -> Refusals:
-    """Cells that cannot run on this machine; of a job's nodes only the job itself can tell."""
+    """Cells that cannot run: on this machine, or, as far as this node can tell, in a job."""
+    from harness.jobs.submit import slurm_problems
     from harness.sweep.refusals import find_refusals
     from harness_runners.preflight import preflight
 
-    return {} if left and _through_slurm(plan, options) else find_refusals(left, preflight)
+    return find_refusals(left, slurm_problems if _through_slurm(plan, options) else preflight)
 
 
 def _through_slurm(plan: SweepPlan, options: dict[str, Any]) -> bool:
@@ -113,6 +117,7 @@ def _submit(
     plan: SweepPlan,
     folder: Path,
     left: list[Item],
+    refused: Done,
     narrator: Narrator,
     spec: Path,
     options: dict[str, Any],
@@ -124,7 +129,7 @@ def _submit(
     from harness_slurm.job.controller import Controller
 
     words = _words(spec.absolute(), folder, options)
-    job = plan_sweep_job(plan, folder, left, words, options["array"])
+    job = replace(plan_sweep_job(plan, folder, left, words, options["array"]), refused=refused)
     if options["dry_run"]:
         emit((job.theirs or job.script).rstrip("\n"))
         return 0

@@ -66,13 +66,23 @@ def check_for_slurm(spec: RunSpec) -> None:
     Raises:
         SpecError: all of them, with their paths.
     """
+    problems = slurm_problems(spec)
+    if problems:
+        raise SpecError(spec.name, problems)
+
+
+def slurm_problems(spec: RunSpec) -> list[tuple[str, str]]:
+    """The mistakes that can be seen from a login node, with their paths."""
     here = spec.model_copy(update={"device": "cpu"})
     problems = [problem for problem in preflight(here) if problem[0] not in HERE_ONLY]
     if spec.slurm.container and not Path(spec.slurm.container).expanduser().exists():
         problems.append(("slurm.container", f"there is no {spec.slurm.container}"))
-    if problems:
-        raise SpecError(spec.name, problems)
-    job_shape(spec)
+    if not problems:
+        try:
+            job_shape(spec)
+        except SpecError as error:
+            problems += error.problems
+    return problems
 
 
 def submit(submission: Submission, narrator: Narrator, controller: Controller) -> JobRecord:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.jobs.finish import finish
 from harness.jobs.follow import Follower
-from harness.jobs.submit import check_for_slurm, make_task, note_job
+from harness.jobs.submit import make_task, note_job
 from harness.progress import Narrator
 from harness.provenance import provenance
-from harness.sweep.folder import claimed, done_runs, write_sweep
+from harness.sweep.folder import CellRun, claimed, done_runs, write_sweep
 from harness.sweep.plan import Item, SweepPlan
 from harness_runners.files.cache import cache_dir
 from harness_schemas.errors import ExitCode
@@ -36,7 +36,7 @@ class SweepJob:
     """A sweep to submit: where it goes, what is left of it, and the script that does it.
 
     `first_task`: number of the array's first task; None for one job with a step a run. `theirs`:
-    what that job runs, between its marks.
+    what that job runs, between its marks. `refused`: runs of cells that no job can run.
     """
 
     plan: SweepPlan
@@ -45,6 +45,7 @@ class SweepJob:
     script: str
     first_task: int | None = None
     theirs: str = ""
+    refused: Mapping[tuple[str, int], CellRun] = field(default_factory=dict)
 
     @property
     def run(self) -> RunDir:
@@ -57,13 +58,9 @@ def plan_sweep_job(
 ) -> SweepJob:
     """The job for what is left of a sweep; its nodes are those of the largest cell.
 
-    `words`: the sweep's own command line, which the one job runs.
-
-    Raises:
-        SpecError: a cell that no job can run.
+    `left`: of cells that a job can run (`slurm_problems`). `words`: the sweep's own command line,
+    which the one job runs.
     """
-    for cell in plan.cells:
-        check_for_slurm(cell.spec)
     largest = max((item.cell.spec for item in left), key=lambda spec: spec.world_size)
     env = {"HARNESS_CACHE_DIR": str(cache_dir())}
     harness = (sys.executable, "-P", "-m", "harness")
@@ -96,7 +93,7 @@ def submit_sweep(job: SweepJob, narrator: Narrator, controller: Controller) -> J
     job.root.mkdir(parents=True, exist_ok=True)
     point_latest(job.run)
     with claimed(job.root):
-        write_sweep(job.root, job.plan, done_runs(job.root), "running")
+        write_sweep(job.root, job.plan, {**done_runs(job.root), **job.refused}, "running")
     marks = folder(job.run)
     marks.mkdir(exist_ok=True)
     job.run.logs.mkdir(exist_ok=True)
@@ -150,7 +147,7 @@ def see_sweep_through(
         return ExitCode.INTERRUPTED
     if record.tasks:
         finish(job.run, record, states, narrator)
-    done = done_runs(job.root)
+    done = {**done_runs(job.root), **job.refused}
     write_sweep(job.root, job.plan, done, "finished")
     wanted = [(item.cell.key, item.repeat) for item in job.plan.items()]
     good = all(place in done and done[place].good for place in wanted)

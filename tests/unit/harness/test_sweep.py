@@ -221,7 +221,7 @@ def test_a_dry_run_names_what_cannot_run_and_leaves_it_out_of_the_cost(tmp_path,
     done = capsys.readouterr()
     good, bad = json.loads(done.out)
     assert (good["seconds"], bad["seconds"], bad["seconds_from"]) == (3600, None, "cannot run here")
-    assert "tp=3 cannot run here" in done.err and "heads" in done.err
+    assert "tp=3 cannot run" in done.err and "heads" in done.err
     assert "wall time): 1 (1 x launcher" in done.err
 
 
@@ -292,3 +292,31 @@ def test_an_unknown_cost_does_not_fit_a_budget():
     check_budget(cost, None)
     with pytest.raises(UsageError, match="unknown"):
         check_budget(cost, 100)
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_under_slurm_cells_that_no_job_can_run_are_left_out_and_recorded(
+    array, tmp_path, monkeypatch
+):
+    from harness.cli.main import invoke
+    from harness.jobs import sweep as jobs
+
+    shape = {"nodes": 1, "ntasks_per_node": 3}
+    grid = {"grid": {"parallel.tp": [1, 3]}}
+    spec = data(device="cpu", launcher={"kind": "slurm"}, slurm=shape, sweep=grid)
+    (tmp_path / "s.json").write_text(json.dumps(spec))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    asked = []
+    controller = jobs.Controller
+    monkeypatch.setattr(
+        controller, "submit", lambda self, argv: asked.append(argv) or ("7", "", "")
+    )
+    words = ["--array"] if array else []
+    assert invoke(["sweep", "s.json", "--detach", *words]) == 0
+    assert len(asked) == 1
+    (folder,) = (tmp_path / "runs").glob("*-sweep-*")
+    cells = json.loads((folder / "sweep.json").read_text())["cells"]
+    assert [[run["verdict"] for run in cell["runs"]] for cell in cells] == [[], ["refused"]]
+    script = (folder / "job" / "script.sh").read_text()
+    assert ("--array=0-0%" in script) is array
