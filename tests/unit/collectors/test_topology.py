@@ -64,6 +64,7 @@ def test_a_matrix_in_a_log(before):
     assert unreadable == 0
 
 
+@needs_samples
 def test_a_matrix_of_peer_access_has_states_and_no_links():
     [path] = TOPO.glob("topo_p2p*")
     rows, unreadable = read_matrix(path.read_text())
