@@ -47,7 +47,6 @@ def test_matrices_of_strangers(name, links, first):
     assert (rows[0]["cpus"], rows[0]["numa"]) == first
 
 
-@needs_samples
 @pytest.mark.parametrize(
     "before", ["2025-01-02T03:04:05.678901234Z stdout F ", "[1,0]<stdout>:", "\x1b[4m"]
 )
