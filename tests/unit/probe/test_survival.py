@@ -43,7 +43,7 @@ while True:
 """
 
 
-def test_kill_loses_at_most_the_last_flush_and_leaves_readable_files(tmp_path):
+def test_kill_loses_at_most_a_second_and_leaves_readable_files(tmp_path):
     process = run(tmp_path, KILLED)
     assert process.stdout.readline() == "ready\n"
     deadline = time.monotonic() + 60
@@ -57,16 +57,14 @@ def test_kill_loses_at_most_the_last_flush_and_leaves_readable_files(tmp_path):
     assert spool.torn == 0
     assert lines(spool, "end") == []
     newest = max(record.end_ns for record in spool.records)
-    oldest = min(record.end_ns for record in spool.records)
-    second = max(1_000_000_000, (killed_ns - oldest) // 3)  # where the machine is slow
-    assert killed_ns - newest < second
-    assert spool.live.recorded_ns == newest or spool.live.recorded_ns < newest < killed_ns
+    assert killed_ns - newest < 1_000_000_000
+    assert 0 < spool.live.recorded_ns <= newest
     known = {line["id"] for line in lines(spool, "unit")}
     assert {record.unit_id for record in spool.records} <= known
     # The live page is exact to the last call, though its record was never flushed.
     assert spool.live.entered >= len(spool.records) / 2
     assert spool.live.updated_ns > newest
-    assert killed_ns - spool.live.updated_ns < second
+    assert killed_ns - spool.live.updated_ns < 500_000_000
 
 
 def test_what_a_killed_rank_hung_in_is_on_record(tmp_path):
