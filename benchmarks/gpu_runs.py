@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from harness.ingest import ingest_run
 from harness.progress import Narrator
 from harness.session import run_spec
 from harness_analysis.store import open_database
+from harness_runners.shipped import load_passages
 from harness_schemas.rundir import RunDir
 from harness_schemas.spec import RunSpec
 
@@ -35,6 +38,8 @@ class Bench:
     model: dict[str, Any]
     budget_s: float
     narrator: Narrator
+    batch: int = 1
+    prompt_words: int | None = None
     cases: tuple[tuple[str, str, str], ...] = ()
     delays_us: tuple[int, ...] = ()
     floors: Path | None = None
@@ -54,7 +59,10 @@ class Bench:
     def where(self) -> str:
         """The configuration in words."""
         name = self.model["synthetic"]
-        return f"TP={self.tp} x PP={self.pp}, {self.device}, {name}, batch 1"
+        layers = f" with {self.model['layers']} layers" if "layers" in self.model else ""
+        words = f" of {self.prompt_words} words" if self.prompt_words else ""
+        shape = f"TP={self.tp} x PP={self.pp}, {self.device}, {name}{layers}"
+        return f"{shape}, batch {self.batch}{words}"
 
     def plain(self, mode: str) -> Path:
         """The database of the run without a delay, made once."""
@@ -97,9 +105,10 @@ class Bench:
             "device": self.device,
             "dtype": "bfloat16" if self.on_gpu else "float32",
             "model": self.model,
-            "prompts": {"limit": 1},
+            "prompts": self._prompts(),
             "parallel": {"tp": self.tp, "pp": self.pp},
             "generation": {
+                "batch_size": self.batch,
                 "new_tokens": self.tokens,
                 "stop_at_eos": False,
                 "mode": mode,
@@ -111,6 +120,19 @@ class Bench:
             "output": {"dir": str(self.folder)},
             "inject": inject,
         }
+
+    def _prompts(self) -> dict[str, Any]:
+        if self.prompt_words is None:
+            return {"limit": self.batch}
+        passages = [passage.text for passage in load_passages()]
+        words = itertools.cycle(" ".join(passages).split())
+        path = self.folder / "prompts.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            for number in range(self.batch):
+                text = " ".join(itertools.islice(words, self.prompt_words))
+                file.write(json.dumps({"id": str(number), "prompt": text}) + "\n")
+        return {"source": str(path), "limit": self.batch}
 
 
 def rows_of(database: Path, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

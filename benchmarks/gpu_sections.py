@@ -127,13 +127,22 @@ def timers(bench: Bench) -> Iterator[str]:
     yield _in_graph(bench.plain("graph"))
     yield "Eager event pairs against kernels: the bounds hold where low <= kernel <= pair."
     yield _eager(bench.plain("eager"))
+    if bench.pp > 1:
+        yield (
+            "Posted sends: NCCL sends beside the stream, so the event pair shows what the stream "
+            "waited for it. The kernel must lie between the post and the end of that wait."
+        )
+        for mode in bench.modes:
+            yield _posted(mode, bench.plain(mode))
 
 
 _PAIRED = """
 WITH paired AS (
   SELECT t.op, t.bytes, t.wait_method AS method, t.low_ns, t.duration_ns AS pair_ns,
     k.duration_ns AS kernel_ns, t.transfer_ns, t.wait_ns,
-    k.transfer_ns AS kernel_transfer_ns, k.wait_ns AS kernel_wait_ns
+    k.transfer_ns AS kernel_transfer_ns, k.wait_ns AS kernel_wait_ns,
+    coalesce(t.unsplit_reason LIKE 'posted%', false) AS posted,
+    greatest(t.enqueue_ns - k.start_ns, k.end_ns - t.end_ns, 0) AS outside_ns
   FROM collectives_all t JOIN collectives_all k
     ON k.rank = t.rank AND k.op = t.op AND k.comm_group = t.comm_group AND k.seq = t.seq
     AND k.batch IS NOT DISTINCT FROM t.batch AND k.repeat IS NOT DISTINCT FROM t.repeat
@@ -142,13 +151,14 @@ WITH paired AS (
     AND k.duration_ns IS NOT NULL AND t.duration_ns IS NOT NULL
 )
 """
+"""Calls that the timers and the kernels of one pass both saw."""
 _SPLIT = """
   quantile_cont(abs(transfer_ns - kernel_transfer_ns), [0.5, 0.9]),
   avg((abs(transfer_ns - kernel_transfer_ns)
        <= greatest(2000, 0.05 * kernel_transfer_ns))::INT),
   quantile_cont(abs(wait_ns - kernel_wait_ns), [0.5, 0.9]),
   avg((abs(wait_ns - kernel_wait_ns) <= greatest(2000, 0.05 * kernel_wait_ns))::INT)
-FROM paired GROUP BY op, bytes ORDER BY op, bytes
+FROM paired WHERE NOT posted GROUP BY op, bytes ORDER BY op, bytes
 """
 _SPLIT_COLUMNS = ("transfer off us p50", "p90", "within 5 % or 2 us", "wait off us p50", "p90",
                   "within 5 % or 2 us")  # fmt: skip
@@ -190,6 +200,17 @@ def _eager(database: Path) -> str:
     ]
     columns = ("op", "bytes", "method", "calls", "low us", "kernel us", "pair us")
     return table([*columns, "inside the bounds", "worst outside us", *_SPLIT_COLUMNS], lines)
+
+
+def _posted(mode: str, database: Path) -> str:
+    sql = f"""{_PAIRED} SELECT op, bytes, count(*), median(kernel_ns), median(pair_ns),
+      avg((outside_ns = 0)::INT), quantile_cont(outside_ns, 0.9), max(outside_ns)
+      FROM paired WHERE posted GROUP BY op, bytes ORDER BY op, bytes"""
+    rows = rows_of(database, sql, ["app_timers"])
+    lines = [[mode, *row[:3], *map(micro, row[3:5]), percent(row[5]), *map(micro, row[6:])]
+             for row in rows]  # fmt: skip
+    columns = ("mode", "op", "bytes", "calls", "kernel us", "stream waited us")
+    return table([*columns, "inside", "outside us p90", "worst"], lines)
 
 
 def overheads(bench: Bench) -> Iterator[str]:

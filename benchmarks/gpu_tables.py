@@ -2,6 +2,11 @@
 
     python -m benchmarks.gpu_tables --tp 2 --pp 1
     python -m benchmarks.gpu_tables --only injection --budget 540 --cases graph:device:layer
+    python -m benchmarks.gpu_tables --only injection --cases eager:device:layer \
+        --model llama-3.3-70b --layers 4 --batch 128 --prompt-words 1500
+
+The last one has steps long enough on the device that its hosts run ahead: eager steps of a small
+model are bound by their hosts, and a delay on the device vanishes in its idle time.
 
 Each section runs what it needs in a folder of its own and asks the databases; a section that
 fails says why, and the others go on. Without GPUs a small model shows that everything works.
@@ -72,6 +77,8 @@ def make_bench(args: argparse.Namespace, folder: Path) -> Bench:
         tp=args.tp,
         pp=args.pp,
         tokens=args.tokens or (40 if on_gpu else 14),
+        batch=args.batch,
+        prompt_words=args.prompt_words,
         model=model,
         budget_s=args.budget,
         narrator=Narrator(quiet=args.quiet),
@@ -89,6 +96,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", help="synthetic shape; default openllama-3b, cpu tiny-llama")
     parser.add_argument("--layers", type=int, help="decoder layers; default: the shape's own")
     parser.add_argument("--tokens", type=int, help="new tokens of a run")
+    parser.add_argument("--batch", type=int, default=1, help="prompts decoded together")
+    parser.add_argument("--prompt-words", type=int, help="length of prompts; default: shipped")
     parser.add_argument("--delays", default="", help="injected us, as in 50,250,1000")
     parser.add_argument("--cases", default="", help="mode:where:every, comma-separated")
     parser.add_argument("--budget", type=float, default=170, help="seconds for injection")
