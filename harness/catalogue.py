@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.progress import Narrator
-from harness.runs import CATALOGUE, list_runs
+from harness.run_folders import CATALOGUE, list_runs
 from harness_analysis.catalogue import Entry, refresh_catalogue
 
 WORTH_SAYING = 20
