@@ -10,7 +10,7 @@ from harness.cli.output import emit, emit_rows
 
 if TYPE_CHECKING:
     from harness_analysis.scaling.document import SweepFacts
-    from harness_analysis.scaling.study import Study
+    from harness_analysis.scaling.model import Study
 
 SIDE_BY_SIDE = 5
 """Points that stand beside each other; more of them stand below each other."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness_analysis.report.page import render_template, write_page
 from harness_analysis.report.sections.scaling import scaling_section
 from harness_analysis.scaling.document import SweepFacts
-from harness_analysis.scaling.study import Study
+from harness_analysis.scaling.model import Study
 
 
 def write_sweep_page(facts: SweepFacts, studies: Sequence[Study], path: Path) -> None:

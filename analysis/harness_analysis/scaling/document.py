@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness_analysis.scaling.facts import RunFacts
+from harness_analysis.scaling.model import Study
 from harness_analysis.scaling.picture import draw_study
 from harness_analysis.scaling.rows import limits_table, seed_table, sentences, title
-from harness_analysis.scaling.study import Study
 from harness_schemas.errors import HarnessError
 
 HOW_TO_READ = (

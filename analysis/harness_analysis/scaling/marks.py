@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from harness_analysis.findings.launches import LAUNCH_BOUND
 from harness_analysis.scaling.cells import Cell
 from harness_analysis.scaling.facts import UNRESOLVED_AT_MOST, RunFacts
 from harness_analysis.scaling.limits import pop
-
-if TYPE_CHECKING:
-    from harness_analysis.scaling.study import Point
+from harness_analysis.scaling.model import Point
 
 FORMS_AGREE = 0.01
 """How far the two forms of weak efficiency may lie apart."""

@@ -12,8 +12,8 @@ from xml.sax.saxutils import escape
 
 from harness_analysis.report.palette import SERIES_DARK, SERIES_LIGHT
 from harness_analysis.scaling.intervals import Estimate
+from harness_analysis.scaling.model import Point, Study
 from harness_analysis.scaling.rows import title
-from harness_analysis.scaling.study import Point, Study
 
 WIDTH, HEIGHT = 720, 312
 PLOT_TOP, PLOT_BOTTOM = 66, 250

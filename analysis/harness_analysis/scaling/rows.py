@@ -7,7 +7,7 @@ from typing import Any
 
 from harness_analysis.scaling.intervals import Estimate
 from harness_analysis.scaling.limits import Limit
-from harness_analysis.scaling.study import Point, Study
+from harness_analysis.scaling.model import Point, Study
 from harness_schemas.vocabulary import PART_LABELS
 
 UNKNOWN = "-"

@@ -10,8 +10,8 @@ from harness_analysis.report.blocks import Block, Column, Figure, Finding, Findi
 from harness_analysis.report.sections.drawing import digits, marker, time_scale
 from harness_analysis.scaling.document import HOW_TO_READ
 from harness_analysis.scaling.intervals import Estimate
+from harness_analysis.scaling.model import Point, Study
 from harness_analysis.scaling.rows import against, limits_table, seed_table, sentences, title
-from harness_analysis.scaling.study import Point, Study
 from harness_schemas.vocabulary import PART_LABELS, PARTS
 
 
