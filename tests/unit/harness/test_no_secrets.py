@@ -35,6 +35,19 @@ SECRETS = (
     "sk-pl4nt3dpl4nt3dpl4nt3d",
     '["--wandb-api-key", "pl4nt3dlist"]',
     "--auth-token\\x00pl4nt3dnul".replace("\\x00", "\x00"),
+    'MY_DB_PASSWORD="first of pl4nt3d words"',
+    "--password=ab,pl4nt3d;pl4nt3d",
+    "--token 'pl4nt3dquoted one'",
+    "Set-Cookie: first=pl4nt3d1; session=pl4nt3d2",
+    "OPENAI_KEY=pl4nt3dkey DB_PASS=pl4nt3dpass MYSQL_PWD=pl4nt3dpwd SLURM_JWT=pl4nt3djwt",
+    "mysql -u root -ppl4nt3dshort db",
+    "sshpass -p pl4nt3dshort ssh node1",
+    "curl -s -u admin:pl4nt3duser host",
+    "wandb login pl4nt3d0123456789abcdef0123456789ab",
+    "https://h.example.org/x?v=1&sig=pl4nt3dsignature",
+    "https://user:pl4nt3d@pl4nt3d@git.example.org/x.git",
+    "npm_PL4NT3D0000000000000000000 sk_live_pl4nt3dpl4nt3d",
+    "<password>pl4nt3dxml</password>",
 )
 
 
