@@ -9,22 +9,19 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness_schemas.errors import ExitCode, LaunchError
 from harness_schemas.rundir import RunDir, write_json
 from harness_schemas.spi import LaunchPlan, LaunchResult, RankExit
 from harness_slurm.failures import last_words
 from harness_slurm.processes import LAUNCH_ID, check_port, sweep
+from harness_slurm.waiting import Ending, result_of_ending, result_of_failures, wait_for
 
-TICK_SECONDS = 0.1
 STOP_SECONDS = 6.0
 """From SIGTERM to SIGKILL of the agent, which itself gives its ranks 3 s."""
-
-Ending = Literal["ended", "timed_out", "interrupted", "hung"]
 
 
 class LocalLauncher:
@@ -60,7 +57,7 @@ class LocalLauncher:
         ending: Ending = "interrupted"
         agent = self._start(plan, launch_id)
         try:
-            ending = _wait(agent, plan.timeout_s, progress)
+            ending = wait_for(agent, plan.timeout_s, progress)
         finally:
             _stop(agent)
             sweep(launch_id)
@@ -97,24 +94,6 @@ def _agent_plan(plan: LaunchPlan, result_file: Path) -> dict[str, Any]:
     }
 
 
-def _wait(
-    agent: subprocess.Popen[bytes], timeout_s: float | None, progress: Iterable[Any] | None
-) -> Ending:
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    ticks = iter(progress if progress is not None else ())
-    try:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                agent.wait(TICK_SECONDS)
-                return "ended"
-            if next(ticks, None):
-                return "hung"
-            if deadline is not None and time.monotonic() > deadline:
-                return "timed_out"
-    except KeyboardInterrupt:
-        return "interrupted"
-
-
 def _stop(agent: subprocess.Popen[bytes]) -> None:
     """Have the agent end its ranks and itself; kill it if it does not, or on an interrupt."""
     if agent.poll() is not None:
@@ -128,12 +107,8 @@ def _stop(agent: subprocess.Popen[bytes]) -> None:
 
 
 def _result(ending: Ending, agent_code: int, result_file: Path, run: RunDir) -> LaunchResult:
-    if ending == "timed_out":
-        return LaunchResult(ExitCode.TIMED_OUT, timed_out=True)
-    if ending == "interrupted":
-        return LaunchResult(ExitCode.INTERRUPTED, interrupted=True)
-    if ending == "hung":
-        return LaunchResult(ExitCode.TIMED_OUT, hung=True)
+    if (ended_by_us := result_of_ending(ending)) is not None:
+        return ended_by_us
     try:
         outcome = json.loads(result_file.read_text())
     except (OSError, ValueError):
@@ -144,8 +119,5 @@ def _result(ending: Ending, agent_code: int, result_file: Path, run: RunDir) -> 
             f"the ranks' launcher ended with code {agent_code}" + (f": {said}" if said else ""),
             f"see {run.logs / 'launcher.err'}",
         )
-    failures = tuple(RankExit(**failure) for failure in outcome["failures"])
-    if not failures:
-        return LaunchResult(ExitCode.OK)
-    root = failures[0].exit_code
-    return LaunchResult(root if root > 0 else 128 - root, failures)
+    failures = [RankExit(**failure) for failure in outcome["failures"]]
+    return result_of_failures(failures) if failures else LaunchResult(ExitCode.OK)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +19,14 @@ from harness_schemas.spi import LaunchPlan, LaunchResult, RankExit
 from harness_slurm.failures import Ended, explain, last_words
 from harness_slurm.step.placement import Allocation, place_ranks
 from harness_slurm.step.task import rank_mark
+from harness_slurm.waiting import (
+    Ending,
+    result_of_ending,
+    result_of_failures,
+    shell_code,
+    wait_for,
+)
 
-TICK_SECONDS = 0.1
 STOP_SECONDS = 4.0
 """How long srun may take to end once it has been told to."""
 FLUSH_SECONDS = 0.5
@@ -85,11 +90,11 @@ class SrunLauncher:
         """
         run = RunDir(plan.run_dir)
         self._write(plan, run)
-        ending = "interrupted"
+        ending: Ending = "interrupted"
         with self._signals():
             self._step = step = self._start(plan, run)
             try:
-                ending = self._wait(step, plan.timeout_s, progress)
+                ending = wait_for(step, plan.timeout_s, progress, lambda: self._stopped_by != 0)
             finally:
                 _stop(step)
         return self._result(ending, step.returncode, run, plan.world_size)
@@ -128,25 +133,6 @@ class SrunLauncher:
             except FileNotFoundError:
                 raise LaunchError("srun is not on PATH", "load Slurm's commands") from None
 
-    def _wait(
-        self, step: subprocess.Popen[bytes], timeout_s: float | None, progress: Iterable[Any] | None
-    ) -> str:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        ticks = iter(progress if progress is not None else ())
-        try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    step.wait(TICK_SECONDS)
-                    return "ended"
-                if next(ticks, None):
-                    return "hung"
-                if self._stopped_by:
-                    return "stopped"
-                if deadline is not None and time.monotonic() > deadline:
-                    return "timed_out"
-        except KeyboardInterrupt:
-            return "interrupted"
-
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Take Slurm's signals while the step runs."""
@@ -168,26 +154,21 @@ class SrunLauncher:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _result(self, ending: str, code: int, run: RunDir, world_size: int) -> LaunchResult:
-        if ending == "timed_out":
-            return LaunchResult(ExitCode.TIMED_OUT, timed_out=True)
-        if ending == "interrupted":
-            return LaunchResult(ExitCode.INTERRUPTED, interrupted=True)
-        if ending == "hung":
-            return LaunchResult(ExitCode.TIMED_OUT, hung=True)
+    def _result(self, ending: Ending, code: int, run: RunDir, world_size: int) -> LaunchResult:
+        if (ended_by_us := result_of_ending(ending)) is not None:
+            return ended_by_us
         failures = tuple(failed_ranks(run, world_size))
         if self._stopped_by:
             ended_with_it = (-signal.SIGTERM, -signal.SIGKILL)
             own = tuple(one for one in failures if one.exit_code not in ended_with_it)
             return LaunchResult(ENDED_BY_SLURM, own)
         if failures:
-            root = failures[0].exit_code
-            return LaunchResult(root if root > 0 else 128 - root, failures)
+            return result_of_failures(failures)
         if code == 0:
             return LaunchResult(ExitCode.OK)
         said = last_words(run.logs / "launcher.err")
         if any(rank_mark(run, rank).exists() for rank in range(world_size)) or started(run):
-            return LaunchResult(code if code > 0 else 128 - code)
+            return LaunchResult(shell_code(code))
         raise LaunchError(f"srun ended with code {code}" + (f": {said}" if said else ""))
 
 
