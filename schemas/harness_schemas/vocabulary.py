@@ -87,18 +87,7 @@ SYNCHRONISING_OPS: Final = frozenset(
 )
 """No rank can leave before the last has entered. all_to_all joins only when sizes are equal."""
 
-P2P_OPS: Final = frozenset({"send", "recv"})
-ROOTED_OPS: Final = frozenset({"broadcast", "reduce", "gather", "scatter"})
-
 COLLECTION_STATES: Final = ("ok", "skipped", "degraded", "failed")
-
-WAIT_METHODS: Final = (
-    "end_anchored",
-    "end_anchored_unverified",
-    "start_anchored",
-    "floor",
-    "bounded",
-)
 
 EVIDENCE_RANK: Final = (
     "nsys",
@@ -108,3 +97,9 @@ EVIDENCE_RANK: Final = (
     "app_timers",
 )
 """Best first: which evidence `step_breakdown` takes where a unit has several."""
+
+
+def evidence_order(source: str) -> tuple[int, str]:
+    """Sort key: the best evidence first, what `EVIDENCE_RANK` does not know last, by name."""
+    known = source in EVIDENCE_RANK
+    return EVIDENCE_RANK.index(source) if known else len(EVIDENCE_RANK), source

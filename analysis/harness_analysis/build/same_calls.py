@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness_schemas.vocabulary import EVIDENCE_RANK
+from harness_schemas.vocabulary import evidence_order
 
 if TYPE_CHECKING:
     import duckdb
@@ -105,8 +105,7 @@ def same_calls(con: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def _place(source: str) -> tuple[bool, int, str]:
-    known = source in EVIDENCE_RANK
-    return source in UNTIMED, EVIDENCE_RANK.index(source) if known else len(EVIDENCE_RANK), source
+    return source in UNTIMED, *evidence_order(source)
 
 
 def _whole_logs(con: duckdb.DuckDBPyConnection) -> set[int | None]:

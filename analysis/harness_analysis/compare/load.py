@@ -17,7 +17,7 @@ from harness_analysis.compare.seen import seen_in
 from harness_analysis.estimates import parts_view
 from harness_analysis.store import open_database
 from harness_schemas.errors import EvidenceError
-from harness_schemas.vocabulary import EVIDENCE_RANK, PARTS
+from harness_schemas.vocabulary import PARTS, evidence_order
 
 if TYPE_CHECKING:
     import duckdb
@@ -339,6 +339,5 @@ def _blamed(con: duckdb.DuckDBPyConnection) -> dict[int, float]:
         """
     ).fetchall()
     sources = {source for source, _, _ in rows}
-    best = min(sources, key=lambda s: (EVIDENCE_RANK.index(s) if s in EVIDENCE_RANK else 99, s),
-               default=None)  # fmt: skip
+    best = min(sources, key=evidence_order, default=None)
     return {rank: ns for source, rank, ns in rows if source == best and ns}

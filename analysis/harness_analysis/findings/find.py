@@ -18,13 +18,10 @@ from harness_analysis.findings.launches import launch_findings
 from harness_analysis.findings.pipeline import pipeline_findings
 from harness_analysis.hang.findings import hang_findings
 from harness_schemas.units import format_ns
-from harness_schemas.vocabulary import EVIDENCE_RANK
+from harness_schemas.vocabulary import evidence_order
 
 if TYPE_CHECKING:
     import duckdb
-
-BOUND_BY_HOST = "its device waits for launches (bound by its host)"
-"""As the view `stragglers` words it."""
 
 
 def find(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
@@ -114,8 +111,7 @@ def _latenesses(con: duckdb.DuckDBPyConnection) -> list[Lateness]:
 def _evidence_order(evidence: tuple[bool, str]) -> tuple[bool, int, str]:
     """Headline units before perturbed ones, then the better evidence."""
     perturbed, source = evidence
-    known = source in EVIDENCE_RANK
-    return perturbed, EVIDENCE_RANK.index(source) if known else len(EVIDENCE_RANK), source
+    return perturbed, *evidence_order(source)
 
 
 def _net(ranks: dict[int, float], rank: int) -> float:
@@ -144,7 +140,7 @@ def _culprit_finding(
     )
     if cause:
         text += f"; {cause}"
-    text += _prediction(con, key, cause)
+    text += _prediction(con, key)
     if lateness.perturbed:
         text += f" (units slowed by observing them, {lateness.source}: no others show it)"
     return Finding(
@@ -159,7 +155,7 @@ def _culprit_finding(
     )
 
 
-def _prediction(con: duckdb.DuckDBPyConnection, key: list[Any], cause: str | None) -> str:
+def _prediction(con: duckdb.DuckDBPyConnection, key: list[Any]) -> str:
     """What a step would take without the lateness of `key` = source, group, phase, rank."""
     row = con.execute(
         """

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 SOURCES = ("app_timers", "flight_recorder")
 """Evidence that keeps calls that never ended, the better first."""
-MESSAGES = ("send", "recv")
 
 
 def standing(con: duckdb.DuckDBPyConnection) -> tuple[Diagnosis, str] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness_analysis.report.numbers.units import STEPPING
 from harness_schemas.units import format_bytes
-from harness_schemas.vocabulary import EVIDENCE_RANK
+from harness_schemas.vocabulary import evidence_order
 
 if TYPE_CHECKING:
     import duckdb
@@ -93,8 +93,7 @@ def _evidence(con: duckdb.DuckDBPyConnection) -> tuple[str, str] | None:
         WHERE {STEPPING} AND start_ns IS NOT NULL GROUP BY evidence
         """
     ).fetchall()
-    order = {name: place for place, name in enumerate(EVIDENCE_RANK)}
-    rows.sort(key=lambda row: (order.get(row[0], len(order)), row[0]))
+    rows.sort(key=lambda row: evidence_order(row[0]))
     return rows[0] if rows else None
 
 

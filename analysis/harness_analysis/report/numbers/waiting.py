@@ -16,7 +16,7 @@ from harness_analysis.report.numbers.units import (
     placed_units,
     same_unit,
 )
-from harness_schemas.vocabulary import EVIDENCE_RANK
+from harness_schemas.vocabulary import evidence_order
 
 if TYPE_CHECKING:
     import duckdb
@@ -117,8 +117,7 @@ def best_source(con: duckdb.DuckDBPyConnection, calls: str = "true") -> tuple[st
         WHERE wait_ns IS NOT NULL AND {STEPPING} AND {calls} GROUP BY source
         """
     ).fetchall()
-    order = {name: place for place, name in enumerate(EVIDENCE_RANK)}
-    rows.sort(key=lambda row: (not row[1], order.get(row[0], len(order)), row[0]))
+    rows.sort(key=lambda row: (not row[1], *evidence_order(row[0])))
     return (rows[0][0], rows[0][1]) if rows else None
 
 
