@@ -145,7 +145,7 @@ def _cannot_be_switched(
 ON_OTHER_NODES = ("nccl_log",)
 
 
-def plan_wrap_capture(run_dir: Path, elsewhere: bool = False) -> Capture:
+def plan_wrap_capture(run_dir: Path, elsewhere: bool) -> Capture:
     """The collectors around a wrapped command: the default ones, and NVML where it answers.
 
     `elsewhere`: the command runs on other nodes, as under Slurm. What this node lacks may be

@@ -68,7 +68,7 @@ class WrapPlan:
 
 
 def plan_wrap(
-    argv: Sequence[str], output: Path, name: str | None, hang_timeout: str | None = None
+    argv: Sequence[str], output: Path, name: str | None, hang_timeout: str | None
 ) -> WrapPlan:
     """Plan the run of a wrapped command.
 

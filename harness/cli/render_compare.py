@@ -24,7 +24,7 @@ SELDOM = ("_p90", "_p95")
 HIGH = "_p99"
 
 
-def render_comparisons(found: Sequence[Comparison], style: str, all_ranks: bool = False) -> str:
+def render_comparisons(found: Sequence[Comparison], style: str, all_ranks: bool) -> str:
     """The comparisons in one of the styles of `rows.render_rows`; JSON holds everything."""
     if style == "json":
         return json.dumps([as_json(comparison) for comparison in found], indent=1, default=str)

@@ -104,7 +104,7 @@ def _show(now: Snapshot, style: str, before: str) -> None:
         emit_sections([tables.state_section(now, progress, lines), *sections], style)
         return
     emit(before + "\n".join([*_wrapped(lines), f"  {now.run.run_id}", tables.facts(now)]))
-    if worth := _worth(sections, now):
+    if worth := _worth(sections):
         emit("")
         emit_sections(worth, style)
 
@@ -116,6 +116,6 @@ def _wrapped(lines: list[str]) -> list[str]:
     return [printable(lines[0]), *(part for line in lines[1:] for part in wrap_lines(line.strip()))]
 
 
-def _worth(sections: list[Section], now: Snapshot) -> list[Section]:
+def _worth(sections: list[Section]) -> list[Section]:
     """Tables with rows; what was pending is also said of a run that has ended."""
     return [section for section in sections if section.rows]

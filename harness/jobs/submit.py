@@ -47,7 +47,7 @@ class Submission:
         return tuple(array_tasks(self.spec.slurm.array)) if self.spec.slurm.array else ()
 
 
-def plan_submission(spec: RunSpec, strict: bool = False) -> Submission:
+def plan_submission(spec: RunSpec, strict: bool) -> Submission:
     """Check a specification as far as this node can, and write its script. Touches nothing.
 
     Raises:

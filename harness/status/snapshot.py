@@ -58,9 +58,9 @@ class Snapshot:
     hosts: tuple[str, ...] = field(default_factory=tuple)
 
 
-def take_snapshot(run: RunDir, limit_ns: int, here: Here | None = None) -> Snapshot:
+def take_snapshot(run: RunDir, limit_ns: int) -> Snapshot:
     """Read every rank once and say what keeps them."""
-    here = here or Here.now()
+    here = Here.now()
     data = _run_json(run)
     files = read_ranks(run.spans)
     now, offset = time.time_ns(), time.time_ns() - time.monotonic_ns()

@@ -39,14 +39,10 @@ def die_with_parent(parent: int, signum: int) -> None:
         os._exit(128 + signum)
 
 
-def find_marked(launch_id: str) -> list[int]:
-    """Pids of this user's living processes that carry `launch_id`, this process left out."""
-    return look(launch_id)[0]
-
-
 def look(launch_id: str) -> tuple[list[int], list[int]]:
-    """This user's processes that carry `launch_id`, and those that may: in exec, a process shows
-    no environment, and whoever reads it just then is made to wait for exactly that moment.
+    """Pids of this user's living processes that carry `launch_id`, and of those that may: in exec
+    a process shows no environment, and whoever reads it just then is made to wait for exactly
+    that moment. This process is left out.
     """
     mark = f"{LAUNCH_ID}={launch_id}".encode()
     found, doubtful = [], []

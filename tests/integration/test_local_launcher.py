@@ -16,7 +16,7 @@ import pytest
 from harness_schemas.errors import LaunchError
 from harness_schemas.spi import LaunchPlan
 from harness_slurm.local import LocalLauncher
-from harness_slurm.processes import LAUNCH_ID, find_marked, look, sweep
+from harness_slurm.processes import LAUNCH_ID, look, sweep
 
 pytestmark = pytest.mark.integration
 
@@ -302,8 +302,8 @@ def test_mark_finds_only_its_own(folder):
     env = {**os.environ, LAUNCH_ID: "mine", "HARNESS_TEST_FOLDER": str(folder)}
     with subprocess.Popen([sys.executable, "-c", SLEEP], env=env) as process:
         try:
-            assert wait_until(lambda: find_marked("mine") == [process.pid])
-            assert find_marked("min") == []
+            assert wait_until(lambda: look("mine")[0] == [process.pid])
+            assert look("min")[0] == []
         finally:
             process.kill()
 

@@ -54,9 +54,9 @@ def bounded(sizes: Sequence[tuple[K, int]], most: int) -> list[list[K]]:
     return lists
 
 
-def group_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iterator[None]:
+def group_chunks(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Makes the temporary relation `parts_here` out of `collective_parts`, chunk by chunk."""
-    chunks = _divided(con, "collective_parts", _KEY, most)
+    chunks = _divided(con, "collective_parts", _KEY)
     for of_groups, of_ranks in chunks:
         kind = "TABLE" if len(chunks) > 1 else "VIEW"
         con.execute(
@@ -66,14 +66,14 @@ def group_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Ite
         yield
 
 
-def judged_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> Iterator[None]:
+def judged_chunks(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Makes the temporary views `members_here` (collectives), `instances_here` and `gaps_here` of
     some groups at a time."""
     con.execute(
         "CREATE OR REPLACE TEMP VIEW joint AS FROM run.collectives "
         "WHERE op NOT IN ('send', 'recv') AND comm_group IS NOT NULL"
     )
-    for of_groups, of_ranks in _divided(con, "joint", "comm_group", most):
+    for of_groups, of_ranks in _divided(con, "joint", "comm_group"):
         for name, relation, where in (
             ("members", "joint", f"{of_groups} AND {of_ranks}"),
             ("instances", "run.collective_instances", of_groups),
@@ -83,9 +83,7 @@ def judged_chunks(con: duckdb.DuckDBPyConnection, most: int | None = None) -> It
         yield
 
 
-def _divided(
-    con: duckdb.DuckDBPyConnection, relation: str, key: str, most: int | None
-) -> list[tuple[str, str]]:
+def _divided(con: duckdb.DuckDBPyConnection, relation: str, key: str) -> list[tuple[str, str]]:
     """Conditions that divide `relation` by `key`, the groups of the first ranks first: so a rank's
     collectives lie together afterwards. The second one, on ranks, is implied by the first; it lets
     DuckDB pass over what is about others."""
@@ -95,7 +93,7 @@ def _divided(
         FROM {relation} GROUP BY key ORDER BY min(rank), key
         """
     ).fetchall()
-    chunks = bounded([((key, *ranks), size) for key, size, *ranks in rows], most or CHUNK_ROWS)
+    chunks = bounded([((key, *ranks), size) for key, size, *ranks in rows], CHUNK_ROWS)
     if len(chunks) <= 1:
         return [("true", "true")]
     found = []
@@ -106,9 +104,7 @@ def _divided(
     return found
 
 
-def rank_chunks(
-    con: duckdb.DuckDBPyConnection, in_files: bool = False, most: int | None = None
-) -> Iterator[None]:
+def rank_chunks(con: duckdb.DuckDBPyConnection, in_files: bool) -> Iterator[None]:
     """Makes the temporary relations `sources_here`, `spans_here` and `collectives_here` out of the
     run's, some ranks at a time; spans without a rank are in none.
 
@@ -132,7 +128,7 @@ def rank_chunks(
         GROUP BY rank ORDER BY rank
         """
     ).fetchall()
-    for ranks in bounded(sizes, most or CHUNK_ROWS):
+    for ranks in bounded(sizes, CHUNK_ROWS):
         where = f"rank BETWEEN {ranks[0]} AND {ranks[-1]}"
         order = "" if ranks[0] == ranks[-1] else "ORDER BY rank"
         con.execute(f"CREATE OR REPLACE TEMP VIEW sources_here AS FROM rank_sources WHERE {where}")

@@ -105,7 +105,7 @@ def same_layout(runs_a: Sequence[RunData], runs_b: Sequence[RunData], phase: str
     return len(layouts) == 1
 
 
-def phase_columns(run: RunData, phase: str, by_rank: bool, estimated: bool = False) -> Columns:
+def phase_columns(run: RunData, phase: str, by_rank: bool, estimated: bool) -> Columns:
     """Means over ranks, then the ranks' own columns; `estimated`: of sampled units, if there are
     any."""
     units = (run.estimated if estimated and phase in run.estimated else run.phases)[phase]

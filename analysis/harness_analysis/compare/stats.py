@@ -276,11 +276,12 @@ def chance(interval: Interval) -> float:
     return float(2 * (1 - np.interp(math.atan(size / math.sqrt(freedom)), angle, reached)))
 
 
-def discoveries(chances: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]:
-    """Which of many effects to believe, so that of those at most `level` are false.
+def discoveries(chances: Sequence[float]) -> list[bool]:
+    """Which of many effects to believe, so that of those at most `1 - CONFIDENCE` are false.
 
     Source: Benjamini and Hochberg 1995.
     """
+    level = 1 - CONFIDENCE
     order = sorted(range(len(chances)), key=chances.__getitem__)
     allowed = [k for k, index in enumerate(order) if chances[index] <= level * (k + 1) / len(order)]
     kept = set(order[: allowed[-1] + 1]) if allowed else set()

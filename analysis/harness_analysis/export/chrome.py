@@ -75,7 +75,7 @@ def write_chrome(
         ).fetchone()
         base, count = row or (0, 0)
         with whole_text(path) as file:
-            file.write(_header(con, chosen, base))
+            file.write(_header(con, base))
             events = [*_process_events(con, {t.rank for t in tracks})]
             for position, track in enumerate(tracks):
                 events += track.metadata(position)
@@ -95,7 +95,7 @@ def _stream(file: TextIOWrapper, con: duckdb.DuckDBPyConnection, sql: str) -> No
 # -- what stands before the events -----------------------------------------------------------
 
 
-def _header(con: duckdb.DuckDBPyConnection, chosen: Selection, base: int) -> str:
+def _header(con: duckdb.DuckDBPyConnection, base: int) -> str:
     run = con.execute("SELECT run_id, name, world_size FROM runs ORDER BY run_id").fetchone()
     run_id, name, world_size = run or (None, None, None)
     facts: dict[str, object] = {

@@ -60,7 +60,7 @@ def split_line(argv: Sequence[str], program: str) -> Line:
         if word == "--":
             place += 1
             break
-        more = list(_options_of(word, flags, short))
+        more = list(_options_of(word, short))
         takes_next = more[-1][1] is None and _needs_value(more[-1][0], flags, short)
         if takes_next and place + 1 < len(argv):
             more[-1] = (more[-1][0], argv[place + 1])
@@ -73,9 +73,7 @@ def split_line(argv: Sequence[str], program: str) -> Line:
     return Line(tuple(options), tuple(words), tuple(argv[place:]))
 
 
-def _options_of(
-    word: str, flags: frozenset[str], short: frozenset[str]
-) -> Iterator[tuple[str, str | None]]:
+def _options_of(word: str, short: frozenset[str]) -> Iterator[tuple[str, str | None]]:
     if word.startswith("--"):
         name, equals, value = word[2:].partition("=")
         yield name, value if equals else None
