@@ -2,7 +2,9 @@
 
 What was injected is what the delaying kernels took where they were recorded (the clock of a GPU
 moves), else the delay as asked for. What came back is the peer's waiting a step, less the late
-rank's own in the same collectives, less the same of a run without a delay.
+rank's own in the same collectives, less the same of a run without a delay. Beside it stands by how
+much the late rank's own kernels, other than the delaying ones, were slower than its peer's, less
+the same without a delay: two runs are two states of the GPUs' clocks, and waiting shows them too.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from benchmarks.gpu_runs import Bench, micro, percent, rows_of, table
 from benchmarks.injection import median_interval
 
 LATE, PEER = 1, 0
+KERNELS = "torch_profiler"
 GPU_CASES = (
     ("graph", "device", "layer"),
     ("eager", "device", "layer"),
@@ -32,7 +35,7 @@ GPU_DELAYS_US = (50, 250, 1000)
 CPU_DELAYS_US = (2000,)
 COLUMNS = ("mode", "where", "every", "delay us", "evidence", "steps", "injected us a step",
            "returned us [95 %]", "error", "within 3 us or 3 %", "delayed calls found",
-           "culprit right", "named")  # fmt: skip
+           "other kernels slower by us", "culprit right", "named")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Found:
     delayed: int
     expected: int
     right: float | None
+    slower_ns: float | None
+    """Kernels of the late rank other than delaying ones, more than its peer's; None: unknown."""
 
 
 def injection(bench: Bench) -> Iterator[str]:
@@ -104,7 +109,9 @@ def measure(bench: Bench, database: Path, case: Case) -> dict[str, Found]:
     half_ns = case.delay_us * 500
     rows = rows_of(database, _STEPS, [PEER, LATE, kind, half_ns])
     times = _layers(database) if case.every == "layer" else 1
-    injected = _spun(database) if case.where == "device" else None
+    spun = _spun(database)
+    injected = spun if case.where == "device" else None
+    longer = _computes_longer(database)
     found = {}
     for source in sorted({row[0] for row in rows}):
         steps = [row for row in rows if row[0] == source]
@@ -116,6 +123,7 @@ def measure(bench: Bench, database: Path, case: Case) -> dict[str, Found]:
             delayed,
             times * len(steps),
             known / delayed if delayed and case.delay_us else None,
+            None if longer is None or source != KERNELS else longer - (spun or 0.0),
         )
     return found
 
@@ -150,11 +158,27 @@ def _spun(database: Path) -> float | None:
         """
         SELECT median(ns) FROM (
           SELECT sum(end_ns - start_ns) AS ns FROM spans
-          WHERE rank = ? AND source = 'torch_profiler' AND timeline = 'device'
+          WHERE rank = ? AND source = ? AND timeline = 'device'
             AND phase = 'decode' AND name LIKE '%spin_kernel%'
           GROUP BY repeat, batch, microbatch, step)
         """,
-        [LATE],
+        [LATE, KERNELS],
+    )
+    return None if rows[0][0] is None else float(rows[0][0])
+
+
+def _computes_longer(database: Path) -> float | None:
+    """Median over steps of how much longer the late rank computes than its peer; None: unknown."""
+    rows = rows_of(
+        database,
+        """
+        SELECT median(late.compute_ns - peer.compute_ns)
+        FROM step_breakdown_all late
+        JOIN step_breakdown_all peer USING (repeat, batch, microbatch, phase, step, evidence)
+        WHERE late.rank = ? AND peer.rank = ? AND phase = 'decode' AND NOT late.warmup
+          AND evidence = ?
+        """,
+        [LATE, PEER, KERNELS],
     )
     return None if rows[0][0] is None else float(rows[0][0])
 
@@ -177,8 +201,13 @@ def _lines(
             [case.mode, case.where, case.every, case.delay_us, source, len(got.net_ns),
              micro(want), f"{middle / 1e3:.1f} [{low / 1e3:.1f}, {high / 1e3:.1f}]",
              f"{error / 1e3:+.1f} us{share}" if case.delay_us else None, ok, expected,
+             micro(_over(got.slower_ns, base[source].slower_ns)) if case.delay_us else None,
              percent(got.right), who]
         )  # fmt: skip
     return lines or [
-        [case.mode, case.where, case.every, case.delay_us, "none", 0, *[None] * 6, who]
+        [case.mode, case.where, case.every, case.delay_us, "none", 0, *[None] * 7, who]
     ]
+
+
+def _over(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else value - base

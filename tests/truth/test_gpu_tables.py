@@ -9,7 +9,7 @@ import pytest
 from benchmarks import gpu_tables
 from benchmarks.gpu_injection import Case, measure, named
 from benchmarks.gpu_runs import Bench
-from benchmarks.gpu_sections import _against_floors, _eager, _in_graph, _instrumentation
+from benchmarks.gpu_sections import _against_floors, _in_graph, _instrumentation, _pairs, _posted
 from harness.progress import Narrator
 from harness_analysis.build.database import build_database
 from harness_collectors.arrow import batch
@@ -123,7 +123,7 @@ def test_stamps_far_off_are_said_to_be(tmp_path):
 
 
 def test_kernels_lie_between_the_bounds_of_eager_event_pairs(tmp_path):
-    (row,) = cells(_eager(database(tmp_path, all_reduces(LATE, "app_timers"))))
+    (row,) = cells(_pairs("eager", database(tmp_path, all_reduces(LATE, "app_timers"))))
     assert (row["method"], row["inside the bounds"], row["worst outside us"]) == (
         "bounded",
         "100.00 %",
@@ -134,8 +134,23 @@ def test_kernels_lie_between_the_bounds_of_eager_event_pairs(tmp_path):
 
 def test_pairs_shorter_than_their_kernels_are_outside(tmp_path):
     wrong = all_reduces(LATE, "app_timers", off_ns=-60_000)
-    (row,) = cells(_eager(database(tmp_path, wrong)))
+    (row,) = cells(_pairs("eager", database(tmp_path, wrong)))
     assert (row["inside the bounds"], row["worst outside us"]) == ("0.00 %", "20.0")
+
+
+def test_a_posted_sends_kernel_lies_between_the_post_and_the_end_of_its_wait(tmp_path):
+    """The stream waited 3 us for a message of 135 us; one in ten kernels ended later than that."""
+    found = []
+    for step in range(1, 31):
+        end = step * STEP + STEP // 2
+        more = {"op": "send", "src_rank": 0, "dst_rank": 1, "bytes": 6400}
+        late = 7 * US if step % 10 == 0 else 0
+        found.append(call("torch_profiler", step, 0, end - 135 * US, end + late, **more))
+        posted = more | {"enqueue_ns": end - 140 * US, "unsplit_reason": "posted: beside"}
+        found.append(call("app_timers", step, 0, end - 3 * US, end, **posted))
+    (row,) = cells(_posted("eager", database(tmp_path, rows("collectives", found))))
+    assert (row["op"], row["kernel us"], row["stream waited us"]) == ("send", "135.0", "3.0")
+    assert (row["inside"], row["worst"]) == ("90.00 %", "7.0")
 
 
 def test_transfers_stand_against_their_floor(tmp_path):

@@ -49,7 +49,7 @@ def rows_of(ranks, late_ns=0):
     return spans, calls
 
 
-def build(path, ranks, name="r", late_ns=0):
+def build(path, ranks, name="r", late_ns=0, more=()):
     clocks = [
         {"source": source, "rank": rank, "clock_domain": "one", "raw_ns": EPOCH, "wall_ns": EPOCH}
         for source in ("app_timers", "graph_events")
@@ -59,7 +59,7 @@ def build(path, ranks, name="r", late_ns=0):
     batches = [make_batch("clock_anchors", clocks), make_batch("spans", spans)]
     batches += [make_batch("collectives", calls)] if calls else []
     facts = {"name": name, "device": "cuda", "world_size": ranks, "pp": ranks, "tp": 1}
-    build_database(path, name, facts, batches)
+    build_database(path, name, facts, [*batches, *more])
     return path
 
 
@@ -76,10 +76,25 @@ def stages(tmp_path_factory):
 def test_a_receive_waits_until_the_senders_replay_has_ended(stages):
     found = ask(
         stages,
-        """SELECT DISTINCT wait_ns, transfer_ns, wait_method, unsplit_reason FROM collectives
-        WHERE op = 'recv' AND (rank = 1 OR step > 1)""",
+        """SELECT DISTINCT wait_ns, transfer_ns, wait_method, unsplit_reason,
+          wait_error_ns BETWEEN transfer_ns AND transfer_ns + 10_000
+        FROM collectives WHERE op = 'recv' AND (rank = 1 OR step > 1)""",
     )
-    assert found == [(REPLAY, MESSAGE, "start_anchored", None)]
+    assert found == [(REPLAY, MESSAGE, "start_anchored", None, True)]
+
+
+def test_with_a_floor_its_launch_is_waiting_too(tmp_path):
+    """Of the 10 us after the sender's replay the message took 6, and nothing is an exact 4."""
+    floor = {"op": "send_recv", "bytes": 6400, "group_size": 2, "implementation": "nccl",
+             "source": "floors", "p10_ns": 5_900, "p50_ns": 6_000, "p90_ns": 6_100,
+             "stamps_ns": 8_000}  # fmt: skip
+    path = build(tmp_path / "run.duckdb", 2, more=[make_batch("floors", [floor])])
+    found = ask(
+        path,
+        """SELECT DISTINCT wait_ns, transfer_ns, wait_method, wait_error_ns BETWEEN 4_000 AND 15_000
+        FROM collectives WHERE op = 'recv' AND (rank = 1 OR step > 1)""",
+    )
+    assert found == [(REPLAY + 4 * US, 6 * US, "floor", True)]
 
 
 def test_a_receive_that_no_replay_explains_stays_bounded(stages):

@@ -172,30 +172,40 @@ INSERT INTO split_here BY NAME
     CASE WHEN w IS NULL AND low_ns IS NOT NULL THEN 'bounded' WHEN w IS NULL THEN NULL
          WHEN comparable OR replayed_until IS NOT NULL THEN 'start_anchored'
          ELSE 'end_anchored' END AS wait_method,
-    CASE WHEN w IS NULL THEN NULL WHEN comparable OR replayed_until IS NOT NULL THEN pair_residual END AS wait_error_ns,
+    -- After the replay its sender still had to launch: how long, the end tells at most.
+    CASE WHEN w IS NULL THEN NULL
+         WHEN replayed_until IS NOT NULL
+           THEN coalesce(pair_residual, 0) + end_ns - least(replayed_until, end_ns)
+         WHEN comparable THEN pair_residual END AS wait_error_ns,
     coalesce(unsplit_reason, reason) AS unsplit_reason
   FROM waited;
 
 -- Against measured floors. An eager event pair that could only be bounded is split by its floor:
 -- data moved for that long before the end, the rest of what lies behind the call's return waited,
--- but for the time that the launch itself took, which is part of the error.
+-- but for the time that the launch itself took, which is part of the error. Behind a replay the
+-- error is what passed between the sender's replay and the data.
 CREATE OR REPLACE TEMP TABLE matched_here AS
   WITH floored AS (
     SELECT c.*, f.floor_ns AS least_ns, f.stamps_floor_ns, f.spread_ns, f.floor_ns IS NOT NULL
         AND c.source = 'app_timers' AND c.wait_method = 'bounded'
-        AND c.unsplit_reason = 'event pairs enclose the launch' AS by_floor
+        AND c.unsplit_reason = 'event pairs enclose the launch' AS behind_pairs,
+      f.floor_ns IS NOT NULL AND c.source = 'app_timers' AND c.timeline = 'device' AND c.op = 'recv'
+        AND c.wait_method = 'start_anchored' AND c.return_ns IS NOT NULL AS behind_replay,
+      behind_pairs OR behind_replay AS by_floor
     FROM split_here c
     LEFT JOIN floor_of f ON f.timeline = c.timeline AND f.op = floor_op(c.op)
       AND f.group_size = floor_size(c.op, c.group_size) AND f.bytes = c.bytes
   )
-  SELECT * EXCLUDE (least_ns, stamps_floor_ns, spread_ns, by_floor) REPLACE (
+  SELECT * EXCLUDE (least_ns, stamps_floor_ns, spread_ns, by_floor, behind_pairs, behind_replay) REPLACE (
     CASE WHEN least_ns IS NULL THEN floor_ns
          WHEN source = 'graph_events' THEN stamps_floor_ns ELSE least_ns END AS floor_ns,
     CASE WHEN by_floor THEN least(duration_ns, least_ns) ELSE transfer_ns END AS transfer_ns,
     CASE WHEN by_floor THEN greatest(0, end_ns - greatest(start_ns, return_ns) - least_ns)
          ELSE wait_ns END AS wait_ns,
     CASE WHEN by_floor THEN 'floor' ELSE wait_method END AS wait_method,
-    CASE WHEN by_floor THEN spread_ns + 100000 ELSE wait_error_ns END AS wait_error_ns,
+    CASE WHEN behind_pairs THEN spread_ns + 100000
+         WHEN behind_replay THEN spread_ns + greatest(0, wait_error_ns - least_ns)
+         ELSE wait_error_ns END AS wait_error_ns,
     CASE WHEN by_floor THEN NULL ELSE unsplit_reason END AS unsplit_reason)
   FROM floored;
 
