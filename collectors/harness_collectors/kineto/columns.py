@@ -256,6 +256,8 @@ class TraceColumns:
     first_ns: int = LIMIT
     last_ns: int = -LIMIT
     pids: set[int] = field(default_factory=set)
+    merged: set[str] = field(default_factory=set)
+    """What tools that merge traces put before process ids, as in `[TP00] 4711`."""
     labels: dict[CommLabel, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -326,8 +328,7 @@ class TraceColumns:
     def _add_host(
         self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray
     ) -> None:
-        pids = {event.pid for event in events}
-        self.pids.update(pid for pid in pids if isinstance(pid, int) and pid > 0)
+        self._note_owners({event.pid for event in events})
         thread = _numbers(map(self.threads.__getitem__, map(_tid_of, events)), events)
         keep = self.nesting.keep(kind, start, dur, thread)
         if not keep.all():
@@ -348,6 +349,13 @@ class TraceColumns:
             name=_numbers(map(self.host_names.__getitem__, map(_name_of, events)), events),
             thread=thread,
         )
+
+    def _note_owners(self, pids: set[int | str]) -> None:
+        for pid in pids:
+            if isinstance(pid, int):
+                self.pids.update([pid] if pid > 0 else [])
+            elif label := pid.rstrip("0123456789").strip():
+                self.merged.add(label)
 
     def _add_device(
         self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray

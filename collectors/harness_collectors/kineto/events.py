@@ -6,6 +6,7 @@ fields in use are decoded. Categories of activities and their kinds: `classify.K
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final
 
@@ -46,6 +47,7 @@ class Args(msgspec.Struct, frozen=True, gc=False):
 
 
 _NO_ARGS: Final = Args()
+_HEX = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 
 
 class Event(msgspec.Struct, gc=False):
@@ -106,6 +108,9 @@ def _coerced(found: dict[str, Any]) -> Event | None:
 
 
 def integer(value: Any) -> int:
+    """A number, or a text that is one (hexadecimal too); -1: neither."""
+    if isinstance(value, str) and _HEX.fullmatch(value):
+        return int(value, 16)
     number = _number(value, -1.0)
     return int(number) if abs(number) < LIMIT else -1
 

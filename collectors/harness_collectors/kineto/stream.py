@@ -8,6 +8,7 @@ Damage costs the events it touches and no others.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Generator, Iterator
@@ -39,7 +40,14 @@ _RESTART = re.compile(rb'\}\s*,\s*(?=\{\s*"(?:ph"|name"\s*:\s*"[^"\\]*"\s*,\s*"p
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]"]', re.DOTALL)
 _NOT_A_NUMBER = re.compile(rb"(:\s*)[+-]?(?:nan|inf(?:inity)?)(?=\s*[,}\]])", re.IGNORECASE)
 _ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}|(.?))', re.DOTALL)
+_HALF = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+"""Escapes; a group where it is half a character."""
 _CONTROL = re.compile(rb"[\x00-\x1f]")
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BAD_TEXT = (ValueError, RecursionError)
 
 
@@ -72,13 +80,29 @@ class Split(Generic[E]):
 def read_blocks(
     path: Path, health: Health, progress: Callable[[int], None] = lambda _: None
 ) -> Generator[bytes, None, None]:
-    """The file's bytes in blocks, gunzipped where it is gzip.
+    """The file's bytes in blocks, gunzipped where it is gzip, as UTF-8 where it is UTF-16.
 
     A torn or damaged gzip ends early and says so in `health`. `progress` hears of stored bytes.
 
     Raises:
         OSError: it cannot be read.
     """
+    blocks = _stored_blocks(path, health, progress)
+    first = next(blocks, b"")
+    if first.startswith(_UTF16):
+        recode = codecs.getincrementaldecoder("utf-16")("replace").decode
+        yield recode(first).encode()
+        for block in blocks:
+            yield recode(block).encode()
+        return
+    if first:
+        yield first
+    yield from blocks
+
+
+def _stored_blocks(
+    path: Path, health: Health, progress: Callable[[int], None]
+) -> Generator[bytes, None, None]:
     with path.open("rb") as stream:
         magic = stream.read(len(gunzip.MAGIC))
         stream.seek(0)
@@ -350,9 +374,10 @@ def _bracket_spans(
 
 def mend(text: bytes) -> bytes:
     """Put right what writers of traces get wrong: nan and inf, raw control characters, stray
-    backslashes, bytes that are no UTF-8."""
+    backslashes, halves of characters, bytes that are no UTF-8."""
     text = _NOT_A_NUMBER.sub(rb"\1null", _CONTROL.sub(b" ", text))
     text = _ESCAPE.sub(lambda m: m[0] if m[1] is None else b"\\\\" + m[1], text)
+    text = _HALF.sub(lambda m: m[0] if m[1] is None else b"\\ufffd", text)
     return text.decode("utf-8", "replace").encode()
 
 

@@ -146,6 +146,13 @@ class TraceFile:
         named = devices >= 0
         return int(devices[named][counts[named].argmax()]) if named.any() else None
 
+    @property
+    def device_count(self) -> int:
+        """Devices that ran kernels; a copy between two names both."""
+        device = self.columns.device
+        used = np.unique(device["device"][device["kind"] == KERNEL])
+        return int((used >= 0).sum())
+
     def kernel_share(self, rule: str) -> float | None:
         """Share of the kernels' summed time that one rule classified; None: no kernels."""
         device = self.columns.device

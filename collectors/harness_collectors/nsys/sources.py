@@ -17,6 +17,7 @@ from typing import Final
 from harness_collectors.nsys.command import find_nsys, offers
 from harness_collectors.nsys.export import Export, ExportError, FolderExport, open_sqlite
 from harness_collectors.nsys.pages import MAGIC
+from harness_collectors.rank_names import rank_in_name
 from harness_collectors.text_evidence import host_of
 from harness_schemas.redact import redact
 
@@ -37,7 +38,6 @@ _TABLES = re.compile(
 )
 """Names of tables that nsys exports: those of folders of files."""
 _SQL_TABLES: Final = (b"StringIds", b"ANALYSIS_DETAILS", b"TARGET_INFO_", b"NVTX_EVENTS")
-_RANK_IN_NAME = re.compile(r"(?:^|[^a-z])rank[-_ .]?\[?(\d{1,7})(?!\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,8 @@ def find_sources(files: Sequence[Path], root: Path) -> list[Source]:
         whole = paths[0].parent if form == "folder" else paths[0]
         name = str(whole.relative_to(root)) if whole.is_relative_to(root) else whole.name
         size = sum(path.stat().st_size for path in paths)
-        found.append(Source(name, form, paths, _rank_of(whole), host_of(paths[0], NAME), size))
+        found.append(Source(name, form, paths, rank_in_name(whole), host_of(paths[0], NAME), size))
     return found
-
-
-def _rank_of(path: Path) -> int | None:
-    """The rank that a name gives: ours are `rank-00003`, other people's rank3 or rank_3."""
-    match = _RANK_IN_NAME.search(path.name)
-    return int(match[1]) if match else None
 
 
 def _identity(path: Path) -> tuple[tuple[Path, str], str]:

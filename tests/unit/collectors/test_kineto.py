@@ -22,7 +22,7 @@ from unit.collectors.kineto_traces import (
     units,
 )
 
-from harness_collectors.kineto import COLLECTOR, by_rank
+from harness_collectors.kineto import COLLECTOR, by_rank, head_rank
 
 TP2 = groups((0, 1))
 
@@ -84,7 +84,7 @@ def test_old_spelling_absolute_integer_microseconds(tmp_path):
     found = rows(tmp_path, text(events, base=None), "old.json")
     first = device_spans(found)[0]
     assert first["start_ns"] == (epoch + 130) * 1000
-    assert (first["stream"], first["rank"], first["step"]) == (7, None, 1)
+    assert (first["stream"], first["rank"], first["step"]) == (7, 0, 1)
     assert found["collection"][0]["state"] == "ok"
 
 
@@ -112,8 +112,6 @@ def test_peer_copy_without_device_key(tmp_path):
         (None, "dp0_pp1_tp3_dcp0_ep0_rank11.1770.pt.trace.json", 11),
         (None, "trace-[rank 4].json", 4),
         (None, "rank-00005.json", 5),
-        (None, "frank3.json", None),
-        (None, "node-1_999.pt.trace.json", None),
         ({"rank": "zero"}, "rank_2.json", 2),
     ],
 )
@@ -121,6 +119,12 @@ def test_rank(tmp_path, info, name, rank):
     found = rows(tmp_path, text(decode_events(), info), name)
     assert {row["rank"] for row in found["spans"]} == {rank}
     assert found["collection"][0]["rank"] == rank
+
+
+@pytest.mark.parametrize("name", ["frank3.json", "node-1_999.pt.trace.json", "local_rank2.json"])
+def test_unknown_rank(tmp_path, name):
+    (tmp_path / name).write_text(text(decode_events()))
+    assert head_rank(tmp_path / name) is None
 
 
 @pytest.mark.parametrize(

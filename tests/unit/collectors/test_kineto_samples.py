@@ -46,9 +46,9 @@ FILES = [
     # file, rank, events, device rows, of them in units, units, collectives
     ("kineto/misc/hta_cpu_only.json.gz", 34, 30, 0, 0, 1, 10),
     ("kineto/misc/hta_nccl_metadata.json.gz", 0, 40573, 3774, 3774, 3, 21),
-    ("kineto/misc/hta_no_distributed_info.json.gz", None, 2467, 0, 0, 1, 0),
+    ("kineto/misc/hta_no_distributed_info.json.gz", 0, 2467, 0, 0, 1, 0),
     ("kineto/misc/hta_ns_resolution_rank0.json.gz", 0, 68692, 6095, 6095, 5, 0),
-    ("kineto/misc/kineto_old_spelling_resnet50.json.gz", None, 75718, 9096, 0, 0, 0),
+    ("kineto/misc/kineto_old_spelling_resnet50.json.gz", 0, 75718, 9096, 0, 0, 0),
     ("kineto/misc/tracelens_vllm_decode_graph_execution.json.gz", 0, 1993, 434, 434, 1, 0),
     ("h200/tp2_pp2/kineto_rank0.json.gz", 0, 93623, 9259, 9243, 13, 365),
     ("h200/tp2_pp2/kineto_rank1.json.gz", 1, 93465, 9259, 9243, 13, 365),

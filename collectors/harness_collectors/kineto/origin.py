@@ -1,0 +1,138 @@
+"""Whose trace a file is: rank, process, host and clock, as far as it and its name tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from harness_collectors.rank_names import rank_in_name
+
+if TYPE_CHECKING:
+    from harness_collectors.kineto.columns import TraceColumns
+
+_EARLIEST_WALL_NS: Final = 10**18
+"""September 2001: smaller times are no Unix times, so a base is missing."""
+_PLACE_IN_NAME: Final = (
+    re.compile(r"dp\d+_pp(?P<pp>\d{1,5})_tp(?P<tp>\d{1,5})_"),
+    re.compile(r"-TP-(?P<tp>\d{1,5})(?:-DP-\d+)?(?:-PP-(?P<pp>\d{1,5}))?[-.]"),
+)
+"""File names of vLLM and of SGLang: pipeline stage and tensor-parallel rank."""
+NUMBERED: Final = "its rank is not recorded: it is numbered in the order of the files"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a file comes from and which clock it is on. None: not known.
+
+    `numbered`: its rank is not recorded, and was given by the order of files.
+    """
+
+    name: str
+    rank: int | None
+    host: str | None
+    offset_ns: int
+    wall_clock: bool
+    numbered: bool = False
+
+    @property
+    def clock_domain(self) -> str:
+        """Files of one host are on one wall clock; without a host each has its own."""
+        return f"wall:{self.host or self.name}"
+
+
+def origin_of(path: Path, name: str, metadata: Mapping[str, Any], columns: TraceColumns) -> Origin:
+    """What is known of a file, called `name`, that has been read."""
+    base = metadata.get("baseTimeNanoseconds")
+    offset = base if type(base) is int and 0 <= base < 2**62 else 0
+    earliest = columns.first_ns + offset
+    host = metadata.get("host_name")
+    return Origin(
+        name=name,
+        rank=rank_of(metadata, path),
+        host=_folder_host(path) or (host if isinstance(host, str) else None),
+        offset_ns=offset,
+        wall_clock=earliest >= _EARLIEST_WALL_NS,
+    )
+
+
+def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:
+    """Of `distributedInfo`, else of the file's or its folder's name, else None."""
+    info = metadata.get("distributedInfo")
+    rank = info.get("rank") if isinstance(info, dict) else None
+    if type(rank) is int and 0 <= rank < 2**31:
+        return rank
+    return rank_in_name(path)
+
+
+def place_of(path: Path) -> dict[str, int | None]:
+    """Tensor-parallel rank and pipeline stage, as engines put them into names."""
+    for pattern in _PLACE_IN_NAME:
+        found = pattern.search(path.name)
+        if found is not None:
+            stage = found["pp"]
+            return {"tp_rank": int(found["tp"]), "stage": None if stage is None else int(stage)}
+    return {"tp_rank": None, "stage": None}
+
+
+def _folder_host(path: Path) -> str | None:
+    """The host of a file in a run folder's `artifacts/<collector>/<host>/`."""
+    parts = path.parts
+    return parts[-2] if len(parts) > 3 and parts[-4] == "artifacts" else None
+
+
+def relative(path: Path, root: Path) -> str:
+    """How a file is called in what is said of it."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+
+@dataclass
+class Owners:
+    """Which process is which rank, over files that are read one after the other.
+
+    `alone`: no file of the ingest names its rank. Then processes are numbered in the order of
+    their files, or nothing could be said of most people's traces, which are of one process.
+    """
+
+    alone: bool
+    files: int
+    _by_rank: dict[int, tuple[int, str]] = field(default_factory=dict)
+    _numbered: dict[tuple[str | None, int | str], int] = field(default_factory=dict)
+
+    def settle(self, origin: Origin, columns: TraceColumns) -> Origin:
+        """The file's origin, with a number for a rank where that is called for.
+
+        Beside others a file without device work is a server's or a scheduler's: no rank.
+        """
+        work = len(columns.device) > 0 or (self.files == 1 and len(columns.host) > 0)
+        if origin.rank is not None or not self.alone or not work:
+            return origin
+        known = list(columns.pids)
+        key = (origin.host, known[0] if len(known) == 1 else origin.name)
+        rank = self._numbered.setdefault(key, len(self._numbered))
+        return replace(origin, rank=rank, numbered=True)
+
+    def stranger(self, origin: Origin, columns: TraceColumns) -> str | None:
+        """Why a file cannot be used beside those before it; None: it can.
+
+        A profiler may write several files a rank, but all from one process.
+        """
+        if len(columns.merged) > 1:
+            names = ", ".join(sorted(columns.merged)[:4])
+            return (
+                f"{origin.name}: it merges the traces of {len(columns.merged)} processes "
+                f"({names}{' ...' if len(columns.merged) > 4 else ''}), whose work cannot be told "
+                "apart again; not used: ingest the traces that it was made of"
+            )
+        known = list(columns.pids)
+        if origin.rank is None or len(known) != 1:
+            return None
+        pid, first = self._by_rank.setdefault(origin.rank, (known[0], origin.name))
+        if pid == known[0]:
+            return None
+        return (
+            f"{origin.name}: rank {origin.rank} is process {known[0]} here and {pid} in {first}: "
+            "a trace of another job or attempt, not used; ingest it by itself"
+        )

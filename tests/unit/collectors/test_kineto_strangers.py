@@ -1,0 +1,136 @@
+"""Traces that torch.profiler did not write, or that somebody else has rewritten since."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from unit.collectors.kineto_traces import (
+    BASE,
+    GEMM,
+    decode_events,
+    device_spans,
+    groups,
+    launched,
+    mark,
+    rows,
+    span,
+    tables,
+    text,
+)
+
+TP2 = groups((0, 1))
+
+
+def process_name(pid, name):
+    return {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}}
+
+
+def plain(name, ts, dur, pid, tid=1):
+    return {"ph": "X", "name": name, "ts": ts, "dur": dur, "pid": pid, "tid": tid}
+
+
+OTHERS = {
+    "JAX": {
+        "displayTimeUnit": "ns",
+        "metadata": {"highres-ticks": True},
+        "traceEvents": [
+            process_name(1, "/device:GPU:0"),
+            plain("gemm_fusion_dot", 100.5, 20, 1),
+            plain("ncclDevKernel_AllReduce_Sum_bf16_RING_LL", 130.5, 20, 1),
+            {},
+        ],
+    },
+    "Ascend": [
+        process_name(3, "Ascend Hardware"),
+        plain("aclnnMatmul_MatMulV2", "1720000000000010.123", 100, 3),
+        plain("hcom_allReduce__123_0_1", "1720000000000200.000", 300, 4),
+    ],
+    "rocprof": {"traceEvents": [{}, plain("hipLaunchKernel", "1000", "5", 2)]},
+    "VizTracer": {"traceEvents": [{**plain("main (a.py:1)", 1, 5, 9), "cat": "FEE"}]},
+    "a browser": {"traceEvents": [{**plain("RunTask", 1, 5, 9), "cat": "toplevel"}]},
+    "begin and end": {
+        "traceEvents": [
+            {"ph": "B", "cat": "kernel", "name": "k", "ts": 1, "pid": 0, "tid": 7},
+            {"ph": "E", "cat": "kernel", "name": "k", "ts": 5, "pid": 0, "tid": 7},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("tool", OTHERS)
+def test_a_trace_of_another_tool_is_said_to_be_one(tmp_path, tool):
+    found = rows(tmp_path, json.dumps(OTHERS[tool]), "trace.json")
+    (state,) = found["collection"]
+    assert (state["state"], state["rank"]) == ("failed", None)
+    assert "is work that torch.profiler recorded" in state["reason"]
+    assert set(found) == {"collection"}
+
+
+def test_a_merged_trace_is_not_taken_for_one_rank(tmp_path):
+    """SGLang's profile merger puts `[TP00]` before every process id."""
+    merged = []
+    for label in ("[TP00]", "[TP01]"):
+        merged += [{**event, "pid": f"{label} {event['pid']}"} for event in decode_events()]
+    found = rows(tmp_path, text(merged, TP2), "merged-1.trace.json.gz")
+    (state,) = found["collection"]
+    assert state["state"] == "failed"
+    assert "merges the traces of 2 processes ([TP00], [TP01])" in state["reason"]
+    assert set(found) == {"collection"}
+    alone = [event for event in merged if event["pid"].startswith("[TP01]")]
+    assert len(device_spans(rows(tmp_path, text(alone, TP2), "one.json"))) == 5
+
+
+def test_processes_of_unknown_rank_are_numbered_and_kept_apart(tmp_path):
+    """Files as torch's trace handler names them, of a program without torch.distributed."""
+    cuda = {2: 0, 10: 0}
+    for pid in cuda:
+        for cycle in (1, 2):
+            events = [{**e, "pid": pid if e["pid"] == 7 else e["pid"]} for e in decode_events()]
+            (tmp_path / f"host_{pid}.{cycle}.pt.trace.json").write_text(text(events))
+    server = [span("cpu_op", "aten::item", 1.0, 5.0, pid=99)]
+    (tmp_path / "host_1.async_llm.pt.trace.json").write_text(text(server))
+    found = tables(sorted(tmp_path.iterdir()), tmp_path)
+    assert {(row["rank"], row["pid"]) for row in found["ranks"]} == {(0, 2), (1, 10), (None, 99)}
+    assert [len([r for r in device_spans(found) if r["rank"] == n]) for n in (0, 1)] == [10, 10]
+    told = [(row["rank"], row["reason"]) for row in found["collection"]]
+    assert told[0] == (None, None)
+    assert all("numbered in the order of the files" in reason for _, reason in told[1:])
+
+
+def test_unknown_beside_known_ranks_stays_unknown(tmp_path):
+    (tmp_path / "nobody.json").write_text(text(decode_events()))
+    (tmp_path / "x.json").write_text(text(decode_events(), TP2))
+    found = tables(sorted(tmp_path.iterdir()), tmp_path)
+    assert [row["rank"] for row in found["collection"]] == [None, 0]
+
+
+def test_several_devices_of_one_process_are_told_of(tmp_path):
+    events = [*launched(1, 10.0, 20.0, 5.0), *launched(2, 11.0, 21.0, 5.0, GEMM, device=1)]
+    (state,) = rows(tmp_path, text(events, TP2))["collection"]
+    assert state["state"] == "ok"
+    assert "one process drives 2 devices" in state["reason"]
+
+
+def test_utf_16(tmp_path):
+    """What PowerShell's `>` writes."""
+    found = rows(tmp_path, text(decode_events(), TP2).encode("utf-16"))
+    assert (len(device_spans(found)), found["collection"][0]["state"]) == (5, "ok")
+
+
+def test_halves_of_characters_cost_no_event(tmp_path):
+    events = [mark("half \ud800 \U0001f600", 900.0, 3.0), *decode_events()]
+    found = rows(tmp_path, text(events, TP2))
+    assert found["collection"][0]["unreadable"] == 0
+    assert "half \ufffd \U0001f600" in {row["name"] for row in found["spans"]}
+
+
+def test_correlation_ids_as_hexadecimal_texts(tmp_path):
+    events = json.loads(json.dumps(decode_events()))
+    for event in events:
+        args = event.get("args", {})
+        if "correlation" in args:
+            args["correlation"] = hex(args["correlation"])
+    assert [row["launch_ns"] for row in device_spans(rows(tmp_path, text(events, TP2)))] == [
+        BASE + at for at in (110_000, 120_000, 155_000, 170_000, 180_000)
+    ]
