@@ -57,7 +57,7 @@ class Base:
         return self.resolve() + round(float(self.event.elapsed_time(event)) * 1e6)
 
 
-@dataclass
+@dataclass(slots=True)  # one a call: made in a third of the time of one with a dictionary
 class Interval:
     """A pair of events to be resolved, and the words of its record."""
 
@@ -82,6 +82,10 @@ class DeviceTimeline:
         self._cuda = torch.cuda
         self._device = device
         self._free: list[Any] = []
+        self._streams: dict[Any, Any] = {}
+        # torch.cuda.current_stream resolves its argument anew each time: 4 of a record's 6 us.
+        self._raw_stream = getattr(torch._C, "_cuda_getCurrentStream", None)
+        self._raw_device = getattr(torch._C, "_cuda_getDevice", None)
         self._pending: deque[Interval | Base] = deque()
         self._marks: list[GraphMarks] = []
         self.capturing: GraphMarks | None = None
@@ -107,8 +111,17 @@ class DeviceTimeline:
     def mark(self) -> Any:
         """An event recorded now on the current stream."""
         event = self.event()
-        event.record()
+        event.record(self._current_stream())
         return event
+
+    def _current_stream(self) -> Any:
+        if self._raw_stream is None or self._raw_device is None:
+            return self._cuda.current_stream()
+        key = self._raw_stream(self._raw_device())
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = self._cuda.current_stream()
+        return stream
 
     def is_capturing(self) -> bool:
         """Whether the current stream is being captured into a graph."""
@@ -282,10 +295,14 @@ def device_head(rec: Recorder, op: str, dtype: str, source: str, posted: bool = 
 
     `posted`: the interval is what the stream waited for it; its kernel ran beside the stream.
     """
+    key = ("device", op, dtype, source, posted)
+    found = rec.heads.get(key)
+    if found is not None:
+        return found
     kind = KIND_P2P if op in ("send", "recv") else KIND_COLLECTIVE
     return rec.descriptor(
         kind,
-        (op, dtype, kind, source, posted),
+        key,
         name=op,
         category="comm",
         op=op,

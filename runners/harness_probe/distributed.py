@@ -208,11 +208,16 @@ class Call:
     ) -> Any:
         from harness_probe.device import record_call
 
-        what = (self.op, self.group, self.peer, self.num_bytes, self.dtype)
-        with self._silent():
-            if self.rec.paused:
+        rec = self.rec
+        thread = get_ident()
+        rec.communicating.add(thread)
+        try:
+            if rec.paused:
                 return make()
-            return record_call(self.rec, timeline, *what, make, posted)
+            what = (self.op, self.group, self.peer, self.num_bytes, self.dtype)
+            return record_call(rec, timeline, *what, make, posted)
+        finally:
+            rec.communicating.discard(thread)
 
     @contextlib.contextmanager
     def _silent(self) -> Iterator[None]:
@@ -275,12 +280,17 @@ def _argument(args: Sequence[Any], kwargs: dict[str, Any], keyword: str, positio
 
 def _message(value: Any) -> tuple[int, str]:
     """(bytes, dtype) of a tensor or a list of tensors; (-1, "") where there is none."""
-    tensors = value if isinstance(value, (list, tuple)) else [value]
     try:
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        return size, str(tensors[0].dtype).removeprefix("torch.")
+        if isinstance(value, (list, tuple)):
+            return sum(tensor.nbytes for tensor in value), _dtype(value[0].dtype)
+        return value.nbytes, _dtype(value.dtype)
     except (AttributeError, IndexError):
         return -1, ""
+
+
+@functools.cache
+def _dtype(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _group_id(rec: Recorder, process_group: Any) -> int | None:

@@ -81,6 +81,7 @@ def marks(timeline):
         unit_id=0,
         paused=False,
         meta=SimpleNamespace(write=lambda what, **fields: lines.append((what, fields))),
+        heads={},
         descriptor=lambda kind, key, **fields: fields["name"],
         ordinals={},
         lines=lines,
