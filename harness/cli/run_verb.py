@@ -96,33 +96,12 @@ def command(
 
     narrator = Narrator(quiet)
     if in_job is not None:
-        from harness.jobs.inside import run_inside
-        from harness_schemas.rundir import RunDir
-
-        return run_inside(RunDir(in_job), narrator)
+        return _inside(in_job, narrator)
     if attach is not None:
         return _attach(attach, output, narrator)
     if spec is None or wrapped or click.get_current_context().meta.get(_DASHES):
-        from harness.wrap import plan_wrap, run_wrapped
-
         argv = ((spec,) if spec else ()) + wrapped
-        if not argv:
-            raise click.UsageError("name a specification, or a command after --")
-        _refuse_specs_options(Path(argv[0]).name == "sbatch")
-        if Path(argv[0]).name == "sbatch":
-            if hang_timeout is not None:
-                raise click.UsageError(
-                    "--hang-timeout watches a step: write into the script "
-                    "`harness run --hang-timeout SECONDS -- srun ...`"
-                )
-            done = _wrap_sbatch(argv, Path(output or "runs"), name, narrator, dry_run, detach)
-            if done is not None:
-                return done
-        plan = plan_wrap(argv, Path(output or "runs"), name, hang_timeout)
-        if dry_run:
-            emit(plan.describe())
-            return 0
-        return _conclude(run_wrapped(plan, narrator), narrator)
+        return _wrap(argv, Path(output or "runs"), name, hang_timeout, narrator, dry_run, detach)
     from harness.specfile import load_spec
 
     extra = [*overrides, *_options_as_overrides(name, output, inject, override)]
@@ -136,6 +115,46 @@ def command(
     if detach:
         raise click.UsageError("--detach goes with --launcher slurm")
     return _run_spec(loaded, narrator, strict, dry_run)
+
+
+def _inside(folder: Path, narrator: Narrator) -> int:
+    """What the batch script of `--launcher slurm` calls on the job's first node."""
+    from harness.jobs.inside import run_inside
+    from harness_schemas.rundir import RunDir
+
+    return run_inside(RunDir(folder), narrator)
+
+
+def _wrap(
+    argv: tuple[str, ...],
+    output: Path,
+    name: str | None,
+    hang_timeout: str | None,
+    narrator: Narrator,
+    dry_run: bool,
+    detach: bool,
+) -> int:
+    """Run somebody's command as it is; where it is sbatch, submit their script."""
+    if not argv:
+        raise click.UsageError("name a specification, or a command after --")
+    submits = Path(argv[0]).name == "sbatch"
+    _refuse_specs_options(submits)
+    if submits:
+        if hang_timeout is not None:
+            raise click.UsageError(
+                "--hang-timeout watches a step: write into the script "
+                "`harness run --hang-timeout SECONDS -- srun ...`"
+            )
+        done = _wrap_sbatch(argv, output, name, narrator, dry_run, detach)
+        if done is not None:
+            return done
+    from harness.wrap import plan_wrap, run_wrapped
+
+    plan = plan_wrap(argv, output, name, hang_timeout)
+    if dry_run:
+        emit(plan.describe())
+        return 0
+    return _conclude(run_wrapped(plan, narrator), narrator)
 
 
 def _refuse_specs_options(submits: bool) -> None:
