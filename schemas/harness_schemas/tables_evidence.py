@@ -183,7 +183,7 @@ EVIDENCE_TABLES: tuple[Table, ...] = (
         + columns(
             """
             host VARCHAR host; NULL: the line does not say
-            kind VARCHAR stderr, kernel or log: what sort of log it is from
+            kind VARCHAR stderr, kernel or log: what sort of log it is from; survived: of a failure after which the work went on
             file VARCHAR file, relative to where ingest looked
             line BIGINT number of the line; NULL: only the end of the file was read
             text VARCHAR the line

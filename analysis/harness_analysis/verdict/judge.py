@@ -17,10 +17,12 @@ from typing import Final
 
 from harness_analysis.hang.model import DeclaredHang
 from harness_analysis.verdict.launchers import SAYS_LITTLE, first_exits, tasks_of
+from harness_analysis.verdict.mentions import said
 from harness_analysis.verdict.suspects import (
     CollectiveProgress,
     Suspects,
     suspects_from_progress,
+    suspects_from_ras,
     suspects_from_watchdog,
 )
 from harness_schemas.log_prefix import peeled
@@ -46,6 +48,8 @@ VERDICTS: Final = (
     "interrupted",
     "unknown",
 )
+SURVIVED: Final = "survived"
+"""Source of lines about a failure after which the work went on: asked where all else is vague."""
 TEXT_SOURCES: Final = frozenset({"stderr", "kernel", "nccl", "spool", "log"})
 FACT_SOURCES: Final = frozenset({"launcher", "sacct", "cgroup", "exit"})
 CONSEQUENCE: Final = "ended because another rank had failed"
@@ -63,6 +67,7 @@ _CHATTER = re.compile(r"\bNCCL INFO\b")
 """NCCL tries things that need not work, and says so at this level: never a cause."""
 _HEADS: Final = ("Scheduler hit an exception: Traceback",)
 """A rank's line whose next, the exception, has no head of its own."""
+_ANYTHING = re.compile("")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ufffc]+")
 
 
@@ -163,6 +168,7 @@ class Rule:
     echo: bool
     yields: bool
     overrules: bool
+    vague: bool
 
 
 def judge(evidence: VerdictEvidence, rules: Sequence[Rule] | None = None) -> Verdict:
@@ -170,10 +176,20 @@ def judge(evidence: VerdictEvidence, rules: Sequence[Rule] | None = None) -> Ver
     evidence = replace(evidence, steps=tuple(_believed(evidence)))
     if _went_well(evidence):
         return Verdict("ok", also=("oom_host",) if evidence.oom_kills else ())
-    hits = _hits(load_rules() if rules is None else rules, evidence)
+    outlived = [line for line in evidence.lines if line.source == SURVIVED]
+    rules = load_rules() if rules is None else rules
+    whole, evidence = (
+        evidence,
+        replace(evidence, lines=tuple(line for line in evidence.lines if line.source != SURVIVED)),
+    )
+    hits = _hits(rules, evidence)
+    if hits and outlived and _deciding(hits)[0].vague:
+        again = replace(whole, lines=tuple(map(_as_text, whole.lines)))
+        known = _hits(rules, again)
+        if not _deciding(known)[0].vague:
+            hits, evidence = known, again
     if not hits:
-        remedy = "nothing in the evidence says why: read the logs of the ranks"
-        return Verdict("unknown", remedy=remedy if evidence != VerdictEvidence() else "")
+        return _unexplained(evidence, outlived)
     rule, matched = _deciding(hits)
     suspects = _suspects(rule, matched, evidence)
     line = next((x for x in matched if _rank_of(rule, x) in suspects.ranks), matched[0])
@@ -188,6 +204,22 @@ def judge(evidence: VerdictEvidence, rules: Sequence[Rule] | None = None) -> Ver
         rule.id,
         tuple(name for name in others if name != rule.verdict),
     )
+
+
+def _as_text(line: TextLine) -> TextLine:
+    return replace(line, source="log") if line.source == SURVIVED else line
+
+
+def _unexplained(evidence: VerdictEvidence, outlived: Sequence[TextLine]) -> Verdict:
+    """No rule speaks: what failed on the way, if anything, was no end."""
+    if outlived:
+        shown = _shown(outlived[0].text, _ANYTHING)
+        remedy = (
+            f"What failed on the way was survived, and nothing says that the run failed: {shown}"
+        )
+        return Verdict("unknown", remedy=remedy)
+    remedy = "nothing in the evidence says why: read the logs of the ranks"
+    return Verdict("unknown", remedy=remedy if evidence != VerdictEvidence() else "")
 
 
 def _remedy(rule: Rule, suspects: Suspects, evidence: VerdictEvidence) -> str:
@@ -323,7 +355,7 @@ def _hits(rules: Sequence[Rule], evidence: VerdictEvidence) -> dict[Rule, list[T
             for line in lines
             if line.source in rule.sources
             and (allowed is None or line.rank in allowed)
-            and rule.pattern.search(line.text)
+            and said(rule.pattern, line.text)
         ]
         if matched:
             hits[rule] = sorted(matched, key=lambda line: order.get(line.rank, len(order)))
@@ -364,7 +396,8 @@ def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence
         return evidence.standing
     if rule.suspect == "missing":
         found = suspects_from_progress(evidence.progress)
-        texts = (line.text for line in evidence.lines)
+        texts = [line.text for line in evidence.lines]
+        found = found if found.ranks else suspects_from_ras(texts)
         return found if found.ranks else suspects_from_watchdog(texts, evidence.world_size)
     if rule.suspect == "tasks":
         for_memory = [line.text for line in evidence.lines if "Out Of Memory" in line.text]
@@ -431,7 +464,6 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
         echo = bool(entry.get("echo", False))
         verdict, remedy = entry["verdict"], entry["remedy"]
         yields, overrules = bool(entry.get("yields", echo)), bool(entry.get("overrules", False))
-        rules.append(
-            Rule(entry["id"], verdict, pattern, sources, remedy, suspect, echo, yields, overrules)
-        )
+        flags = (echo, yields, overrules, bool(entry.get("vague", False)))
+        rules.append(Rule(entry["id"], verdict, pattern, sources, remedy, suspect, *flags))
     return tuple(rules)

@@ -23,6 +23,11 @@ _TIMED_OUT = re.compile(
 _PROGRESS = re.compile(_WHO + r"last enqueued (?:NCCL )?work: (?P<enqueued>-?\d+)[,.\s]")
 _AT_WORK = re.compile(r"at work(?: sequence id)?: (\d+)[,.\s]")
 # Numbers end with a mark: of a line that is cut in one, a smaller rank or number would be read.
+_RAS_GROUP = re.compile(r"\s*(\d+)\s+(\d+)\s+\d+\s+\d+\s+(\d+)\s+\d+\s+[A-Z]+\s+[A-Z,]+\s*$")
+_RAS_COMM = re.compile(r"#(\d+)-\d+ \([0-9a-f]+\) ")
+_RAS_COUNT = re.compile(r"\s*\d+ ranks? ha(?:ve|s) launched up to operation (\d+)\s*$")
+_RAS_MISSING = re.compile(r"\s*Missing communicator data from \d+ ranks?\s*$")
+_RAS_RANK = re.compile(r"\s*Rank (\d+) -- ")
 _DEFAULT_GROUPS: Final = (None, "0", "0 PG GUID 0")
 """By number and, where it is printed, global name: one number is that of several groups."""
 _FARTHEST: Final = 1000
@@ -72,6 +77,36 @@ def suspects_from_progress(progress: Sequence[CollectiveProgress]) -> Suspects:
                 missing.setdefault(rank, f"had not entered collective {last} of group {group}")
     ends = {rank: why for rank, why in missing.items() if rank not in waiting} or missing
     return _named(ends)
+
+
+def suspects_from_ras(lines: Sequence[str]) -> Suspects:
+    """The ranks behind, or without an answer, in what NCCL's RAS printed of the whole job.
+
+    `ncclras` lists under each count the ranks that stand there, where they are few. Numbers of a
+    communicator are ranks of the job only where there is one such communicator, and none larger.
+    """
+    groups = {found[1]: found for line in lines if (found := _RAS_GROUP.match(line))}
+    largest = max((int(found[3]) for found in groups.values()), default=0)
+    listed: dict[int, int] = {}
+    launched, whole, now = [-1], False, -1
+    for line in lines:
+        if found := _RAS_COMM.match(line):
+            group = groups.get(found[1])
+            whole = group is not None and group[2] == "1" and int(group[3]) == largest
+            now = -1
+        elif found := _RAS_COUNT.match(line):
+            now = int(found[1])
+            launched += [now] if whole else []
+        elif _RAS_MISSING.match(line):
+            now = -1
+        elif whole and (found := _RAS_RANK.match(line)):
+            listed[int(found[1])] = now
+    why = (
+        f"behind operation {max(launched)} of the others"
+        if max(launched) >= 0
+        else "did not answer"
+    )
+    return _named({rank: why for rank, at in listed.items() if at < max(*launched, 0)})
 
 
 def suspects_from_watchdog(lines: Iterable[str], world_size: int | None) -> Suspects:

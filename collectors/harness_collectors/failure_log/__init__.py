@@ -7,6 +7,7 @@ read here too where they may hold the words of more than one program.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +19,12 @@ from harness_collectors.failure_log.lines import (
     notable_lines,
     speaks_of_failure,
 )
+from harness_collectors.failure_log.wrapped import SUFFIXES, is_program_s, is_wrapped
 from harness_collectors.text_evidence import Tally, batch
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 NAME: Final = "failure_log"
+_NUMBERED: Final = re.compile(r"\.[oe]?\d+")
 _SUFFIXES: Final = frozenset({"", ".log", ".err", ".out", ".txt", ".stderr", ".stdout", ".dmesg"})
 
 
@@ -54,9 +57,11 @@ class FailureLog:
         return CapturePlan()
 
     def recognise(self, path: Path, head: bytes) -> bool:
-        """Plain text with a line, near its beginning or end, that speaks of a failure."""
+        """Text, plain or in a shipper's JSON, of a failure near its beginning or end."""
         suffix = (Path(path.stem) if path.suffix == ".gz" else path).suffix.lower()
-        numbered = suffix[1:].isdecimal()  # slurm.out.4711, messages.1
+        numbered = _NUMBERED.fullmatch(suffix)  # slurm.out.4711, messages.1, PBS's infer.o4711
+        if suffix in SUFFIXES:
+            return is_program_s(path) and is_wrapped(head) and speaks_of_failure(path, head)
         if suffix not in _SUFFIXES and not numbered:
             return False
         return is_text(head) and speaks_of_failure(path, head)

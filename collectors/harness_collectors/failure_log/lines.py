@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness_collectors.text_evidence import DOCKER, as_utf8, undocked
+from harness_collectors.failure_log.survived import survived
+from harness_collectors.failure_log.wrapped import is_wrapped, unwrapped
+from harness_collectors.text_evidence import as_utf8
 from harness_schemas.log_prefix import is_labelled, peeled
 from harness_schemas.redact import redact
 
@@ -24,6 +26,8 @@ LAST_LINES: Final = 20
 MAX_TEXT: Final = 2000
 _PEEK: Final = 64 << 10
 _LONGEST: Final = 16 << 10
+_WEIGHED: Final = 600
+"""Of a line's beginning, where it is only asked whether work goes on."""
 
 _HOLES: Final = re.compile(rb"\x00{2,}")
 _FEW_HOLES: Final = 3
@@ -65,9 +69,26 @@ WORDS: Final = (
     # Slurm
     *(b"due to", b"cancelled", b"time limit", b"node failure", b"requeued", b"preempt"),
     *(b"accounting storage", b"slurmdbd", b"talking to the database"),
+    # other schedulers, launchers and services
+    *(b"job killed", b"term_", b"low on resource", b"notready", b"not ready", b"unreachable"),
+    *(b"interruption", b"lost communication", b"could not find", b"is unknown", b"are unknown"),
+    *(b"device type", b"unable to locate", b"communicator data", b"have launched up to"),
+    *(b" managed by process ", b"kv cache memory", b"free memory on device", b"hip gpus"),
+    *(
+        b"gpu reset",
+        b"death signal",
+        b"received by pid",
+        b" mismatch",
+        b" incomplete",
+        b"  running ",
+    ),
 )
 """In small letters. Wider than the rules of the verdict, which decide: a test holds that each line
 that they explain has one. Searched one by one, which is 40 times as fast as one expression."""
+
+
+SURVIVED: Final = "survived"
+"""Kind of a line about a failure after which the work went on."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +106,7 @@ def is_text(head: bytes) -> bool:
     holes = _HOLES.findall(head[:_PEEK])
     if 0 < len(holes) <= _FEW_HOLES:  # what a crash, or a log cut under its writer, leaves
         head = _HOLES.sub(b"", head)
-    if not head or b"\x00\x00" in head or (_MARKUP.match(head) and not DOCKER.match(head)):
+    if not head or b"\x00\x00" in head or (_MARKUP.match(head) and not is_wrapped(head)):
         return False
     odd = sum(byte < 9 or 13 < byte < 27 for byte in head[:4096])
     return odd <= 8 + len(head[:4096]) // 50
@@ -99,7 +120,7 @@ def speaks(text: bytes) -> bool:
 
 def speaks_of_failure(path: Path, head: bytes) -> bool:
     """Whether the beginning or the end of a file holds any of `WORDS`."""
-    if speaks(head):
+    if speaks(unwrapped(head)):
         return True
     try:
         size = path.stat().st_size
@@ -121,14 +142,37 @@ def notable_lines(path: Path) -> list[Notable]:
     rank = _RANK_FILE.search(path.name)
     of_file = int(rank[1]) if rank else None
     stderr = path.suffix in (".err", ".stderr") or path.parent.name == "logs"
-    head, tail = map(undocked, _read(path))
-    found = list(_kept(head, not tail))
-    found += [(None, text) for _, text in _kept(tail, True)]
+    kind = "stderr" if stderr else "log"
+    head, tail = map(unwrapped, _read(path))
+    found = [(start, number, text) for start, number, text in _kept(head, not tail)]
+    found += [(len(head) + 1 + start, None, text) for start, _, text in _kept(tail, True)]
     half = MAX_LINES // 2
     if len(found) > MAX_LINES:
         found = found[:half] + found[-half:]
     labelled = is_labelled(_first_lines(head))
-    return [_notable(text, number, of_file, stderr, labelled) for number, text in found]
+    outlived = _outlived(head + b"\n" + tail, labelled) if found else frozenset()
+    return [
+        _notable(text, number, of_file, SURVIVED if start in outlived else kind, labelled)
+        for start, number, text in found
+    ]
+
+
+def _outlived(block: bytes, labelled: bool) -> frozenset[int]:
+    """Where lines start that tell of a failure after which the work went on."""
+    starts: list[int] = []
+    said: list[tuple[int | None, str]] = []
+    start = 0
+    for line in block.replace(b"\r", b"\n").split(b"\n"):
+        if line.strip():
+            text, rank = peeled(line[:_WEIGHED].decode("utf-8", "replace"), labelled)
+            starts.append(start)
+            said.append((rank, text))
+        start += len(line) + 1
+    return frozenset(starts[place] for place in survived(said, _tells))
+
+
+def _tells(text: str) -> bool:
+    return speaks(text.encode("utf-8", "replace"))
 
 
 def _first_lines(head: bytes) -> list[str]:
@@ -136,8 +180,8 @@ def _first_lines(head: bytes) -> list[str]:
     return [line for line in lines[: 400 if len(lines) > 400 else None] if line.strip()]
 
 
-def _kept(block: bytes, is_end: bool) -> Iterator[tuple[int | None, str]]:
-    """Numbered lines of a block: those with a word in them and, at the end of a file, the last.
+def _kept(block: bytes, is_end: bool) -> Iterator[tuple[int, int | None, str]]:
+    """(start, number, text) of lines with a word in them and, at a file's end, of the last lines.
 
     A progress bar writes over its line by carriage returns: each writing counts as a line.
     """
@@ -152,7 +196,7 @@ def _kept(block: bytes, is_end: bool) -> Iterator[tuple[int | None, str]]:
         end = lines.find(b"\n", start)
         text = lines[start : len(lines) if end < 0 else end]
         if text.strip():
-            yield number, text.decode("utf-8", "replace")
+            yield start, number, text.decode("utf-8", "replace")
 
 
 def _starts(lines: bytes) -> set[int]:
@@ -182,10 +226,10 @@ def _last_starts(lines: bytes) -> set[int]:
 
 
 def _notable(
-    text: str, number: int | None, of_file: int | None, stderr: bool, labelled: bool
+    text: str, number: int | None, of_file: int | None, kind: str, labelled: bool
 ) -> Notable:
     bare, named = peeled(text[:_LONGEST], labelled)
-    kind = "kernel" if _KERNEL.search(text) else "stderr" if stderr else "log"
+    kind = "kernel" if kind != SURVIVED and _KERNEL.search(text) else kind
     shown = _around(redact(bare if labelled else text[:_LONGEST]))
     return Notable(shown, number, kind, of_file if named is None else named)
 

@@ -1,0 +1,32 @@
+"""Words of a failure that tell of none: denied, conditional, or quoted by a help text."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_NEAR: Final = 60
+_DENIED = re.compile(
+    r"\b(?:[Nn]o|[Ww]ithout|[Nn]ever|[Zz]ero|(?<![.\w])0|[Aa]void(?:s|ing)?|[Pp]revent(?:s|ing)?"
+    r"|in case of|in the event of|[Ii]f [^.;:!]*|to (?:fix|debug|handle|catch))"
+    r"(?: (?:an?|any|the|further|more))? $"
+)
+_QUOTE = re.compile(r"(?:^\s*-|\w,?) (['\"`])[^'\"`]*$")
+"""What stands before a quotation in a list or within a sentence; an error's own text follows `:`,
+`=` or a bracket."""
+
+
+def said(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The first match of a failure's words that claims the failure; None: there is none."""
+    return next((match for match in pattern.finditer(text) if not _mentioned(match)), None)
+
+
+def _mentioned(match: re.Match[str]) -> bool:
+    text = match.string
+    before = text[max(0, match.start() - _NEAR) : match.start()]
+    if not before.strip():
+        return False
+    if _DENIED.search(before):
+        return True
+    quote = _QUOTE.search(before)
+    return quote is not None and quote[1] in text[match.end() :]

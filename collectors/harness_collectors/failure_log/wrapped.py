@@ -1,0 +1,114 @@
+"""Text that log shippers keep as JSON: what a program said, out of each of their records.
+
+A record a line: Docker (`log`), Loki (`line`), Elastic and journald (`message`, `MESSAGE`), Google
+Cloud (`textPayload`), structlog (`event`). Or one object: an answer of Loki's API (`data.result`),
+the error file of torchrun (torch.distributed.elastic.multiprocessing.errors, error.json).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from harness_collectors.text_evidence import DOCKER, undocked
+
+SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson"})
+_SAID: Final = ("log", "line", "message", "MESSAGE", "msg", "textPayload", "event")
+_BESIDE: Final = (*("stream", "time", "timestamp", "@timestamp", "ts", "__REALTIME_TIMESTAMP"),)
+"""A record of a shipper has a time or a stream; of other JSON, a `message` says nothing."""
+_ERROR_FILE: Final = re.compile(
+    rb'\s*\{\s*"message":\s*(?:\{.{0,65536}"extraInfo"|"Signal \d)', re.S
+)
+_ANSWER: Final = re.compile(rb'\s*\{.{0,200}"resultType"\s*:\s*"streams"', re.S)
+_RANK_NAMED: Final = re.compile(r"\s*\[rank\d+\]:")
+_OWN: Final = frozenset({"completions", "spans", "job"})
+"""Folders of a run with JSON of our own, where models and users may say anything."""
+
+
+def is_wrapped(head: bytes) -> bool:
+    """Whether a file, from its beginning, is JSON around what a program printed."""
+    if DOCKER.match(head) or _ANSWER.match(head) or _ERROR_FILE.match(head):
+        return True
+    first = head.lstrip().partition(b"\n")[0]
+    record = _record(first) if first.startswith(b"{") else None
+    return record is not None and _text(record) is not None
+
+
+def is_program_s(path: Path) -> bool:
+    """Whether a file does not lie where a run keeps JSON of ours."""
+    return not _OWN & set(path.parts[-3:-1])
+
+
+def unwrapped(block: bytes) -> bytes:
+    """The lines that records hold; a block that holds none as it is."""
+    if not is_wrapped(block):
+        return block
+    if DOCKER.match(block):
+        said = undocked(block)
+        return said if said.count(b"\n") * 2 > block.count(b'"log"') else _joined(_records(block))
+    if _ANSWER.match(block):
+        return _joined(_streams(_record(block)))
+    if _ERROR_FILE.match(block):
+        return _joined([_record(block) or {}])
+    return _joined(_records(block))
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _records(block: bytes) -> list[dict[str, Any]]:
+    """Records in the order of their times where Loki wrote them, which lists the newest first."""
+    found = [record for line in block.split(b"\n") if line.strip() and (record := _record(line))]
+    if found and all("line" in record and "timestamp" in record for record in found):
+        found.sort(key=lambda record: str(record["timestamp"]))
+    return found
+
+
+def _streams(answer: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """Lines of all streams of an answer, the earliest first."""
+    try:
+        values = [pair for item in (answer or {})["data"]["result"] for pair in item["values"]]
+        for when, line in sorted((str(when), str(line)) for when, line in values):
+            yield {"line": line, "timestamp": when}
+    except (KeyError, TypeError, ValueError):
+        return
+
+
+def _joined(records: Any) -> bytes:
+    texts = (_text(record) for record in records)
+    return "".join(f"{text.rstrip()}\n" for text in texts if text).encode("utf-8", "replace")
+
+
+def _text(record: Mapping[str, Any]) -> str | None:
+    """What was said in a record, with the rank where only the record names it."""
+    inner = record.get("message")
+    if isinstance(inner, Mapping) and isinstance(inner.get("message"), str):
+        stack = inner.get("extraInfo")
+        frames = stack.get("py_callstack") if isinstance(stack, Mapping) else None
+        return "\n".join([frames if isinstance(frames, str) else "", str(inner["message"])])
+    payload = record.get("jsonPayload")
+    if isinstance(payload, Mapping):
+        return _text({"timestamp": 0, **payload})
+    if not any(name in record for name in _BESIDE) and "Signal " not in str(inner):
+        return None
+    said = next((record[name] for name in _SAID if isinstance(record.get(name), str | list)), None)
+    text = _bytes(said) if isinstance(said, list) else said
+    rank = record.get("rank")
+    if text and isinstance(rank, int) and rank >= 0 and not _RANK_NAMED.match(text):
+        return f"[rank{rank}]: {text}"
+    return text
+
+
+def _bytes(said: list[Any]) -> str | None:
+    """journald writes a message that is no UTF-8 as the list of its bytes."""
+    if not all(isinstance(byte, int) and 0 <= byte < 256 for byte in said):
+        return None
+    return bytes(said).decode("utf-8", "replace")
