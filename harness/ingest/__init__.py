@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.ingest.ahead import ahead
-from harness.ingest.evidence import find_evidence, read_head
+from harness.ingest.asked import with_silent
+from harness.ingest.evidence import find_evidence, read_head, survey
 from harness.ingest.parquet import Share, write_share
 from harness.ingest.parts import Task, plan_tasks, read_task
 from harness.ingest.progress import PartWatch, Watch
+from harness.ingest.unread import Failures, say_unread
 from harness.ingest.workers import Workers
 from harness.outcome import known_end
 from harness_analysis.build.database import build_database, safe_run_id
@@ -67,12 +69,15 @@ def ingest_paths(
     """Build one database from whatever evidence lies under `paths`; `jobs` as in `ingest_run`.
 
     Raises:
-        UsageError: a path does not exist.
+        UsageError: a path does not exist, or `output` is among the evidence.
         EvidenceError: nothing in them was recognised.
     """
-    tasks, context = find_tasks(paths)
+    watch = watch or Watch()
+    tasks, context = find_tasks(paths, watch)
+    if output.exists() and any(output.samefile(path) for task in tasks for path in task.part.files):
+        raise UsageError(f"{output} is itself evidence", "name another file with -o")
     run_id = _run_id(context, output.stem)
-    _build(output, run_id, tasks, context, jobs, watch or Watch())
+    _build(output, run_id, tasks, context, jobs, watch)
     return output
 
 
@@ -110,25 +115,29 @@ def store_share(
 
     Raises as `ingest_paths` does, and HarnessError where the folder cannot be written.
     """
-    tasks, context = find_tasks(paths)
+    watch = watch or Watch()
+    tasks, context = find_tasks(paths, watch)
     run_id = _run_id(context, folder.resolve().name)
-    return write_share(folder, run_id, tasks, context, share, watch or Watch())
+    return write_share(folder, run_id, tasks, context, share, watch)
 
 
-def find_tasks(paths: Sequence[Path]) -> tuple[list[Task], IngestContext]:
-    """What lies under `paths`, divided, and what ingest knows of the run; raises as
-    `ingest_paths` does."""
+def find_tasks(
+    paths: Sequence[Path], watch: Watch | None = None
+) -> tuple[list[Task], IngestContext]:
+    """What lies under `paths`, divided, and what ingest knows of the run; `watch` hears what is
+    left unread. Raises as `ingest_paths` does."""
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist")
-    evidence = find_evidence(paths)
+    evidence, unread = survey(paths)
+    root = Path(os.path.commonpath([path.resolve() for path in paths]))
+    say_unread(unread, root, watch or Watch())
     if not evidence:
         names = ", ".join(str(path) for path in paths)
         raise EvidenceError(
             f"no evidence recognised in {names}",
             "`harness list --collectors` says what each collector reads",
         )
-    root = Path(os.path.commonpath([path.resolve() for path in paths]))
     return plan_tasks(evidence), IngestContext(root=root, run=_run_json(paths))
 
 
@@ -152,11 +161,14 @@ def _build(
     folder = output.with_name(output.name + ".tmp.parts")
     data = dict(context.run)
     jobs = count_jobs(tasks, jobs)
-    found = read_all(tasks, context, jobs, folder, watch)
+    failures = Failures(watch)
+    found = with_silent(read_all(tasks, context, jobs, folder, watch), data)
+    found = failures.heard(found)
     # Several processes read ahead of themselves.
     with watch, ahead(found) if jobs == 1 else contextlib.closing(found) as batches:
         ended = known_end(data, context.root)
         build_database(output, run_id, run_row(data), batches, tell=watch.phase, ended=ended)
+    failures.say()
 
 
 def count_jobs(tasks: Sequence[Task], wanted: int | None) -> int:

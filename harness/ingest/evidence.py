@@ -7,6 +7,8 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from harness.registry import all_collectors
@@ -20,15 +22,49 @@ SKIPPED_NAMES = frozenset({"run.json", "plan.json", "run.duckdb", "report.html",
 Evidence = dict[str, tuple[Collector, list[Path]]]
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A file that no collector gets, and why."""
+
+    path: Path
+    why: str
+
+
 def find_evidence(paths: Iterable[Path]) -> Evidence:
     """Files by the collector that recognises them, in the order of the registry."""
+    return survey(paths)[0]
+
+
+def survey(paths: Iterable[Path]) -> tuple[Evidence, list[Unread]]:
+    """`find_evidence`, and what of the rest a user may have meant to be read.
+
+    The order of a collector's files is that of their names, whatever the order of `paths`. Files
+    in run folders that are no evidence are ours, and not told of.
+    """
     collectors = all_collectors()
     found: Evidence = {}
-    for path in _once(_walk(paths)):
+    unread: list[Unread] = []
+    in_run = cache(_in_run)
+    for path in sorted(_once(_walk(paths, unread))):
         head = read_head(path)
-        for collector in _readers(collectors, path, head):
+        readers = list(_readers(collectors, path, head))
+        for collector in readers:
             found.setdefault(collector.name, (collector, []))[1].append(path)
-    return {c.name: found[c.name] for c in collectors if c.name in found}
+        if not readers and not in_run(path.parent):
+            unread.append(Unread(path, _why_unread(path)))
+    return {c.name: found[c.name] for c in collectors if c.name in found}, unread
+
+
+def _in_run(folder: Path) -> bool:
+    return any((each / "run.json").is_file() for each in (folder, *folder.parents))
+
+
+def _why_unread(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return "recognised by no collector" if stream.read(1) else "empty"
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 def _readers(collectors: list[Collector], path: Path, head: bytes) -> Iterator[Collector]:
@@ -49,11 +85,14 @@ def _recognises(collector: Collector, path: Path, head: bytes) -> bool:
         return False
 
 
-def _walk(paths: Iterable[Path]) -> Iterator[Path]:
+def _walk(paths: Iterable[Path], unread: list[Unread]) -> Iterator[Path]:
+    def refused(error: OSError) -> None:
+        unread.append(Unread(Path(error.filename), error.strerror or type(error).__name__))
+
     for path in paths:
         if path.is_dir():
             inside_run = (path / "run.json").is_file()
-            for folder, names, files in os.walk(path):
+            for folder, names, files in os.walk(path, onerror=refused):
                 if inside_run:  # an earlier attempt, a task of an array: runs of their own
                     names[:] = [n for n in names if not (Path(folder) / n / "run.json").is_file()]
                 names.sort()

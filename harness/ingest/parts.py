@@ -52,7 +52,7 @@ def failed_row(task: Task, context: IngestContext, reason: str) -> Batch:
     """A row of `collection` that says why a part's rows are missing."""
     import pyarrow as pa
 
-    files = [_relative(path, context.root) for path in task.part.files[:NAMED_FILES]]
+    files = [relative_to(path, context.root) for path in task.part.files[:NAMED_FILES]]
     detail = {"files": files, "more": len(task.part.files) - len(files)}
     row = {
         "collector": [task.collector],
@@ -63,7 +63,9 @@ def failed_row(task: Task, context: IngestContext, reason: str) -> Batch:
     return Batch("collection", pa.table(row))
 
 
-def _relative(path: Path, root: Path) -> str:
+def relative_to(path: Path, root: Path) -> str:
+    """Its place in the folder; its name where it lies elsewhere."""
+    path = path.resolve()
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
 
 

@@ -35,6 +35,9 @@ class Watch:
     def phase(self, name: str) -> None:
         """All rows are in; what is done with them now."""
 
+    def say(self, line: str) -> None:
+        """Something that a user should know of the evidence."""
+
 
 class PartWatch:
     """Tells a watch about one part: what its reader says on the way, at most the part's bytes, and
@@ -63,7 +66,11 @@ class LineWatch(Watch):
 
     def begin(self, parts: int, size: int, jobs: int) -> None:
         """Say it."""
-        self._stream.write(f"ingest: {_describe(parts, size, jobs)}\n")
+        self.say(f"ingest: {_describe(parts, size, jobs)}")
+
+    def say(self, line: str) -> None:
+        """Write it."""
+        self._stream.write(f"{line}\n")
         self._stream.flush()
 
 
@@ -96,6 +103,11 @@ class BarWatch(Watch):
         """Rename it."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=name)
+
+    def say(self, line: str) -> None:
+        """Write it; not while the bar is there."""
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
 
     def __exit__(
         self,

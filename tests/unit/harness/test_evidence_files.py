@@ -5,11 +5,15 @@ from __future__ import annotations
 import codecs
 import gzip
 import os
+from pathlib import Path
 
 import pytest
 
-from harness.ingest import find_evidence, ingest_paths
+from harness.cli.main import invoke
+from harness.ingest import find_evidence, ingest_paths, ingest_run
+from harness.ingest.asked import LEFT_NOTHING, NO_JOB
 from harness_analysis.store import open_database
+from harness_schemas.rundir import RunDir, create_run
 
 SACCT = "JobID|State|ExitCode|Elapsed\n7|FAILED|1:0|00:00:09\n7.0|OUT_OF_MEMORY|0:125|00:00:08\n"
 
@@ -63,3 +67,55 @@ def test_holes_that_a_crash_left_in_a_log_do_not_hide_it(tmp_path):
     ingest_paths([path], database)
     with open_database(database) as con:
         assert con.execute("SELECT verdict FROM runs").fetchone() == ("oom_gpu",)
+
+
+def test_what_is_not_read_is_said_and_evidence_is_never_replaced(tmp_path, capsys):
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    (folder / "sacct.txt").write_text(SACCT)
+    (folder / "nothing.json").touch()
+    report = next((Path(__file__).parents[2] / "fixtures/nsys").glob("*.sqlite"))
+    (folder / "report.sqlite.gz").write_bytes(gzip.compress(report.read_bytes())[:900])
+    for number in range(5):
+        (folder / f"note{number}.txt").write_text("bring milk\n")
+    database = tmp_path / "x.duckdb"
+    assert invoke(["ingest", str(folder), "-o", str(database)]) == 0
+    said = capsys.readouterr().err
+    assert (
+        "not read: note0.txt, note1.txt, note2.txt and 2 more: recognised by no collector" in said
+    )
+    assert "not read: nothing.json: empty" in said
+    assert "nsys failed: report.sqlite.gz: " in said
+
+    evidence = folder / "sacct.txt"
+    assert invoke(["ingest", str(folder), "-f", "-o", str(evidence)]) == 2
+    assert evidence.read_text() == SACCT
+    assert invoke(["ingest", str(folder / "note0.txt"), "-o", str(tmp_path / "y.duckdb")]) == 125
+    assert not (tmp_path / "y.duckdb").exists()
+
+
+def test_the_order_of_paths_changes_nothing(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(SACCT.replace("7", "8" if name == "b" else "7"))
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    assert find_evidence(paths) == find_evidence(paths[::-1]) == find_evidence([tmp_path])
+
+
+def test_a_collector_that_was_asked_for_and_left_nothing_is_told_of(tmp_path):
+    run = RunDir(tmp_path / "r1")
+    create_run(run)
+    wanted = {"sacct": True, "flight_recorder": True, "psutil": False}
+    spec = {"model": {"synthetic": "tiny-llama"}, "collectors": wanted}
+    skipped = [{"collector": "nvml", "state": "skipped", "reason": "no driver"}]
+    data = {"run_id": "r1", "spec": spec, "device": "cpu", "collection": skipped}
+    for status, told in (
+        ("running", ["nvml"]),
+        ("finished", ["app_timers", "flight_recorder", "nvml", "sacct"]),
+    ):
+        run.write({**data, "status": status})
+        with open_database(ingest_run(run)) as con:
+            sql = "SELECT collector, state, reason FROM collection ORDER BY ALL"
+            rows = con.execute(sql).fetchall()
+        assert [name for name, _, _ in rows] == told
+    assert rows[-1] == ("sacct", "skipped", NO_JOB)
+    assert rows[0] == ("app_timers", "failed", LEFT_NOTHING)
