@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from harness.progress import Narrator
@@ -24,7 +25,8 @@ def open_catalogue(root: Path, narrator: Narrator | None = None) -> Path:
         if narrator is not None and total > WORTH_SAYING:
             narrator.status(f"catalogue: {read} of {total} new runs")
 
-    root.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # then it is made elsewhere
+        root.mkdir(parents=True, exist_ok=True)
     return refresh_catalogue(root / CATALOGUE, entries, tell)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness_schemas.errors import HarnessError, UsageError
 from harness_schemas.redact import redact_tree
+from harness_schemas.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -127,17 +128,8 @@ class RunDir:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON under a temporary name and rename it: readers never see half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with whole_file(path, "free space or choose another place with --output") as temporary:
         temporary.write_text(json.dumps(data, indent=2, sort_keys=False, default=str) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise HarnessError(
-            f"cannot write {path}: {error.strerror or error}",
-            "free space or choose another place with --output",
-        ) from None
 
 
 def name_run(root: Path, name: str) -> RunDir:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from harness_schemas.errors import HarnessError
+from harness_schemas.whole_file import whole_file
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,23 +29,17 @@ def whole_text(path: Path) -> Iterator[io.TextIOWrapper]:
     Raises:
         HarnessError: it cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with contextlib.ExitStack() as stack:
-            raw = stack.enter_context(temporary.open("wb"))
-            target: IO[bytes] = raw
-            if path.name.endswith(".gz"):
-                # Without name and time: the same run gives the same bytes.
-                zipped = gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0)
-                target = cast("IO[bytes]", stack.enter_context(zipped))
-            yield stack.enter_context(io.TextIOWrapper(target, encoding="utf-8", newline="\n"))
-        temporary.replace(path)
-    except OSError as error:
-        raise HarnessError(
-            f"cannot write {path}: {error.strerror or error}", "choose another place with --output"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole_file(path, "choose another place with --output") as temporary,
+        contextlib.ExitStack() as stack,
+    ):
+        raw = stack.enter_context(temporary.open("wb"))
+        target: IO[bytes] = raw
+        if path.name.endswith(".gz"):
+            # Without name and time: the same run gives the same bytes.
+            zipped = gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0)
+            target = cast("IO[bytes]", stack.enter_context(zipped))
+        yield stack.enter_context(io.TextIOWrapper(target, encoding="utf-8", newline="\n"))
 
 
 @contextlib.contextmanager

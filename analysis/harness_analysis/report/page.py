@@ -42,7 +42,7 @@ from harness_analysis.report.sections.summary import (
 )
 from harness_analysis.report.sections.timeline import timeline_section
 from harness_analysis.report.sections.waits import waits_section
-from harness_schemas.errors import HarnessError
+from harness_schemas.whole_file import whole_file
 
 if TYPE_CHECKING:
     import duckdb
@@ -91,16 +91,8 @@ def write_page(page: str, path: Path) -> None:
     Raises:
         HarnessError: it cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with whole_file(path, "choose another place with --output") as temporary:
         temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise HarnessError(
-            f"cannot write {path}: {error.strerror or error}",
-            "choose another place with --output",
-        ) from None
 
 
 def gather(

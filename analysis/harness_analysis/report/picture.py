@@ -14,8 +14,9 @@ from harness_analysis.answer import RunFacts
 from harness_analysis.report.numbers.blame import Blame, RankBlame
 from harness_analysis.report.palette import STYLES
 from harness_analysis.report.sections.blame import chosen_ranks, comm_word, lead, step_lines
-from harness_schemas.errors import EvidenceError, HarnessError
+from harness_schemas.errors import EvidenceError
 from harness_schemas.units import format_ns
+from harness_schemas.whole_file import whole_file
 
 WIDTH = 920
 MARGIN = 28
@@ -71,10 +72,8 @@ def write_picture(blame: Blame | None, run: RunFacts, path: Path) -> None:
             "there is no picture: no collective of a decode step tells waiting from transfer",
             'see why: harness query RUN "FROM coverage"',
         )
-    try:
-        path.write_text(draw_picture(blame, run), encoding="utf-8")
-    except OSError as error:
-        raise HarnessError(f"cannot write {path}: {error.strerror or error}") from None
+    with whole_file(path) as temporary:
+        temporary.write_text(draw_picture(blame, run), encoding="utf-8")
 
 
 def draw_picture(blame: Blame, run: RunFacts) -> str:

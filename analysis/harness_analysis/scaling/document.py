@@ -11,7 +11,7 @@ from harness_analysis.scaling.facts import RunFacts
 from harness_analysis.scaling.model import Study
 from harness_analysis.scaling.picture import draw_study
 from harness_analysis.scaling.rows import limits_table, seed_table, sentences, title
-from harness_schemas.errors import HarnessError
+from harness_schemas.whole_file import whole_file
 
 HOW_TO_READ = (
     "Every value is a mean over the runs that succeeded, with its 95 % interval in brackets "
@@ -133,10 +133,8 @@ def write_document(facts: SweepFacts, studies: Sequence[Study], path: Path) -> l
             texts[path.with_name(name)] = drawn
     texts[path] = markdown(facts, studies, names)
     for file, text in texts.items():
-        try:
-            file.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise HarnessError(f"cannot write {file}: {error.strerror or error}") from None
+        with whole_file(file, "choose another place with --output") as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return list(texts)
 
 
