@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from harness_schemas.errors import SpecError, UsageError
+from harness_schemas.errors import SpecError, UsageError, meant
 from harness_schemas.spec import RunSpec
 
 
@@ -61,7 +61,10 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
     except FileNotFoundError:
-        raise UsageError(f"no specification {path}", "see examples/quickstart.toml") from None
+        raise UsageError(
+            f"no specification {path}",
+            "name a TOML, YAML or JSON file; `harness run -- COMMAND` wraps a command",
+        ) from None
     except IsADirectoryError:
         raise UsageError(
             f"{path} is a folder, not a specification", "name a TOML, YAML or JSON file in it"
@@ -103,7 +106,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".yaml": _yaml
 def _override(data: dict[str, Any], text: str) -> None:
     key, sign, raw = text.partition("=")
     if not sign or not key:
-        raise UsageError(f"--set {text!r} is not key.path=value")
+        raise UsageError(f"--set {text!r} is not key.path=value", "as in --set parallel.tp=2")
     try:
         value = tomllib.loads(f"v = {raw}")["v"]
     except tomllib.TOMLDecodeError:
@@ -134,10 +137,23 @@ def problems_of(error: ValidationError, table: Any = RunSpec) -> list[tuple[str,
             ".".join(str(part) for part in problem["loc"]),
             _unknown_key(problem["loc"], table)
             if problem["type"] == "extra_forbidden"
-            else problem["msg"].removeprefix("Value error, "),
+            else _sentence(problem["type"], problem["msg"], problem["input"]),
         )
         for problem in error.errors()
     ]
+
+
+def _sentence(kind: str, message: str, given: Any) -> str:
+    """Pydantic's message in our words, with what was given where that is one value."""
+    if kind == "missing":
+        return "is missing"
+    if not message.startswith("Input should be "):
+        return message.removeprefix("Value error, ")
+    wanted = re.split(", (?:unable to parse|got) ", message.removeprefix("Input should be "))[0]
+    for theirs, ours in (("a valid integer", "an integer"), ("a valid dictionary", "a table")):
+        wanted = wanted.replace(theirs, ours)
+    shown = f", not {given!r}" if isinstance(given, str | int | float) else ""
+    return f"must be {wanted}{shown}"
 
 
 def _unknown_key(place: Sequence[int | str], table: Any) -> str:
@@ -146,8 +162,7 @@ def _unknown_key(place: Sequence[int | str], table: Any) -> str:
         field = getattr(table, "model_fields", {}).get(part)
         kinds = () if field is None else (field.annotation, *get_args(field.annotation))
         table = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
-    like = get_close_matches(str(place[-1]), getattr(table, "model_fields", {}), n=1)
-    return f"unknown key; did you mean {like[0]!r}?" if like else "unknown key"
+    return f"unknown key{meant(str(place[-1]), getattr(table, 'model_fields', {}))}"
 
 
 def _resolve_paths(spec: RunSpec, folder: Path) -> RunSpec:

@@ -83,7 +83,7 @@ def plan_wrap(
         if Path(argv[0]).is_file():
             raise UsageError(f"{argv[0]} cannot be executed", f"chmod +x, or: -- python {argv[0]}")
         raise UsageError(
-            f"no command {argv[0]!r}",
+            f"no command {argv[0]!r} on PATH",
             "a specification goes before --, a command after it" if argv[0].endswith("ml") else "",
         )
     title = name or Path(argv[0]).name

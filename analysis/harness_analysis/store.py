@@ -305,14 +305,25 @@ def require(con: duckdb.DuckDBPyConnection, *relations: str) -> None:
 
 
 def _not_a_database(path: Path, error: Exception) -> EvidenceError:
+    said = _first_line(error)
+    if "version number" in said:
+        return EvidenceError(
+            f"{path} was written by a newer DuckDB than this one can read",
+            "upgrade the Python package duckdb, or make it anew with `harness ingest`",
+        )
+    if "not a valid DuckDB database" in said:
+        return EvidenceError(
+            f"{path} is no DuckDB database",
+            "name a run, or its run.duckdb; evidence becomes one with `harness ingest`",
+        )
     return EvidenceError(
-        f"{path} cannot be read as a DuckDB database: {_first_line(error)}",
-        "make it anew with `harness ingest`",
+        f"{path} cannot be read as a DuckDB database: {said}", "make it anew with `harness ingest`"
     )
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = getattr(error, "strerror", None) or str(error)
+    return said.strip().splitlines()[0] if said.strip() else type(error).__name__
 
 
 def _quote(text: object) -> str:

@@ -12,7 +12,14 @@ from harness.cli.output import emit
 if TYPE_CHECKING:
     import duckdb
 
-FORMATS = ("chrome", "otlp", "parquet", "csv")
+SUGGESTED = {
+    "chrome": "trace.json.gz",
+    "otlp": "spans.jsonl",
+    "parquet": "tables/",
+    "csv": "tables/",
+}
+"""A name for what each format writes."""
+FORMATS = tuple(SUGGESTED)
 
 
 @click.command(
@@ -63,7 +70,7 @@ def command(
     (database,) = find_databases([run])[:1]
     sends = style == "otlp" and endpoint is not None
     if output is None and not sends:
-        raise UsageError("name what to write with -o")
+        raise UsageError("name what to write with -o", f"as in -o {SUGGESTED[style]}")
     with open_database(database) as con, refusing_foreign():
         if sends:
             from harness_analysis.export import send_otlp

@@ -40,6 +40,8 @@ def command(root: Path | None, collectors: bool, style: str) -> int:
 
     if root is not None and not root.is_dir():
         raise UsageError(f"no folder {root}", "name a folder that holds run folders")
+    if root is not None and (root / "run.json").is_file():
+        raise UsageError(f"{root} is a run, not a folder of runs", f"`harness report {root}`")
     found = []
     for run, data in list_runs(root or runs_root()):
         parallel = (data.get("spec") or {}).get("parallel") or {}

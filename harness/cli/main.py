@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import errno
 import importlib
 import os
 import sys
@@ -32,6 +32,8 @@ VERBS = {
     "doctor": "Check this machine: what can be recorded, and how to mend what cannot.",
 }
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
 
 class LazyGroup(click.Group):
     """Knows its verbs' names and one-line helps; imports a verb when it is called."""
@@ -58,9 +60,9 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click, with the verb that a mistyped one resembles."""
         if args[0] not in VERBS and not args[0].startswith("-"):
-            like = difflib.get_close_matches(args[0], VERBS, n=1)
-            meant = f"; did you mean {like[0]!r}?" if like else ""
-            raise click.UsageError(f"no command {args[0]!r}{meant}", ctx)
+            from harness_schemas.errors import meant
+
+            raise click.UsageError(f"no command {args[0]!r}{meant(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -100,13 +102,22 @@ def invoke(argv: list[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe has gone (`| head`): not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _quiet_stdout()
         return ExitCode.OK
-    except Exception:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            _quiet_stdout()
+            _complain(f"cannot write: {error.strerror}", "free space, or write elsewhere")
+            return ExitCode.HARNESS_FAILED
         # Ours to mend; without this its code would be that of a gate that failed.
         traceback.print_exc()
         _complain("a defect of the harness: the lines above say where", "")
         return ExitCode.HARNESS_FAILED
+
+
+def _quiet_stdout() -> None:
+    """Python flushes stdout once more at its end, which would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _help_of(error: click.ClickException) -> str:

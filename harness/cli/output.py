@@ -15,10 +15,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def format_options(function: F) -> F:
     """Adds --json, --csv and --markdown; the verb receives `style`."""
-    for name in ("markdown", "csv", "json"):
-        function = click.option(
-            f"--{name}", "style", flag_value=name, help=f"Rows as {name.upper()}."
-        )(function)
+    for name, title in (("markdown", "Markdown"), ("csv", "CSV"), ("json", "JSON")):
+        function = click.option(f"--{name}", "style", flag_value=name, help=f"Rows as {title}.")(
+            function
+        )
     return click.option("--table", "style", flag_value="table", default="table", hidden=True)(
         function
     )

@@ -23,14 +23,16 @@ DTYPES = ("float32", "bfloat16", "float16")
 )
 @click.option("--tp", type=click.IntRange(1), help="Ranks that share a layer; default: suggested.")
 @click.option("--pp", type=click.IntRange(1), help="Pipeline stages.")
-@click.option("--layers", help="Layers of each stage, as in 27,26,27.")
+@click.option("--layers", metavar="N,N,N", help="Layers of each stage, as in 27,26,27.")
 @click.option("--batch", type=click.IntRange(1), help="Requests decoded together.")
 @click.option("--microbatches", type=click.IntRange(1), help="Micro-batches in flight.")
 @click.option("--context", type=click.IntRange(1), help="Tokens held a request at the end.")
 @click.option("--prompt", type=click.IntRange(1), help="Tokens prefilled a request.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Weights and activations.")
 @click.option("--kv-dtype", type=click.Choice([*DTYPES, "fp8"]), help="Keys and values.")
-@click.option("--gpu", help="Card, as in h100-80g (its default), h200, a100-80g, t4.")
+@click.option(
+    "--gpu", metavar="CARD", help="Card, as in h100-80g (its default), h200, a100-80g, t4."
+)
 @click.option("--gpus-per-node", type=click.IntRange(1), help="Default: 8.")
 @click.option(
     "--measured", multiple=True, metavar="FILE|RUN", help="Take floors and peaks from these."

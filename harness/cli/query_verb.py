@@ -37,6 +37,12 @@ def command(runs: tuple[str, ...], example: str | None, list_examples: bool, sty
         *names, sql = runs
     else:
         raise click.UsageError("name a run and a query, or --example")
+    if any(map(_is_query, names)):
+        raise click.UsageError(
+            "--example asks its own question: leave the query out"
+            if example is not None
+            else "the query comes last, after the runs"
+        )
     if not sql.strip() or (not names and example is None and _names_a_run(sql)):
         raise click.UsageError("the query is missing: it comes after the run, in quotes")
     result = query_runs(find_databases(names or ["latest"]), sql)
@@ -44,6 +50,11 @@ def command(runs: tuple[str, ...], example: str | None, list_examples: bool, sty
         click.echo(line, err=True)
     emit_rows(result.columns, result.rows, style)
     return 0
+
+
+def _is_query(word: str) -> bool:
+    first, *more = word.split() or [""]
+    return bool(more) and first.lower() in ("select", "from", "with", "describe", "summarize")
 
 
 def _names_a_run(word: str) -> bool:

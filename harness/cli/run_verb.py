@@ -38,10 +38,11 @@ class _Run(click.Command):
     "`harness run examples/quickstart.toml --launcher slurm --dry-run`; "
     "`harness run -- sbatch mine.sbatch`",
 )
-@click.argument("spec", required=False)  # not a Path: of a command `./` must stay
-@click.argument("wrapped", nargs=-1, type=click.UNPROCESSED)
+# Not a Path: of a command `./` must stay.
+@click.argument("spec", required=False, metavar="SPEC | -- COMMAND...")
+@click.argument("wrapped", nargs=-1, type=click.UNPROCESSED, metavar="")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
-@click.option("--name", help="Name of the run.")
+@click.option("--name", metavar="NAME", help="Name of the run.")
 @click.option("--output", metavar="DIR", help="Folder in which the run's folder is made.")
 @click.option(
     "--inject", metavar="rank=R,delay=D,every=step|layer", help="Delay a rank on purpose."

@@ -22,7 +22,7 @@ def command(name: str | None, style: str) -> int:
     Without NAME, --markdown writes the whole documentation, column by column.
     """
     from harness_analysis.documentation import describe, markdown
-    from harness_schemas.errors import UsageError
+    from harness_schemas.errors import UsageError, meant
 
     if name in ("run", "sweep"):
         emit(run_schema() if name == "run" else sweep_schema())
@@ -37,7 +37,8 @@ def command(name: str | None, style: str) -> int:
         return 0
     found = next((relation for relation in relations if relation.name == name), None)
     if found is None:
-        raise UsageError(f"no table, view or schema {name!r}", "`harness schema` lists them")
+        near = meant(name, [relation.name for relation in relations])
+        raise UsageError(f"no table, view or schema {name!r}{near}", "`harness schema` lists them")
     columns = [(column.name, column.type, column.doc) for column in found.columns]
     emit_rows(("column", "type", "meaning"), columns, style)
     return 0

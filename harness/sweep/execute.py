@@ -54,7 +54,10 @@ def run_sweep(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HarnessError(f"cannot create {folder}: {error.strerror or error}") from None
+        raise HarnessError(
+            f"cannot create {folder}: {error.strerror or error}",
+            "choose a place you can write with --output",
+        ) from None
     point_latest(RunDir(folder))
     with claimed(folder):
         done = done_runs(folder)

@@ -116,7 +116,9 @@ def parse_grid(text: str) -> tuple[str, list[Any]]:
 
     key, sign, raw = text.partition("=")
     if not sign or not key.strip() or not raw.strip():
-        raise UsageError(f"--grid {text!r} is not key.path=value,value")
+        raise UsageError(
+            f"--grid {text!r} is not key.path=value,value", "as in --grid parallel.tp=1,2"
+        )
     try:
         return key.strip(), list(tomllib.loads(f"v = [{raw}]")["v"])
     except tomllib.TOMLDecodeError:

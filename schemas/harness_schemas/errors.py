@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import IntEnum
 
 
@@ -16,6 +18,12 @@ class ExitCode(IntEnum):
     TIMED_OUT = 124
     HARNESS_FAILED = 125
     INTERRUPTED = 130
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'spans'?` where a mistyped word resembles a known one, else nothing."""
+    like = get_close_matches(word, known, n=1)
+    return f"; did you mean {like[0]!r}?" if like else ""
 
 
 class HarnessError(Exception):

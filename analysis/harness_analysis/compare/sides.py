@@ -32,7 +32,8 @@ def pair_sides(named: Sequence[Named]) -> list[tuple[Side, Side]]:
         ]
     sides = _distinct(_merge([side for _, cells in groups for side in cells.values()]))
     if len(sides) < 2:
-        held = f"{len(sides[0].runs)} runs of one configuration" if sides else "nothing"
+        count = len(sides[0].runs) if sides else 0
+        held = {0: "nothing", 1: "one run"}.get(count, f"{count} runs of one configuration")
         raise UsageError(
             f"a comparison needs two sides; these names hold {held}",
             "name a second run, or a sweep with several cells",

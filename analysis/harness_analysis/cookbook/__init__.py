@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness_schemas.errors import UsageError
+from harness_schemas.errors import UsageError, meant
 
 HERE = Path(__file__).parent
 AREAS = {
@@ -62,7 +62,9 @@ def find_question(name: str) -> Question:
     Raises:
         UsageError: there is none.
     """
-    for question in load_questions():
-        if question.name == name:
-            return question
-    raise UsageError(f"no example {name!r}", "`harness query --list-examples` lists them")
+    questions = {question.name: question for question in load_questions()}
+    if name in questions:
+        return questions[name]
+    raise UsageError(
+        f"no example {name!r}{meant(name, questions)}", "`harness query --list-examples` lists them"
+    )

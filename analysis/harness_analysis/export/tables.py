@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness_analysis.export.files import bounded
-from harness_schemas.errors import HarnessError, UsageError
+from harness_schemas.errors import HarnessError, UsageError, meant
 from harness_schemas.tables import TABLES
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def write_tables(
     present = relations(con)
     unknown = [name for name in names if name not in present]
     if unknown:
-        raise UsageError(f"no table or view {unknown[0]!r}", "`harness schema` lists them")
+        near = meant(unknown[0], present)
+        raise UsageError(f"no table or view {unknown[0]!r}{near}", "`harness schema` lists them")
     wanted = list(names) or [table.name for table in TABLES if table.name in present]
     made = []
     with bounded(con):

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
 import pytest
 
 from harness.cli import main
 from harness.cli.main import invoke
+from harness_analysis.store import open_database
+from harness_schemas.errors import EvidenceError, HarnessError
+from harness_schemas.whole_file import whole_file
 
 
 @pytest.mark.parametrize(
@@ -16,6 +26,12 @@ from harness.cli.main import invoke
         (["export", "latest"], "--format", "harness export --help"),
         (["query", "  "], "the query is missing", "harness query --help"),
         (["query", "."], "the query is missing", "harness query --help"),
+        (["query", "FROM runs", "."], "the query comes last", "harness query --help"),
+        (["query", "--example", "who-waits", "FROM runs"], "no example", "--list-examples"),
+        (["schema", "span"], "did you mean 'spans'?", "harness schema"),
+        (["report", "-o", "page.pdf"], "-o writes .html, .htm, .md, not .pdf", "--help"),
+        (["report", "--picture", "a.png"], "--picture writes .svg, not .png", "--help"),
+        (["list", "a/kept/run"], "is a run, not a folder of runs", "harness report a/kept/run"),
         (["report"], "no run in runs yet", "harness run"),
         (["report", "."], ". is no run's folder", "harness ingest ."),
         (["ingest", "nowhere", "-o", "x.duckdb"], "nowhere", ""),
@@ -27,6 +43,8 @@ from harness.cli.main import invoke
 )
 def test_a_mistake_is_told_in_two_lines(argv, wrong, todo, tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text("import torch\n")
+    (tmp_path / "a" / "kept" / "run").mkdir(parents=True)
+    (tmp_path / "a" / "kept" / "run" / "run.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     assert invoke(argv) == 2
     first, second = capsys.readouterr().err.splitlines()
@@ -43,6 +61,69 @@ def test_a_mistyped_key_is_told_the_one_it_resembles(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "parallel.tpp: unknown key; did you mean 'tp'?" in err
     assert "generation.zzz: unknown key\n" in err
+
+
+def test_a_wrong_value_is_told_with_what_was_given(tmp_path, capsys):
+    spec = tmp_path / "s.toml"
+    spec.write_text(
+        "[model]\nsynthetic = 'tiny-llama'\n[parallel]\ntp = 'two'\npp = 1.5\n"
+        "[inject]\ndelay = '1ms'\n"
+        "[launcher]\nkind = 'ssh'\n"
+    )
+    assert invoke(["run", str(spec), "--dry-run"]) == 2
+    err = capsys.readouterr().err
+    assert "parallel.tp: must be an integer, not 'two'" in err
+    assert "parallel.pp: must be an integer, not 1.5" in err
+    assert "inject.rank: is missing" in err
+    assert "launcher.kind: must be 'auto', 'local' or 'slurm', not 'ssh'" in err
+
+
+def test_a_full_disk_behind_stdout_is_no_defect():
+    argv = [sys.executable, "-P", "-m", "harness", "schema", "spans"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 125
+    assert (
+        done.stderr.startswith("harness: cannot write: No space left") and "\n  free" in done.stderr
+    )
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_a_file_that_cannot_be_removed_either_is_told(tmp_path, monkeypatch):
+    """On a read-only file system `unlink` refuses also what is not there."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with (
+        pytest.raises(HarnessError, match=r"cannot write .*page: No such file"),
+        whole_file(tmp_path / "nowhere" / "page") as temporary,
+    ):
+        temporary.write_text("x")
+
+
+def test_a_database_of_a_newer_duckdb_is_told_from_a_damaged_one(tmp_path):
+    path = tmp_path / "x.duckdb"
+    duckdb.connect(str(path)).close()
+    content = bytearray(path.read_bytes())
+    content[12:20] = struct.pack("<Q", 123_456)
+    content[:8] = struct.pack("<Q", _checksum(content[8:4096]))
+    path.write_bytes(content)
+    with pytest.raises(EvidenceError, match="newer DuckDB"), open_database(path):
+        pass
+    content[12:20] = struct.pack("<Q", 123_457)
+    path.write_bytes(content)
+    with pytest.raises(EvidenceError, match="cannot be read"), open_database(path):
+        pass
+
+
+def _checksum(block: bytes) -> int:
+    """As DuckDB writes it before each header (checksum.cpp)."""
+    result = 5381
+    for (word,) in struct.iter_unpack("<Q", block):
+        result ^= word * 0xBF58476D1CE4E5B9 % 2**64
+    return result
 
 
 def test_a_defect_of_ours_has_not_the_code_of_a_gate(monkeypatch, capsys):
