@@ -1,8 +1,8 @@
 """`harness run -- COMMAND...`: any command, unchanged, with samplers beside it.
 
 The command keeps its stdin, stdout and stderr. A Python program in it that calls
-`harness.probe.start()` leaves spans; one that does not still leaves samples, logs of NCCL and an
-exit code.
+`harness.probe.start()` leaves spans; one that does not still leaves samples and an exit code, and
+started by srun NCCL's log.
 """
 
 from __future__ import annotations
