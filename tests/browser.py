@@ -84,7 +84,8 @@ class Browser:
             figure = f"document.querySelectorAll('[data-figure]')[{number}]"
             self.evaluate(f"({figure}.scrollIntoView(), 1)")
             self.wait_for(f"{figure}.querySelector('.plot').data !== undefined && {READY}")
-        self.evaluate("(scrollTo(0, 0), 1)")
+        # Instantly: a picture taken on the way shows the sticky list of sections somewhere else.
+        self.evaluate("(scrollTo({top: 0, behavior: 'instant'}), 1)")
 
     def evaluate(self, expression: str) -> Any:
         """Value of a JavaScript expression."""
