@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REQUIRED = os.environ.get("HARNESS_REQUIRE_INTEGRATION", "") not in ("", "0")
 """Set by .ci/run: an integration test that is skipped there has not passed."""
@@ -15,7 +16,14 @@ MAY_BE_ABSENT = ("shared samples are absent", "no container image is at hand")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A file that may not skip itself is one failure among others, not the end of the run."""
+    """A file that may not skip itself is one failure among others, not the end of the run.
+
+    And no example of a property fails for its time: machines are busy.
+    """
+    settings.register_profile(
+        "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("patient")
     if REQUIRED:
         config.option.continue_on_collection_errors = True
 

@@ -44,7 +44,7 @@ def evidence_of(con: duckdb.DuckDBPyConnection, known: VerdictEvidence) -> Verdi
     """
     steps = _steps(con)
     (job,) = con.execute("SELECT first(job_id) FROM runs").fetchone() or (None,)
-    jobs = {step.job_id for step in steps}
+    jobs = {_whole(step.job_id) for step in steps}
     mine = [step for step in steps if step.job_id == job or len(jobs) == 1]
     kills = _oom_kills(con)
     return replace(
@@ -55,6 +55,11 @@ def evidence_of(con: duckdb.DuckDBPyConnection, known: VerdictEvidence) -> Verdi
         oom_kills=known.oom_kills if kills is None else max(kills, known.oom_kills or 0),
         progress=known.progress or tuple(_progress(con)),
     )
+
+
+def _whole(job_id: str) -> str:
+    """The job of which `90+1` is a part: a heterogeneous job ends as one."""
+    return job_id.partition("+")[0]
 
 
 def job_verdicts(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Output of `perf stat` in its three forms: JSON lines (-j), separated values (-x), and for people.
 
+With `--metric-only` each of them is another (metric_only.py).
+
 Traps met in real files: a comma before the closing brace; values as numbers or as text; rows that
 hold a metric only; commas inside event names; decimal commas; and a false zero: restricted to user
 mode (`:u`, which perf adds by itself where perf_event_paranoid forbids more), events that happen in
@@ -14,6 +16,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from harness_collectors.perf import metric_only
 
 NOT_COUNTED: Final = "not_counted"
 NOT_SUPPORTED: Final = "not_supported"
@@ -31,7 +35,8 @@ _STARTED = re.compile(r"# started on (.{10,40})")
 _VALUE = r"(?<![\d.])\d[\d.]{0,40}|<not counted>|<not supported>"
 _DELIMITER = re.compile(rf"(?:{_VALUE})([^\w\s.<>]|\t)[A-Za-z/]*\1")
 _PEOPLE = re.compile(
-    r"\s*(?:(?P<time>\d+[.,]\d{9})\s+)?(?:(?P<scope>CPU\d+|[SND]\d+(?:-[A-Z]+\d+)*)\s+(?:\d+\s+(?=[\d<]))?)?"
+    r"\s*(?:(?P<time>\d+[.,]\d{9})\s+)?(?:(?P<scope>CPU\d+|[SND]\d+(?:-[A-Z]+\d+)*"
+    r"|[^\W\d][^#<>]{0,30}?-\d{1,8})\s+(?:\d+\s+(?=[\d<]))?)?"
     r"(?P<value>\d[\d.,'\u00a0\u202f]*|<not counted>|<not supported>)\s+"
     r"(?:(?P<unit>msec|sec|nsec|Joules|Watts|MiB|Bytes|C)\s+)?"
     r"(?P<event>[A-Za-z_][^\s#]*)(?P<rest>.*)"
@@ -42,6 +47,9 @@ _MORE = re.compile(r"\s+#\s+\S.*")
 _CLOCK = re.compile(r"(?:task|cpu)-clock(?::[a-zA-Z]+)?")
 _ELAPSED = re.compile(r"\s*(\d+[.,]\d+)\s+(?:\+-\s+\S+\s+)?seconds time elapsed")
 _USER_SYS = re.compile(r"\s*\d+[.,]\d+\s+(?:\+-\s+\S+\s+)?seconds (?:user|sys)\b")
+_SUMMED_UP = re.compile(r"\s*\d+[.,]\d+\s+(?:\+-\s+\S+\s+)?seconds (?:time elapsed|user|sys)\b")
+_PRETTY = re.compile(r"\s*(?:\[\s*)?\{\s*\n|\s*\[\s*\{")
+_OPENING = re.compile(r"[\[\s,]*\{")
 _TITLE = re.compile(r"\s*(?:Performance counter stats for|#\s+time\b)")
 
 
@@ -74,18 +82,38 @@ class StatReading:
 
 
 def stat_form(head: str) -> str | None:
-    """`json`, `csv` or `people`, by content; None if it is no output of perf stat."""
-    for line in (line[:_LONGEST_LINE] for line in head.splitlines()[:200]):
+    """`json`, `csv`, `people`, or `metrics_` with one of them, by content; None: no perf stat."""
+    titled = False
+    for line in (line[:_LONGEST_LINE] for line in _a_row_a_line(head).splitlines()[:200]):
         if '"counter-value"' in line and '"event"' in line:
             return "json"
         if '"metric-value"' in line and '"metric-unit"' in line:
             return "json"
+        if metric_only.is_metric_only(line):
+            return f"metrics_{'json' if '{' in line else 'people' if '  ' in line else 'csv'}"
         if _TITLE.match(line) and ("Performance counter" in line or "events" in line):
-            return "people"
+            titled = True
         delimiter = _csv_delimiter(line)
+        if titled and line.strip() and not _TITLE.match(line):
+            return "people"
         if delimiter and _csv_pattern(delimiter).fullmatch(line):
             return "csv"
-    return None
+    return "people" if titled else None
+
+
+def _a_row_a_line(text: str) -> str:
+    """JSON that another program laid out over several lines, a row a line again."""
+    if _PRETTY.match(text) is None:
+        return text
+    decoder = json.JSONDecoder()
+    place, rows = 0, []
+    while start := _OPENING.search(text, place):
+        try:
+            row, place = decoder.raw_decode(text, start.end() - 1)
+        except (ValueError, RecursionError):
+            break
+        rows.append(json.dumps(row))
+    return "\n".join([*rows, text[place:] if text[place:].strip(" \r\n,]") else ""])
 
 
 def read_stat(text: str) -> StatReading:
@@ -94,8 +122,10 @@ def read_stat(text: str) -> StatReading:
     reading = StatReading(form or "unknown")
     started = _STARTED.search(text[:4096])
     reading.started = started[1].strip() if started else None
-    lines = text.split("\n")
-    if form == "json":
+    lines = _a_row_a_line(text).split("\n")
+    if form is not None and form.startswith("metrics"):
+        _read_metrics(form, lines, reading)
+    elif form == "json":
         _read_json(lines, reading)
     elif form == "csv":
         _read_csv(lines, reading)
@@ -103,6 +133,33 @@ def read_stat(text: str) -> StatReading:
         _read_people(lines, reading)
     reading.counters = _with_intervals(reading.counters)
     return reading
+
+
+def _read_metrics(form: str, lines: list[str], reading: StatReading) -> None:
+    for row in _metric_rows(form, lines):
+        if row is None:
+            reading.unreadable += 1
+            continue
+        values, when, scope = row
+        offset = _offset(when.replace(",", ".") if when else None)
+        for name, text in values.items():
+            value = metric_only.number_of(text)
+            state = "ok" if value is not None else NOT_COUNTED
+            reading.counters.append(
+                Counter(name, value, METRIC_UNIT, state, scope=scope, offset_ns=offset)
+            )
+
+
+def _metric_rows(form: str, lines: list[str]) -> Iterator[metric_only.Row | None]:
+    if form == "metrics_json":
+        return metric_only.json_rows(lines)
+    whole = [*lines[:-1], "?"] if lines[-1].strip() else lines  # a number without an end is cut
+    if form == "metrics_csv":
+        first = next(line for line in lines if metric_only.is_metric_only(line))
+        return metric_only.separated_rows(whole, "," if "," in first else ";")
+    named = [f" {line[1:]}" if line.startswith("#") else line for line in whole]
+    below = (line for line in _below_titles(named) if not _SUMMED_UP.match(line))
+    return metric_only.column_rows(below)
 
 
 def _read_json(lines: list[str], reading: StatReading) -> None:

@@ -27,6 +27,7 @@ from harness_collectors.sacct.table import (
     find_header,
     first_row,
     headerless_delimiter,
+    lacks_job_id,
     read_table,
 )
 from harness_collectors.text_evidence import Tally, batch, host_of, read_text
@@ -142,7 +143,7 @@ def _kind(head: str) -> str:
     lines = stripped[:_PREFACE_TEXT].splitlines()
     if any(squeue_columns(line) for line in lines[:MAX_PREFACE]):
         return "squeue"
-    if is_plain(lines):
+    if is_plain(lines) or lacks_job_id(lines):
         return "table"
     place = first_row(lines) or 0
     ruled = "JobID" in lines[place] and "".join(lines[place + 1 : place + 2]).startswith("----")

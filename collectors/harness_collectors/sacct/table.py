@@ -11,6 +11,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 from harness_collectors.sacct.fields import (
@@ -40,6 +41,16 @@ _FIRST_FIELD = re.compile(
 _FIELD_LIST = re.compile(r"[A-Za-z]+(?:%-?\d+)?(?:,[A-Za-z]+(?:%-?\d+)?)+")
 
 
+_ID_FIELDS: Final = frozenset({"jobid", "jobidraw"})
+_ENDS: Final = frozenset({"state", "exitcode"})
+_TELLING: Final = 3
+"""Names of fields that together are Slurm's and nobody else's."""
+NO_JOB_ID: Final = (
+    "a table of sacct without a JobID column, so nobody can tell whose its rows are: "
+    "ask sacct again with `-o JobID,JobName,State,ExitCode,...`"
+)
+
+
 @dataclass(frozen=True)
 class Layout:
     """The names of the fields in order, in lower case, and what stands between them."""
@@ -55,9 +66,21 @@ def find_header(line: str) -> Layout | None:
         return None
     fields = tuple(name.lower() for name in line.rstrip("\r\n").split(match["delimiter"]))
     named = [name for name in fields if name]
-    if "jobid" not in named or not all(name.isascii() and name.isalpha() for name in named):
+    if not _ID_FIELDS & set(named) or not all(x.isascii() and x.isalpha() for x in named):
         return None
     return Layout(fields, match["delimiter"])
+
+
+def lacks_job_id(lines: Sequence[str]) -> bool:
+    """Whether a table of sacct without a column of job ids begins in these lines."""
+    for line, following in pairwise([*lines[:MAX_PREFACE], ""]):
+        match = _HEADER.match(line)
+        parts = line.split(match["delimiter"]) if match else line.split()
+        ruled = _is_ruler([following])
+        names = {part.strip().lower() for part in parts} - {""}
+        if (match or ruled) and _ENDS & names and not _ID_FIELDS & names:
+            return len(names & set(PARSERS)) >= _TELLING
+    return False
 
 
 def field_list(text: str) -> tuple[str, ...] | None:
@@ -90,6 +113,8 @@ def read_table(text: str, fields: Sequence[str] | None = None) -> Reading:
     if first is None:
         return Reading("sacct", problem="the file is empty")
     layout = find_header(lines[first])
+    if layout is None and lacks_job_id(lines):
+        return Reading("sacct", problem=NO_JOB_ID, unreadable=len([x for x in lines if x.strip()]))
     if layout is not None:
         return _read_rows(_records(lines[first + 1 :], layout), layout.fields, torn=lines[-1] != "")
     if _is_ruler(lines[first + 1 : first + 2]):
@@ -194,7 +219,7 @@ def _step(row: list[str], fields: tuple[str, ...], reading: Reading) -> Step | N
     for name, text in zip(fields, row, strict=False):
         texts.setdefault(name, text)
     try:
-        job = parse_job_id(texts.get("jobid", ""))
+        job = parse_job_id(texts["jobid"] if "jobid" in texts else texts.get("jobidraw", ""))
     except ValueError:
         return None
     values = {name: _value(name, text, reading) for name, text in texts.items() if name in PARSERS}

@@ -152,3 +152,12 @@ def test_failures_of_strangers_cut_and_torn_never_mislead(number, data):
     assert found.name in {whole.name, "unknown", "rank_failed", "cancelled"}
     if found.name == whole.name:
         assert set(found.suspects) <= set(whole.suspects)
+
+
+def test_the_parts_of_a_heterogeneous_job_are_one_job(tmp_path):
+    table = tmp_path / "sacct.txt"
+    table.write_text(
+        "JobID|State|ExitCode\n90+0|NODE_FAIL|0:0\n90+0.batch|CANCELLED|0:15\n90+1|COMPLETED|0:0\n"
+    )
+    verdict, _, jobs = ingested([table], tmp_path)
+    assert (verdict, jobs) == ("node_fail", {"90+0": "node_fail", "90+1": "ok"})

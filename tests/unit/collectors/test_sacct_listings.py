@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness_collectors.sacct import COLLECTOR
 from harness_schemas.spi import IngestContext
 
@@ -91,3 +93,33 @@ def test_squeue(tmp_path):
     ]  # fmt: skip
     assert rows[0]["elapsed_s"] == 3723
     assert state["unreadable"] == 1  # two words could be its state
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "JobName|State|ExitCode\ndecode|FAILED|1:0\n",
+        "JobName  State  ExitCode\n-------- ------ --------\n  decode FAILED      1:0\n",
+        "$ sacct -o jobname,state,maxrss -p\nJobName|State|MaxRSS|\ndecode|FAILED|7G|\n",
+    ],
+)
+def test_rows_that_are_nobodys_are_refused_by_name(text, tmp_path):
+    path = write(tmp_path, "a.txt", text)
+    assert COLLECTOR.recognise(path, text.encode())
+    rows, state = ingest(path)
+    assert (rows, state["state"]) == ([], "failed")
+    assert "without a JobID column" in state["reason"]
+
+
+def test_the_raw_id_will_do(tmp_path):
+    text = "JobIDRaw|State|ExitCode\n81|TIMEOUT|0:0\n81.batch|CANCELLED|0:15\n"
+    rows, _ = ingest(write(tmp_path, "a.txt", text))
+    assert states(rows) == [("81", None, "TIMEOUT", 0), ("81", "batch", "CANCELLED", 0)]
+    assert {row["raw_job_id"] for row in rows} == {"81"}
+
+
+@pytest.mark.parametrize(
+    "text", ["name|value|state\na|b|c\n", "Start  End  State\n", "State: ExitCode\n"]
+)
+def test_other_tables_are_not_slurms(text, tmp_path):
+    assert not COLLECTOR.recognise(tmp_path / "a.txt", text.encode())
