@@ -16,6 +16,14 @@ from harness_collectors.text_evidence import as_utf8
 from harness_schemas.spi import Collector
 
 HEAD_BYTES = 64 << 10
+_PACKED = (
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\x03\x04", "zip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ", "xz"),
+    (b"7z\xbc\xaf", "7-Zip"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+)
 _GZIP = 31  # zlib's wbits for a gzip header
 SKIPPED_NAMES = frozenset({"run.json", "plan.json", "run.duckdb", "report.html", "harness.log"})
 
@@ -51,7 +59,7 @@ def survey(paths: Iterable[Path]) -> tuple[Evidence, list[Unread]]:
         for collector in readers:
             found.setdefault(collector.name, (collector, []))[1].append(path)
         if not readers and not in_run(path.parent):
-            unread.append(Unread(path, _why_unread(path)))
+            unread.append(Unread(path, _why_unread(path, head)))
     return {c.name: found[c.name] for c in collectors if c.name in found}, unread
 
 
@@ -59,12 +67,19 @@ def _in_run(folder: Path) -> bool:
     return any((each / "run.json").is_file() for each in (folder, *folder.parents))
 
 
-def _why_unread(path: Path) -> str:
+def _why_unread(path: Path, head: bytes) -> str:
     try:
         with path.open("rb") as stream:
-            return "recognised by no collector" if stream.read(1) else "empty"
+            stored = stream.read(8)
     except OSError as error:
         return error.strerror or type(error).__name__
+    if not stored:
+        return "empty"
+    packed = next((name for magic, name in _PACKED if stored.startswith(magic)), None)
+    packed = "tar" if head[257:262] == b"ustar" else packed
+    if packed:
+        return f"packed by {packed}: unpack it first (gzip is read as it is)"
+    return "recognised by no collector"
 
 
 def _readers(collectors: list[Collector], path: Path, head: bytes) -> Iterator[Collector]:

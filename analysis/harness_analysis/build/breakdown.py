@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness_analysis.build.sweep import Intervals, Times, divide, tile
+from harness_analysis.build.sweep import Intervals, Times, divide, joined, tile
 
 if TYPE_CHECKING:
     import duckdb
 
 KEYS = ("batch", "microbatch", "repeat", "phase", "step", "warmup", "perturbed_by")
+_RECORDED = "name IN ('torch_profiler.window', 'nsys.window')"
 ALL = "all"
 """Phase of the row that covers a rank from its first to its last activity."""
 
@@ -152,7 +153,7 @@ def _device_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator
 
 def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
     """Kernel records cover everything that ran on the device: the rest is idle, but for graphs
-    that were recorded as a whole."""
+    that were recorded as a whole, and for what lies between two recordings."""
     transfer, wait, unsplit = _communication(con, evidence)
     classes = {
         "compute_ns": _spans(con, evidence, "category IN ('compute', 'memset')"),
@@ -161,7 +162,9 @@ def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator
         "comm_wait_ns": wait,
         "comm_unsplit_ns": unsplit,
         "memcpy_ns": _spans(con, evidence, "category = 'memcpy'"),
-        "unresolved_ns": _spans(con, evidence, "category = 'graph'"),
+        "unresolved_ns": joined(
+            _spans(con, evidence, "category = 'graph'"), _unrecorded(con, evidence)
+        ),
     }
     units = _kernel_units(con, evidence)
     for windows in (*([units] if units else []), *_activity(con, evidence)):
@@ -267,8 +270,7 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
     if table.num_rows == 0:
         return None
     first, last = table["first_ns"].to_numpy(), table["last_ns"].to_numpy()
-    windows = "name IN ('torch_profiler.window', 'nsys.window')"
-    opened = _spans_at(con, evidence, "host", windows).start
+    opened = _spans_at(con, evidence, "host", _RECORDED).start
     recording = np.searchsorted(np.sort(opened), first, side="right")
     cut = np.append(recording[1:] != recording[:-1], False)
     # A cut unit gets an edge at its own end; what lies between that and the next is no unit.
@@ -277,6 +279,14 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
     kept = np.isin(edges[:-1], first)
     kept[1:] &= edges[1:-1] != edges[:-2]
     return Windows({name: table[name] for name in KEYS}, edges, kept)
+
+
+def _unrecorded(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Intervals:
+    """What lies between two recordings of a rank."""
+    found = _spans_at(con, evidence, "host", _RECORDED)
+    order = np.argsort(found.start, kind="stable")
+    ended = np.maximum.accumulate(found.end[order])
+    return Intervals(ended[:-1], found.start[order][1:]).sound()
 
 
 def _marked_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows | None:

@@ -37,6 +37,13 @@ class Intervals:
         return Intervals(self.start[keep], self.end[keep])
 
 
+def joined(one: Intervals, two: Intervals) -> Intervals:
+    """The intervals of both; without a copy where one is empty."""
+    if not len(two.start) or not len(one.start):
+        return one if len(one.start) else two
+    return Intervals(np.concatenate([one.start, two.start]), np.concatenate([one.end, two.end]))
+
+
 def union(intervals: Intervals) -> Intervals:
     """The same instants as disjoint intervals in order."""
     if _is_disjoint(intervals):  # as kernels of one stream are: nothing is copied

@@ -125,7 +125,7 @@ def _ingest_file(
     numberings: dict[int | None, Numbering],
     owners: Owners,
 ) -> Iterator[Batch]:
-    from harness_collectors.kineto import collectives, rows, state
+    from harness_collectors.kineto import collectives, recording, rows, state
     from harness_collectors.kineto.stream import Health
     from harness_collectors.kineto.trace import Numbering
 
@@ -149,7 +149,10 @@ def _ingest_file(
         numbering.anchored = True
         if not context.run:  # in a run of ours the recorder says more about its ranks
             yield _rank_row(path, origin, trace)
+        if owners.files > 1 and not context.run:
+            yield from recording.window_batches(trace)
     yield from rows.device_batches(trace)
+    yield from recording.hidden_batches(trace)
     yield from collectives.collective_batches(trace)
     told = state.collection_row(origin, trace, metadata, health, size)
     trace.drop_device()  # the host's rows are most of a trace, and need none of it
@@ -190,7 +193,7 @@ def _resolve(
 
     return TraceFile(
         columns=columns,
-        found=find_units(columns.host, list(columns.host_names), step_marks()),
+        found=find_units(columns.host, list(columns.host_names), step_marks(), numbering.units),
         groups=Groups(metadata.get("distributedInfo")),
         rank=origin.rank,
         offset_ns=origin.offset_ns,

@@ -99,6 +99,7 @@ class Owners:
     alone: bool
     files: int
     _by_rank: dict[int, tuple[int, str]] = field(default_factory=dict)
+    _seen: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
     _numbered: dict[tuple[str | None, int | str], int] = field(default_factory=dict)
 
     def settle(self, origin: Origin, columns: TraceColumns) -> Origin:
@@ -127,12 +128,30 @@ class Owners:
                 "apart again; not used: ingest the traces that it was made of"
             )
         known = list(columns.pids)
-        if origin.rank is None or len(known) != 1:
+        if origin.rank is None:
             return None
-        pid, first = self._by_rank.setdefault(origin.rank, (known[0], origin.name))
-        if pid == known[0]:
+        if len(known) == 1:
+            pid, first = self._by_rank.setdefault(origin.rank, (known[0], origin.name))
+            if pid != known[0]:
+                return (
+                    f"{origin.name}: rank {origin.rank} is process {known[0]} here and {pid} in "
+                    f"{first}: a trace of another job or attempt, not used; ingest it by itself"
+                )
+        return self._again(origin.rank, origin, columns)
+
+    def _again(self, rank: int, origin: Origin, columns: TraceColumns) -> str | None:
+        """A process has one profiler at a time: what overlaps by half is a copy, or an export of
+        the same recording by other means."""
+        start, end = (at + origin.offset_ns for at in (columns.first_ns, columns.last_ns))
+        if start > end:
             return None
-        return (
-            f"{origin.name}: rank {origin.rank} is process {known[0]} here and {pid} in {first}: "
-            "a trace of another job or attempt, not used; ingest it by itself"
-        )
+        seen = self._seen.setdefault(rank, [])
+        for first, last, name in seen:
+            common = min(last, end) - max(first, start)
+            if common >= 0 and 2 * common >= min(last - first, end - start):
+                return (
+                    f"{origin.name}: it shows the time that {name} shows, of the same rank: "
+                    "the same recording again, not used"
+                )
+        seen.append((start, end, origin.name))
+        return None

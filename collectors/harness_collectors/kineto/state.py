@@ -30,7 +30,7 @@ def collection_row(
     columns = trace.columns
     unreadable = health.unreadable + columns.dropped_times
     useless = _useless(columns, health)
-    problems = [useless] if useless else _problems(origin, columns, health, unreadable)
+    problems = [useless] if useless else _problems(origin, trace, health, unreadable)
     notes = [] if useless else _notes(origin, trace)
     row = {
         "collector": _NAME,
@@ -71,7 +71,8 @@ def _useless(columns: TraceColumns, health: Health) -> str:
     )
 
 
-def _problems(origin: Origin, columns: TraceColumns, health: Health, unreadable: int) -> list[str]:
+def _problems(origin: Origin, trace: TraceFile, health: Health, unreadable: int) -> list[str]:
+    columns = trace.columns
     problems = []
     if health.cut:
         problems.append(f"{health.cut}; what stands before it is used")
@@ -81,6 +82,11 @@ def _problems(origin: Origin, columns: TraceColumns, health: Health, unreadable:
         problems.append("no base time: its times fit no other file's")
     if len(columns.pids) > 1:
         problems.append(f"events of {len(columns.pids)} processes in one file, taken for one rank")
+    if hidden := len(trace.hidden_graphs[0]):
+        problems.append(
+            f"{hidden} launches of CUDA graphs show no device work: what the device did until the "
+            "next work is unresolved"
+        )
     return problems
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from harness_collectors.kineto.columns import KERNEL, TraceColumns, nested_rows
 from harness_collectors.kineto.comm import Groups
-from harness_collectors.kineto.units import FoundUnits, find_launches, unit_intervals
+from harness_collectors.kineto.units import FoundUnits, UnitNumbers, find_launches, unit_intervals
 
 SOURCE: Final = "torch_profiler"
 BATCH_ROWS: Final = 1 << 16
@@ -20,12 +20,20 @@ BATCH_ROWS: Final = 1 << 16
 
 @dataclass
 class Numbering:
-    """What goes on from file to file of one rank: span ids, ordinals of collectives, the clock."""
+    """What goes on from file to file of one rank: span ids, ordinals of collectives and of units,
+    the clock."""
 
     next_span: int = 1
     next_seq: dict[str, int] = field(default_factory=dict)
+    units: UnitNumbers = field(default_factory=UnitNumbers)
     anchored: bool = False
     """The rank's clock has been described, or times without a description have been given."""
+
+    def take(self, number: int) -> int:
+        """The first of some span ids that nobody else has."""
+        first = self.next_span
+        self.next_span += number
+        return first
 
 
 @dataclass
@@ -131,6 +139,22 @@ class TraceFile:
         """Which host names are calls that replay a CUDA graph (boolean, by code)."""
         return np.array(["GraphLaunch" in name for name in self.host_names], np.bool_)
 
+    @cached_property
+    def hidden_graphs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Replays that launched nothing on record although later work is: their host rows, and
+        when that work began."""
+        calls, columns = self.columns.calls, self.columns
+        rows = calls.at("row", slice(None))
+        replays = self.launches_graph[columns.host.at("name", rows)] if len(rows) else rows > 0
+        ids = calls.at("correlation", slice(None))[replays]
+        rows = rows[replays][~np.isin(ids, columns.device.at("correlation", slice(None)))]
+        if not rows.size:
+            return rows, rows
+        known, launch, _ = self.launches(np.arange(len(columns.device)))
+        start = columns.device.at("start", slice(None))
+        until = next_work(columns.host.at("start", rows), launch[known], start[known])
+        return rows[until >= 0], until[until >= 0]
+
     @property
     def bounds(self) -> tuple[int, int] | None:
         """Earliest start and latest end of the events, in ns; None: there are none."""
@@ -163,6 +187,20 @@ class TraceFile:
         classify = self.columns.classifier.classify
         matched = np.array([classify(name)[1] == rule for name in self.device_names], np.bool_)
         return round(int(length[matched[device["name"]]].sum()) / total, 6)
+
+
+def next_work(moments: np.ndarray, launch: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """When the first device work began that was launched after each moment; -1: none was.
+
+    `launch`, `start`: of all device work whose launch is known. Times in ns.
+    """
+    order = np.argsort(launch, kind="stable")
+    earliest = np.minimum.accumulate(start[order][::-1])[::-1]
+    place = np.searchsorted(launch[order], moments, side="right")
+    found = np.full(len(moments), -1, np.int64)
+    later = place < len(order)
+    found[later] = np.maximum(earliest[place[later]], moments[later])
+    return found
 
 
 # -- columns ---------------------------------------------------------------------------------

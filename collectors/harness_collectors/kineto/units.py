@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -61,7 +61,18 @@ class FoundUnits:
         return self.phases[low : bisect_left(self.phases, (last + 1, ""))]
 
 
-def find_units(host: Table, names: Sequence[str], marks: StepMarks) -> FoundUnits:
+@dataclass
+class UnitNumbers:
+    """What numbering units goes on with in a rank's next file."""
+
+    ordinal: int = 0
+    sequence: int = 0
+    seen: set[tuple[str | None, int | None, int | None]] = field(default_factory=set)
+
+
+def find_units(
+    host: Table, names: Sequence[str], marks: StepMarks, numbers: UnitNumbers
+) -> FoundUnits:
     """Collapse the annotations that mark steps into units.
 
     Only the best family of marks counts (`ProfilerStep#N` around `decode_step_N` is no unit).
@@ -88,7 +99,7 @@ def find_units(host: Table, names: Sequence[str], marks: StepMarks) -> FoundUnit
             phases.append((row, mark.rule))
         else:
             used.append(row)
-    return FoundUnits(_numbered(units), sorted(used), sorted(phases))
+    return FoundUnits(_numbered(units, numbers), sorted(used), sorted(phases))
 
 
 def _place(units: list[Unit], candidate: Unit) -> bool:
@@ -114,23 +125,21 @@ def _joined(first: Unit, second: Unit) -> Unit:
     return replace(first, end=end)
 
 
-def _numbered(units: list[Unit]) -> list[Unit]:
+def _numbered(units: list[Unit], numbers: UnitNumbers) -> list[Unit]:
     """Number steps that have no number, and batches where the same steps come again."""
-    ordinal = sequence = 0
     own_batches = any(unit.batch is not None or unit.mark.repeat is not None for unit in units)
-    seen: set[tuple[str | None, int | None, int | None]] = set()
     result = []
     for unit in units:
         if unit.step is None:
-            unit = replace(unit, step=ordinal)
-            ordinal += 1
+            unit = replace(unit, step=numbers.ordinal)
+            numbers.ordinal += 1
         key = (unit.mark.phase, unit.step, unit.mark.microbatch)
-        if key in seen:
-            sequence += 1
-            seen.clear()
-        seen.add(key)
-        result.append(unit if own_batches else replace(unit, batch=sequence))
-    if sequence == 0 and not own_batches:
+        if key in numbers.seen:
+            numbers.sequence += 1
+            numbers.seen.clear()
+        numbers.seen.add(key)
+        result.append(unit if own_batches else replace(unit, batch=numbers.sequence))
+    if numbers.sequence == 0 and not own_batches:
         return [replace(unit, batch=None) for unit in result]
     return result
 

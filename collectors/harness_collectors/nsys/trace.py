@@ -14,7 +14,13 @@ from harness_collectors.classify import Classifier
 from harness_collectors.kineto.columns import ANNOTATION as MARK_KIND
 from harness_collectors.kineto.columns import Table
 from harness_collectors.kineto.trace import coded, texts
-from harness_collectors.kineto.units import FoundUnits, Intervals, find_units, unit_intervals
+from harness_collectors.kineto.units import (
+    FoundUnits,
+    Intervals,
+    UnitNumbers,
+    find_units,
+    unit_intervals,
+)
 from harness_collectors.nsys.nccl import Communicator, Schemas
 from harness_collectors.nsys.pages import NULL, Ints
 from harness_collectors.nsys.survey import Seat
@@ -36,10 +42,12 @@ SOURCE: Final = "nsys"
 
 @dataclass
 class Numbering:
-    """What goes on from report to report of one rank: span ids, ordinals of collectives."""
+    """What goes on from report to report of one rank: span ids, ordinals of collectives and of
+    units."""
 
     next_span: int = 1
     next_seq: dict[str, int] = field(default_factory=dict)
+    units: UnitNumbers = field(default_factory=UnitNumbers)
 
 
 @dataclass
@@ -130,7 +138,7 @@ class RankTrace:
             kind=np.full(len(rows), MARK_KIND),
             thread=host.thread[rows],
         )
-        found = find_units(table, self.shared.names, self.shared.marks)
+        found = find_units(table, self.shared.names, self.shared.marks, self.numbering.units)
         return FoundUnits(
             found.units,
             [int(rows[row]) for row in found.rows],

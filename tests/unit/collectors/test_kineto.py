@@ -313,7 +313,7 @@ def test_files_of_one_rank_are_numbered_on(tmp_path):
     paths = []
     for part in ("a", "b"):
         paths.append(tmp_path / f"rank0_{part}.json")
-        paths[-1].write_text(text(decode_events(), TP2))
+        paths[-1].write_text(text(decode_events(), TP2, base=BASE + len(paths) * 10**9))
     found = tables(paths, tmp_path)
     assert [row["seq"] for row in found["collectives"]] == [0, 1, 2, 3]
     ids = [row["span_id"] for row in found["spans"]]

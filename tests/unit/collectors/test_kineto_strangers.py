@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import duckdb
 import pytest
 from unit.collectors.kineto_traces import (
     BASE,
@@ -19,7 +20,13 @@ from unit.collectors.kineto_traces import (
     text,
 )
 
+from harness.ingest import ingest_paths
+
 TP2 = groups((0, 1))
+
+
+def connect(path):
+    return duckdb.connect(str(path), read_only=True)
 
 
 def process_name(pid, name):
@@ -87,7 +94,8 @@ def test_processes_of_unknown_rank_are_numbered_and_kept_apart(tmp_path):
     for pid in cuda:
         for cycle in (1, 2):
             events = [{**e, "pid": pid if e["pid"] == 7 else e["pid"]} for e in decode_events()]
-            (tmp_path / f"host_{pid}.{cycle}.pt.trace.json").write_text(text(events))
+            traced = text(events, base=BASE + cycle * 10**9)
+            (tmp_path / f"host_{pid}.{cycle}.pt.trace.json").write_text(traced)
     server = [span("cpu_op", "aten::item", 1.0, 5.0, pid=99)]
     (tmp_path / "host_1.async_llm.pt.trace.json").write_text(text(server))
     found = tables(sorted(tmp_path.iterdir()), tmp_path)
@@ -134,3 +142,46 @@ def test_correlation_ids_as_hexadecimal_texts(tmp_path):
     assert [row["launch_ns"] for row in device_spans(rows(tmp_path, text(events, TP2)))] == [
         BASE + at for at in (110_000, 120_000, 155_000, 170_000, 180_000)
     ]
+
+
+def test_a_recording_that_lies_there_twice_is_read_once(tmp_path):
+    """Downloaded twice, or plain beside its gzip."""
+    for name in ("rank0.json", "rank0 (1).json"):
+        (tmp_path / name).write_text(text(decode_events(), TP2))
+    found = tables(sorted(tmp_path.iterdir()), tmp_path)
+    assert [row["state"] for row in found["collection"]] == ["ok", "failed"]
+    assert "the same recording again" in found["collection"][1]["reason"]
+    assert [row["seq"] for row in found["collectives"]] == [0, 1]
+
+
+def test_between_two_recordings_of_a_rank_nothing_is_known(tmp_path):
+    """Two cycles of a profiler's schedule: the last step of the first one ends with its work."""
+    for cycle in (0, 1):
+        traced = text(decode_events(), TP2, base=BASE + cycle * 10**9)
+        (tmp_path / f"rank0.{cycle}.json").write_text(traced)
+    with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
+        windows = con.sql(
+            "SELECT window_ns, idle_ns FROM step_breakdown ORDER BY start_ns"
+        ).fetchall()
+        whole = con.sql("SELECT idle_ns, unresolved_ns FROM rank_breakdown WHERE phase = 'all'")
+        idle, unresolved = whole.fetchall()[0]
+    assert len(windows) == 4
+    assert max(window for window, _ in windows) < 10**6
+    assert 0 < idle < 10**6
+    assert 10**9 - 10**6 < unresolved < 10**9
+
+
+def test_a_replay_without_kernels_is_not_idle_time(tmp_path):
+    replay = span("cuda_runtime", "cudaGraphLaunch", 30.0, 5.0, correlation=2)
+    last = span("cuda_runtime", "cudaGraphLaunch", 190.0, 5.0, correlation=9)
+    events = [*launched(1, 10.0, 20.0, 10.0), replay, *launched(3, 150.0, 180.0, 10.0), last]
+    (tmp_path / "rank0.json").write_text(text(events, TP2))
+    with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
+        (parts,) = con.sql(
+            "SELECT window_ns, compute_ns, idle_ns, unresolved_ns FROM rank_breakdown"
+        ).fetchall()
+        ((reason,),) = con.sql(
+            "SELECT reason FROM collection WHERE collector = 'kineto'"
+        ).fetchall()
+    assert parts == (170_000, 20_000, 0, 150_000)
+    assert reason.startswith("1 launches of CUDA graphs show no device work")
