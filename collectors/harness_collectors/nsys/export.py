@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import mmap
+import re
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -76,6 +77,21 @@ def load(
     return columns, found
 
 
+_VERSIONED = re.compile(r"(.+)_V(\d{1,3})")
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Tables by the names that are asked for: some exports number theirs, as `NVTX_EVENTS_V2`,
+    and the latest of those stands for all where there is none without a number."""
+    found: dict[str, tuple[int, str]] = {}
+    for name in names:
+        match = _VERSIONED.fullmatch(name)
+        key, version = (match[1], int(match[2])) if match else (name, 1 << 10)
+        found[key] = max(found.get(key, (-1, "")), (version, name))
+        found.setdefault(name, (0, name))
+    return {key: name for key, (_, name) in found.items()}
+
+
 # -- SQLite ------------------------------------------------------------------------------------
 
 
@@ -84,6 +100,7 @@ class PagedExport:
 
     def __init__(self, file: PageFile) -> None:
         self._file = file
+        self._names = plain_names(file.tables)
 
     @property
     def lost(self) -> int:
@@ -92,12 +109,12 @@ class PagedExport:
 
     def columns(self, table: str) -> tuple[str, ...]:
         """See `Export`."""
-        info = self._file.tables.get(table)
+        info = self._file.tables.get(self._names.get(table, ""))
         return info.columns if info else ()
 
     def chunks(self, table: str, ints: Sequence[str], texts: Sequence[str] = ()) -> Iterator[Chunk]:
         """See `Export`."""
-        return self._file.read(table, ints, texts)
+        return self._file.read(self._names.get(table, ""), ints, texts)
 
 
 class RowsExport:
@@ -108,15 +125,16 @@ class RowsExport:
         uri = f"{path.absolute().as_uri()}?mode=ro"
         self._con = sqlite3.connect(uri, uri=True, check_same_thread=False)  # see large_chunks
         self._con.text_factory = bytes
-        query = "SELECT name FROM sqlite_master WHERE type = 'table'"
-        self._tables = {name.decode("utf-8", "replace") for (name,) in self._con.execute(query)}
+        query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+        self._names = plain_names(n.decode("utf-8", "replace") for (n,) in self._con.execute(query))
 
     def columns(self, table: str) -> tuple[str, ...]:
         """See `Export`."""
-        if table not in self._tables:
+        if table not in self._names:
             return ()
+        stored = _quoted(self._names[table])
         try:
-            found = self._con.execute(f"PRAGMA table_info({_quoted(table)})").fetchall()
+            found = self._con.execute(f"PRAGMA table_info({stored})").fetchall()
         except (sqlite3.Error, *_DAMAGE):
             return ()
         return tuple(row[1].decode("utf-8", "replace") for row in found)
@@ -128,7 +146,8 @@ class RowsExport:
             return
         names = [_quoted(name) if name in present else "NULL" for name in (*ints, *texts)]
         try:
-            cursor = self._con.execute(f"SELECT {', '.join(names)} FROM {_quoted(table)}")
+            stored = _quoted(self._names[table])
+            cursor = self._con.execute(f"SELECT {', '.join(names)} FROM {stored}")
             while rows := list(islice(cursor, ROWS_AT_ONCE)):
                 columns = list(zip(*rows, strict=True))
                 yield Chunk(
@@ -204,7 +223,8 @@ class FolderExport:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.lost = 0
-        self._files = {path.stem: path for path in files}
+        stored = {path.stem: path for path in files}
+        self._files = {key: stored[name] for key, name in plain_names(stored).items()}
 
     def columns(self, table: str) -> tuple[str, ...]:
         """See `Export`."""

@@ -60,9 +60,11 @@ class Names(dict[str, int]):
         return self[redact(text[:LONGEST_NAME])]
 
     def codes(self, texts: pa.Array) -> Ints:
-        """Codes of a binary array; -1 for NULL."""
+        """Codes of a binary array; -1 for NULL, and for the empty text that stands for it in
+        exports whose columns cannot be NULL."""
         encoded = texts.dictionary_encode()
-        known = [self.code(v.decode("utf-8", "replace")) for v in encoded.dictionary.to_pylist()]
+        distinct = encoded.dictionary.to_pylist()
+        known = [self.code(text.decode("utf-8", "replace")) if text else -1 for text in distinct]
         table = np.array([*known, -1], np.int64)
         index: Ints = encoded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
         return table[index]

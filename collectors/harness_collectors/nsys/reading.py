@@ -245,8 +245,7 @@ class State:
     def batch(self) -> Batch:
         """The row of `collection`."""
         problems, records = self._problems(), sum(self._counts.values())
-        by_order = self._seats.known_by == BY_ORDER and len(self._seats.seats) > 1
-        notes = [_ORDER_NOTE] if by_order else []
+        notes = [_ORDER_NOTE] if self._seats.known_by == BY_ORDER else []
         state = "degraded" if problems else "ok"
         if not records:
             state, problems = "failed", problems or ["it holds no events"]

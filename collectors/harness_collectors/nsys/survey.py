@@ -70,6 +70,8 @@ class Survey:
     """Unix time of the report's zero; None: not known."""
     gpus: dict[tuple[int, int], Gpu] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    window: tuple[int, int] | None = None
+    """First and last start of device work, on the report's clock; None: not looked for, or none."""
 
     @property
     def host(self) -> str | None:
@@ -83,7 +85,9 @@ def survey(
     members: list[nccl.Member] | None = None,
 ) -> Survey:
     """Read what a report says about itself; but for what is known since its rows were read."""
-    devices = _devices_of_processes(export) if devices is None else devices
+    window = None
+    if devices is None:
+        devices, window = _devices_of_processes(export)
     processes = sorted(devices) or _host_processes(export)
     facts = {
         **_facts(export, "TARGET_INFO_SYSTEM_ENV", _SYSTEM_FACTS),
@@ -99,18 +103,27 @@ def survey(
         _epoch(export, facts),
         _gpus(export),
         _errors(export),
+        window,
     )
 
 
-def _devices_of_processes(export: Export) -> dict[int, list[int]]:
+def _devices_of_processes(
+    export: Export,
+) -> tuple[dict[int, list[int]], tuple[int, int] | None]:
+    """Devices by the process that used them, and when the first and the last work began."""
     pairs: dict[int, set[int]] = {}
+    moments: list[int] = []
     for table in DEVICE_TABLES:
-        for chunk in export.chunks(table, ("globalPid", "deviceId")):
+        for chunk in export.chunks(table, ("globalPid", "deviceId", "start")):
+            start = chunk.ints["start"]
+            known = start[(start < LATEST_NS) & (start > -LATEST_NS)]
+            moments += [int(known.min()), int(known.max())] if known.size else []
             process, device = process_of(chunk.ints["globalPid"]), chunk.ints["deviceId"]
             sound = (process >= 0) & (device >= 0) & (device < 1 << 16)
             for key in distinct((process << 16 | device)[sound]):
                 pairs.setdefault(key >> 16, set()).add(key & 0xFFFF)
-    return {process: sorted(found) for process, found in pairs.items()}
+    devices = {process: sorted(found) for process, found in pairs.items()}
+    return devices, (min(moments), max(moments)) if moments else None
 
 
 def _host_processes(export: Export) -> list[int]:
@@ -213,27 +226,83 @@ def assign_ranks(reports: Sequence[tuple[Source, Survey]]) -> list[Seats]:
 
     The name of a file that holds one process; else the rank in NCCL's largest communicator;
     else, of several processes, their order (by report, then by process id); else the device.
+    A process that several reports show is one rank in all of them.
     """
     world = _world(reports)
-    taken = {rank for source, found in reports if (rank := _named(source, found)) is not None}
-    taken |= set(world.values())
+    same = _Processes(reports)
+    for number, (source, found) in enumerate(reports):
+        if (rank := _named(source, found)) is not None:
+            same.seat(number, found.processes[0], rank)
+    for (number, process), rank in world.items():
+        same.seat(number, process, rank)
     several = sum(len(found.processes) for _, found in reports) > 1
     result = []
     for number, (source, found) in enumerate(reports):
-        rank = _named(source, found)
-        if rank is not None:
-            seats, how = [Seat(found.processes[0], None, rank)], "the file's name"
+        if _named(source, found) is not None:
+            how = "the file's name"
         elif found.processes and all((number, p) in world for p in found.processes):
-            seats = [Seat(p, None, world[number, p]) for p in found.processes]
             how = "NCCL's communicators"
         elif several:
-            seats, how = [], BY_ORDER
-            for process in found.processes:
-                seats.append(Seat(process, None, _next_free(taken)))
+            how = BY_ORDER
         else:
-            seats, how = _by_device(found), "the device"
+            result.append(Seats(tuple(_by_device(found)), "the device"))
+            continue
+        seats = [Seat(p, None, same.rank(number, p)) for p in found.processes]
         result.append(Seats(tuple(seats), how))
     return result
+
+
+class _Processes:
+    """Ranks of processes over reports.
+
+    `nsys profile --capture-range-end=repeat` writes a report a window, all of one process.
+    Reports of one host and process id are that, if they were recorded one after the other:
+    processes in containers may have the same id at once.
+    """
+
+    def __init__(self, reports: Sequence[tuple[Source, Survey]]) -> None:
+        self._reports = [found for _, found in reports]
+        self._first: dict[tuple[int, int], tuple[int, int]] = {}
+        self._ranks: dict[tuple[int, int], int] = {}
+
+    def seat(self, number: int, process: int, rank: int) -> None:
+        """A process of a report is known to be a rank."""
+        self._ranks.setdefault(self._key(number, process), rank)
+
+    def rank(self, number: int, process: int) -> int:
+        """The rank of a process; the next free one where it is not known."""
+        key = self._key(number, process)
+        if key not in self._ranks:
+            taken = set(self._ranks.values())
+            self._ranks[key] = next(n for n in range(len(taken) + 1) if n not in taken)
+        return self._ranks[key]
+
+    def _key(self, number: int, process: int) -> tuple[int, int]:
+        """A process by the first report that shows it."""
+        place = (number, process)
+        if place not in self._first:
+            mine = self._reports[number]
+            earlier = (
+                (other, process)
+                for other, found in enumerate(self._reports)
+                if other != number and process in found.processes and _apart(found, mine)
+            )
+            self._first[place] = min([place, *earlier])
+        return self._first[place]
+
+
+def _apart(one: Survey, two: Survey) -> bool:
+    """Whether two reports are of one host, and of different stretches of time."""
+    if one.host is None or one.host != two.host or one.window is None or two.window is None:
+        return False
+    if one.epoch_ns is None or two.epoch_ns is None:
+        return False
+    first, second = sorted(
+        (found.window[0] + (found.epoch_ns or 0), found.window[1] + (found.epoch_ns or 0))
+        for found in (one, two)
+        if found.window
+    )
+    return first[1] < second[0]
 
 
 def _named(source: Source, found: Survey) -> int | None:
@@ -250,12 +319,6 @@ def _world(reports: Sequence[tuple[Source, Survey]]) -> dict[tuple[int, int], in
             members.append(replace(member, process=key))
     ranks = nccl.world_ranks(members)
     return {place: ranks[key] for place, key in keys.items() if key in ranks}
-
-
-def _next_free(taken: set[int]) -> int:
-    rank = next(n for n in range(len(taken) + 1) if n not in taken)
-    taken.add(rank)
-    return rank
 
 
 def _by_device(found: Survey) -> list[Seat]:
