@@ -27,12 +27,13 @@ class Job:
     pids: tuple[int, int] = (700, 701)
     late_us: tuple[float, float] = (0.0, 30.0)
     """By how much each rank's kernel starts behind the first one's."""
+    step_us: float = STEP_US
 
     def calls(self):
         """(ordinal, step, size, when it is issued), in order; microseconds after the base."""
         for step in range(STEPS):
             for place, size in enumerate(SIZES):
-                at = self.begin_us + step * STEP_US + (place + 1) * CALL_US
+                at = self.begin_us + step * self.step_us + (place + 1) * CALL_US
                 yield step * len(SIZES) + place, step, size, at
 
     def interval(self, rank: int, at: float) -> tuple[float, float]:
@@ -43,7 +44,7 @@ class Job:
     def kineto(self, folder: Path, rank: int) -> Path:
         events = []
         for step in range(STEPS):
-            at = self.begin_us + step * STEP_US
+            at = self.begin_us + step * self.step_us
             events += [mark(f"decode_step_{step + 1}", at, 800.0)]
             events += launched(1000 + step, at + 10, at + 30, 100.0, GEMM)
         for ordinal, _, size, at in self.calls():
@@ -125,7 +126,7 @@ class Job:
         for rank, pid in enumerate(self.pids):
             process = report.process(pid)
             for step in range(STEPS):
-                at = self.begin_us + step * STEP_US
+                at = self.begin_us + step * self.step_us
                 process.range(f"decode_step_{step + 1}", at, 800.0)
                 process.launched(1000 + step, at + 10, at + 30, 100.0, GEMM, rank)
             for ordinal, _, size, at in self.calls():

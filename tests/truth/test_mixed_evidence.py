@@ -87,6 +87,12 @@ def test_records_of_another_job_complete_nothing_and_are_named(tool, tmp_path):
     assert ask(folder, NAMED, tmp_path) == [("other_job", "problem")]
 
 
+def test_a_report_of_another_job_is_named(tmp_path):
+    record(Job(), tmp_path / "job", ("kineto",))
+    OTHER.nsys(tmp_path / "job")
+    assert ask(tmp_path / "job", NAMED, tmp_path) == [("other_job", "problem")]
+
+
 def test_traces_of_another_job_are_not_taken_for_the_same_ranks(tmp_path):
     record(Job(), tmp_path / "a", ("kineto",))
     alone = ask(tmp_path / "a", TOTALS, tmp_path)
@@ -100,3 +106,17 @@ def test_ranks_that_were_recorded_hours_apart_have_no_waits(tmp_path):
     record(OTHER, folder, ("kineto",), ranks=(1,))
     sql = "SELECT count(wait_ns), count(transfer_ns) FROM collectives"
     assert ask(folder, sql, tmp_path) == [(0, 0)]
+
+
+def test_ranks_of_two_jobs_a_minute_apart_have_no_waits_and_a_wrong_clock_has(tmp_path):
+    """Matched ends tell them apart: those of one job lie equally far apart in both recordings."""
+    waits = "SELECT sum(wait_ns), count(transfer_ns) > 0 FROM collectives"
+    record(Job(), tmp_path / "right", ("kineto",))
+    right = ask(tmp_path / "right", waits, tmp_path)
+    for name, other in (("clock", Job(begin_us=65e6)), ("job", Job(begin_us=65e6, step_us=1234.0))):
+        record(Job(), tmp_path / name, ("kineto",), ranks=(0,))
+        record(other, tmp_path / name, ("kineto",), ranks=(1,))
+    assert ask(tmp_path / "clock", waits, tmp_path) == right
+    assert ask(tmp_path / "clock", NAMED, tmp_path) == []
+    assert ask(tmp_path / "job", waits, tmp_path) == [(None, False)]
+    assert ask(tmp_path / "job", NAMED, tmp_path) == [("other_job", "problem")]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from harness_analysis.build.apart import unmatch_apart
 from harness_analysis.build.breakdown import breakdown_tables
 from harness_analysis.build.chunks import group_chunks, judged_chunks, rank_chunks, release
 from harness_analysis.build.lateness import add_device_gaps
@@ -78,6 +79,7 @@ def build_database(
         tie_clocks(writer.con)
         in_files = stored is not None and stored.has("spans")
         check_clocks(writer.con, in_files)
+        unmatch_apart(writer.con)
         writer.script("replays")
         for _ in group_chunks(writer.con):
             writer.script("match")

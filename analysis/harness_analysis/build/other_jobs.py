@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness_analysis.findings.finding import Finding
+from harness_schemas.units import format_ns
 
 if TYPE_CHECKING:
     import duckdb
@@ -15,17 +17,25 @@ REMEDY = "it was not joined with them: ingest each job by itself"
 def other_jobs(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     """A finding an evidence that is of another job than the others.
 
-    Reads temp table strangers (sql/build/strangers.sql), and what collectors refused.
+    Reads temp tables strangers (sql/build/strangers.sql) and apart (build/apart.py), and what
+    collectors refused.
     """
     told = con.execute(
         "SELECT source, list(rank ORDER BY rank), min(why) FROM strangers"
         " GROUP BY source ORDER BY source"
     ).fetchall()
     found = []
-    for source, ranks, why in told:
-        named = ", ".join(map(str, ranks[:8])) + (" ..." if len(ranks) > 8 else "")
+    for source, ranks, others, gap_ns in con.execute("FROM apart ORDER BY ALL").fetchall():
         text = (
-            f"{source} of rank {named} is of another job than the other evidence ({why}); {REMEDY}"
+            f"{source} of rank {_named(ranks)} begins {format_ns(gap_ns)} after that of rank"
+            f" {_named(others)} had ended: of another job or moment, or by a clock that is off;"
+            f" {REMEDY}"
+        )
+        found.append(Finding("problem", "other_job", text, evidence=source))
+    for source, ranks, why in told:
+        text = (
+            f"{source} of rank {_named(ranks)} is of another job than the other evidence ({why});"
+            f" {REMEDY}"
         )
         found.append(Finding("problem", "other_job", text, evidence=source))
     refused = con.execute(
@@ -37,3 +47,7 @@ def other_jobs(con: duckdb.DuckDBPyConnection) -> list[Finding]:
         collector, reason = refused[0]
         found.append(Finding("problem", "other_job", f"{reason}{more}", evidence=collector))
     return found
+
+
+def _named(ranks: Sequence[int]) -> str:
+    return ", ".join(map(str, sorted(ranks)[:8])) + (" ..." if len(ranks) > 8 else "")

@@ -38,7 +38,7 @@ HOPELESS_NS = 1_000_000
 """Kernels of one call do not end so far apart: the ordinals compare different calls."""
 FAR_NS = 600 * 1_000_000_000
 """Wall clocks of hosts are not so far apart: such recordings are of two jobs."""
-_WALL_NS = 10**18
+WALL_NS = 10**18
 """Earlier times are of no wall clock."""
 APART = "the recordings of the ranks began at different moments"
 
@@ -70,7 +70,7 @@ def align_ordinals(con: duckdb.DuckDBPyConnection) -> None:
         SELECT source, stream, rank, list(seq ORDER BY seq), list(kind ORDER BY seq),
           list(end_ns ORDER BY seq), list(unit ORDER BY seq)
         FROM (
-          SELECT *, {_STREAM} AS stream, (hash(op, bytes) % 9223372036854775807)::BIGINT AS kind,
+          SELECT *, {STREAM} AS stream, (hash(op, bytes) % 9223372036854775807)::BIGINT AS kind,
             CASE WHEN phase IS NULL THEN 0
               ELSE (hash(batch, microbatch, repeat, phase, step) % 9223372036854775807)::BIGINT
             END AS unit
@@ -95,7 +95,7 @@ def align_ordinals(con: duckdb.DuckDBPyConnection) -> None:
         _apply(con, shifts)
 
 
-_STREAM = """CASE WHEN op IN ('send', 'recv') THEN src_rank || '>' || dst_rank
+STREAM = """CASE WHEN op IN ('send', 'recv') THEN src_rank || '>' || dst_rank
   ELSE comm_group END"""
 
 
@@ -152,7 +152,7 @@ def _lie_apart(reference: Recorded, one: Recorded) -> bool:
         return False
     begin = max(int(reference.end_ns.min()), int(one.end_ns.min()))
     first_end = min(int(reference.end_ns.max()), int(one.end_ns.max()))
-    return first_end > _WALL_NS and begin - first_end > FAR_NS
+    return first_end > WALL_NS and begin - first_end > FAR_NS
 
 
 def _likely(longer: Recorded, other: Recorded) -> list[int]:
@@ -211,7 +211,7 @@ def _apply(con: duckdb.DuckDBPyConnection, shifts: list[Shift]) -> None:
           unsplit_reason = CASE WHEN f.shift IS NULL THEN '{APART}' ELSE unsplit_reason END
         FROM found f
         WHERE collective_parts.source = f.source AND collective_parts.rank = f.rank
-          AND {_STREAM} = f.stream AND collective_parts.seq IS NOT NULL
+          AND {STREAM} = f.stream AND collective_parts.seq IS NOT NULL
           AND collective_parts.timeline = 'device'
         """
     )

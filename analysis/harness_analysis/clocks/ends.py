@@ -27,6 +27,10 @@ MATERIAL_NS = 10_000
 """A difference below is no error worth moving times for: it is reported as residual."""
 CLEARLY = 4
 """An offset, or what a drift amounts to, is so many times the spread of the differences."""
+FAR_NS = 10 * 1_000_000_000
+"""Wall clocks of hosts that anybody keeps are closer than this."""
+TIED_NS = 100_000
+"""Clocks that far apart are believed only where ends agree so well: it may be another job's."""
 DRIFT_POINTS = 10
 """Medians of so many parts of the recording that a drift is fitted to."""
 FEWEST_A_POINT = 5
@@ -50,6 +54,8 @@ class Ends:
     @property
     def moves(self) -> bool:
         """Whether the difference is an offset that is to be taken out."""
+        if abs(self.offset_ns) > FAR_NS and self.spread_ns > TIED_NS:
+            return False
         clear = abs(self.offset_ns) > max(MATERIAL_NS, CLEARLY * self.spread_ns)
         return clear or self.drift_ppb != 0
 
