@@ -139,8 +139,8 @@ def _reason(need: Need, states: Iterable[tuple[str, str, str | None, str | None]
         said.setdefault(collector, [])
         text = f"{collector} {state}{where}{why}"
         if state == "ok":
-            tells = "has no step marks" if need.relation in OF_STEPS else "does not tell"
-            text = f"{collector} recorded{where}, and {tells}"
+            tells = "and has no step marks" if need.relation in OF_STEPS else "but not this"
+            text = f"{collector} recorded{where}, {tells}"
         if text not in said[collector]:
             said[collector].append(text)
     known = [text for name in need.collectors for text in said.get(name, ())[:3]]

@@ -18,10 +18,11 @@ from harness_schemas.vocabulary import PART_LABELS, PARTS
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness_analysis.answer import Answer, Correctness, Coverage, RankBreakdown
+    from harness_analysis.answer import Answer, Correctness, Coverage, RankBreakdown, Throughput
 
 __all__ = ["render_answer", "render_rows"]
 
+NO_RATE = "- tokens/s: no measured batch ended"
 TOP_FINDINGS = 5
 MOST_RANKS = 16
 """Ranks of which every one has a line; of more, those that wait least and most."""
@@ -72,7 +73,7 @@ def _head(answer: Answer) -> str:
     lines = [f"{run.name or run.run_id}  {ended}"]
     if run.judged and run.verdict_detail:
         lines.append(run.verdict_detail)
-    shape = f"TP {_known(run.tp)} x PP {_known(run.pp)}"
+    shape = f"TP {_known(run.tp)} x PP {_known(run.pp)}" if run.tp or run.pp else None
     hosts = f" on {run.hosts[0]}" if len(run.hosts) == 1 else f" on {len(run.hosts)} hosts"
     ranks = f"{run.ranks} ranks" if run.ranks != 1 else "1 rank"
     if run.world_size is not None and run.world_size != run.ranks:
@@ -115,15 +116,18 @@ def _speed(answer: Answer) -> str:
     return text + _draw(table, indent=2)
 
 
-def _throughput(answer: Answer) -> list[str]:
-    speed = answer.throughput
-    if speed is None or speed.tok_per_s is None:
-        return ["- tokens/s: no measured batch ended"]
+def _rate(speed: Throughput, ranks: int) -> str:
     wall = format_ns(speed.wall_s * 1e9) if speed.wall_s is not None else "-"
     tokens, requests = format_count(speed.output_tokens), format_count(speed.requests)
     line = f"{_number(speed.tok_per_s)} tokens/s ({tokens} tokens of {requests} requests in {wall})"
-    if (answer.run.world_size or 1) > 1:
-        line += f", {_number(speed.tok_per_s_per_rank)} a rank"
+    return line + (f", {_number(speed.tok_per_s_per_rank)} a rank" if ranks > 1 else "")
+
+
+def _throughput(answer: Answer) -> list[str]:
+    speed = answer.throughput
+    if speed is None:
+        return [NO_RATE]
+    line = NO_RATE if speed.tok_per_s is None else _rate(speed, answer.run.world_size or 1)
     if speed.step_ms is not None:
         line += f"; a decode step spans {format_ns(speed.step_ms * 1e6)} over the ranks (median)"
     if speed.cadence_ms is not None:
