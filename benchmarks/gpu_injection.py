@@ -2,9 +2,9 @@
 
 What was injected is what the delaying kernels took where they were recorded (the clock of a GPU
 moves), else the delay as asked for. What came back is the peer's waiting a step, less the late
-rank's own in the same collectives, less the same of a run without a delay. Beside it stands by how
-much the late rank's own kernels, other than the delaying ones, were slower than its peer's, less
-the same without a delay: two runs are two states of the GPUs' clocks, and waiting shows them too.
+rank's own in the same collectives, less the same of a run without a delay. Beside it stands what a
+delayed call shows: a step holds the lateness of other causes too, such as hosts that begin an
+eager step at different moments.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from benchmarks.gpu_runs import Bench, micro, percent, rows_of, table
 from benchmarks.injection import median_interval
 
 LATE, PEER = 1, 0
-KERNELS = "torch_profiler"
 GPU_CASES = (
     ("graph", "device", "layer"),
     ("eager", "device", "layer"),
@@ -35,7 +34,8 @@ GPU_DELAYS_US = (50, 250, 1000)
 CPU_DELAYS_US = (2000,)
 COLUMNS = ("mode", "where", "every", "delay us", "evidence", "steps", "injected us a step",
            "returned us [95 %]", "error", "within 3 us or 3 %", "delayed calls found",
-           "other kernels slower by us", "culprit right", "named")  # fmt: skip
+           "injected us a call", "returned us p50 [p10, p90]", "culprit right",
+           "named")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Found:
     delayed: int
     expected: int
     right: float | None
-    slower_ns: float | None
-    """Kernels of the late rank other than delaying ones, more than its peer's; None: unknown."""
+    calls_ns: np.ndarray
+    """Waiting in each delayed call, less the late rank's own in it."""
 
 
 def injection(bench: Bench) -> Iterator[str]:
@@ -109,9 +109,8 @@ def measure(bench: Bench, database: Path, case: Case) -> dict[str, Found]:
     half_ns = case.delay_us * 500
     rows = rows_of(database, _STEPS, [PEER, LATE, kind, half_ns])
     times = _layers(database) if case.every == "layer" else 1
-    spun = _spun(database)
-    injected = spun if case.where == "device" else None
-    longer = _computes_longer(database)
+    injected = _spun(database) if case.where == "device" else None
+    calls = rows_of(database, _CALLS, [PEER, LATE, kind, half_ns])
     found = {}
     for source in sorted({row[0] for row in rows}):
         steps = [row for row in rows if row[0] == source]
@@ -123,7 +122,7 @@ def measure(bench: Bench, database: Path, case: Case) -> dict[str, Found]:
             delayed,
             times * len(steps),
             known / delayed if delayed and case.delay_us else None,
-            None if longer is None or source != KERNELS else longer - (spun or 0.0),
+            np.array([row[1] for row in calls if row[0] == source], dtype=float),
         )
     return found
 
@@ -144,6 +143,15 @@ HAVING count(*) = count(wait_ns) AND count(*) FILTER (rank = $1) > 0
 ORDER BY source, repeat, batch, microbatch, step
 """
 
+_CALLS = """
+SELECT p.source, p.wait_ns - coalesce(l.wait_ns, 0)
+FROM waits p LEFT JOIN waits l
+  ON l.rank = $2 AND l.source = p.source AND l.comm_group = p.comm_group AND l.seq = p.seq
+  AND p.kind <> 'p2p'
+WHERE p.phase = 'decode' AND NOT p.warmup AND p.kind = $3 AND p.rank = $1 AND p.wait_ns >= $4
+  AND p.op IN ('recv', 'all_reduce') AND (p.source <> 'app_timers' OR p.perturbed_by IS NULL)
+"""
+
 
 def _layers(database: Path) -> int:
     """Layers of the late rank."""
@@ -158,27 +166,11 @@ def _spun(database: Path) -> float | None:
         """
         SELECT median(ns) FROM (
           SELECT sum(end_ns - start_ns) AS ns FROM spans
-          WHERE rank = ? AND source = ? AND timeline = 'device'
+          WHERE rank = ? AND source = 'torch_profiler' AND timeline = 'device'
             AND phase = 'decode' AND name LIKE '%spin_kernel%'
           GROUP BY repeat, batch, microbatch, step)
         """,
-        [LATE, KERNELS],
-    )
-    return None if rows[0][0] is None else float(rows[0][0])
-
-
-def _computes_longer(database: Path) -> float | None:
-    """Median over steps of how much longer the late rank computes than its peer; None: unknown."""
-    rows = rows_of(
-        database,
-        """
-        SELECT median(late.compute_ns - peer.compute_ns)
-        FROM step_breakdown_all late
-        JOIN step_breakdown_all peer USING (repeat, batch, microbatch, phase, step, evidence)
-        WHERE late.rank = ? AND peer.rank = ? AND phase = 'decode' AND NOT late.warmup
-          AND evidence = ?
-        """,
-        [LATE, PEER, KERNELS],
+        [LATE],
     )
     return None if rows[0][0] is None else float(rows[0][0])
 
@@ -201,13 +193,17 @@ def _lines(
             [case.mode, case.where, case.every, case.delay_us, source, len(got.net_ns),
              micro(want), f"{middle / 1e3:.1f} [{low / 1e3:.1f}, {high / 1e3:.1f}]",
              f"{error / 1e3:+.1f} us{share}" if case.delay_us else None, ok, expected,
-             micro(_over(got.slower_ns, base[source].slower_ns)) if case.delay_us else None,
-             percent(got.right), who]
+             *_a_call(case, got), percent(got.right), who]
         )  # fmt: skip
     return lines or [
-        [case.mode, case.where, case.every, case.delay_us, "none", 0, *[None] * 7, who]
+        [case.mode, case.where, case.every, case.delay_us, "none", 0, *[None] * 8, who]
     ]
 
 
-def _over(value: float | None, base: float | None) -> float | None:
-    return None if value is None or base is None else value - base
+def _a_call(case: Case, got: Found) -> tuple[str | None, str | None]:
+    """What was injected before a delayed call, and what its peer waited in it."""
+    if not case.delay_us or not got.delayed or not len(got.net_ns):
+        return None, None
+    times = max(1, round(got.delayed / len(got.net_ns)))
+    low, middle, high = np.quantile(got.calls_ns, [0.1, 0.5, 0.9]) / 1e3
+    return micro(got.injected_ns / times), f"{middle:.1f} [{low:.1f}, {high:.1f}]"

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from benchmarks import gpu_tables
-from benchmarks.gpu_injection import Case, measure, named
+from benchmarks.gpu_injection import Case, _a_call, measure, named
 from benchmarks.gpu_runs import Bench
 from benchmarks.gpu_sections import _against_floors, _in_graph, _instrumentation, _pairs, _posted
 from harness.progress import Narrator
@@ -173,6 +173,8 @@ def test_a_device_delay_is_what_its_kernels_took_and_its_rank_is_named(tmp_path)
         assert got.net_ns.tolist() == [LATE] * 30
         assert got.injected_ns == 240 * US
         assert (got.delayed, got.expected, got.right) == (30, 26 * 30, 1.0)
+        assert got.calls_ns.tolist() == [LATE] * 30
+        assert _a_call(case, got) == ("240.0", "250.0 [250.0, 250.0]")
 
 
 def test_a_host_delay_is_what_was_asked_for(tmp_path):

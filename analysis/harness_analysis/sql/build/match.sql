@@ -172,10 +172,11 @@ INSERT INTO split_here BY NAME
     CASE WHEN w IS NULL AND low_ns IS NOT NULL THEN 'bounded' WHEN w IS NULL THEN NULL
          WHEN comparable OR replayed_until IS NOT NULL THEN 'start_anchored'
          ELSE 'end_anchored' END AS wait_method,
-    -- After the replay its sender still had to launch: how long, the end tells at most.
+    -- The sender still had to launch after its replay (how long, the end tells at most), and the
+    -- receiver's own launch may lie behind its call's return, for as long as chunks.py allows.
     CASE WHEN w IS NULL THEN NULL
          WHEN replayed_until IS NOT NULL
-           THEN coalesce(pair_residual, 0) + end_ns - least(replayed_until, end_ns)
+           THEN coalesce(pair_residual, 0) + 100000 + end_ns - least(replayed_until, end_ns)
          WHEN comparable THEN pair_residual END AS wait_error_ns,
     coalesce(unsplit_reason, reason) AS unsplit_reason
   FROM waited;
