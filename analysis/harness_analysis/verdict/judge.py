@@ -21,6 +21,7 @@ from harness_analysis.verdict.mentions import said
 from harness_analysis.verdict.suspects import (
     CollectiveProgress,
     Suspects,
+    suspects_from_dumps,
     suspects_from_progress,
     suspects_from_ras,
     suspects_from_watchdog,
@@ -397,6 +398,8 @@ def _suspects(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence
     if rule.suspect == "missing":
         found = suspects_from_progress(evidence.progress)
         texts = [line.text for line in evidence.lines]
+        said_by = [(line.rank, line.text) for line in evidence.lines]
+        found = found if found.ranks else suspects_from_dumps(said_by)
         found = found if found.ranks else suspects_from_ras(texts)
         return found if found.ranks else suspects_from_watchdog(texts, evidence.world_size)
     if rule.suspect == "tasks":

@@ -23,6 +23,8 @@ _TIMED_OUT = re.compile(
 _PROGRESS = re.compile(_WHO + r"last enqueued (?:NCCL )?work: (?P<enqueued>-?\d+)[,.\s]")
 _AT_WORK = re.compile(r"at work(?: sequence id)?: (\d+)[,.\s]")
 # Numbers end with a mark: of a line that is cut in one, a smaller rank or number would be read.
+_MOST_CALLED = re.compile(r"not seen to end; most ranks called ([a-z_]+)")
+_NEVER_CALLED = re.compile(r"not seen to end, and rank (\d+) never called (send|recv)$")
 _RAS_GROUP = re.compile(r"\s*(\d+)\s+(\d+)\s+\d+\s+\d+\s+(\d+)\s+\d+\s+[A-Z]+\s+[A-Z,]+\s*$")
 _RAS_COMM = re.compile(r"#(\d+)-\d+ \([0-9a-f]+\) ")
 _RAS_COUNT = re.compile(r"\s*\d+ ranks? ha(?:ve|s) launched up to operation (\d+)\s*$")
@@ -77,6 +79,20 @@ def suspects_from_progress(progress: Sequence[CollectiveProgress]) -> Suspects:
                 missing.setdefault(rank, f"had not entered collective {last} of group {group}")
     ends = {rank: why for rank, why in missing.items() if rank not in waiting} or missing
     return _named(ends)
+
+
+def suspects_from_dumps(texts: Iterable[tuple[int | None, str]]) -> Suspects:
+    """Ranks that called another collective than most, or never came to a send or receive.
+
+    `texts`: (rank, what the Flight Recorder's dumps say together).
+    """
+    found: dict[int, str] = {}
+    for rank, text in texts:
+        if (match := _MOST_CALLED.search(text)) and rank is not None:
+            found.setdefault(rank, f"called another collective than most, {match[1]}")
+        elif match := _NEVER_CALLED.search(text):
+            found.setdefault(int(match[1]), f"never called {match[2]}")
+    return _named(found)
 
 
 def suspects_from_ras(lines: Sequence[str]) -> Suspects:

@@ -25,6 +25,9 @@ _MAX_INT: Final = (1 << 63) - 1
 _CLOCK_NS: Final = 1_000
 
 _RANK_IN_NAME: Final = re.compile(r"(?:^|[_-]|rank)(\d{1,7})(?:\.(?:json|pkl|pickle))?(?:\.gz)?$")
+_RANK_NAMED: Final = re.compile(
+    r"(?:^|[^a-z])rank[-_]?(\d{1,7})(?=\.(?:json|pkl|pickle)|\.gz|$)", re.I
+)
 _PEERS: Final = re.compile(r"(send|recv) (\d{1,7})(?:->|<-)(\d{1,7})$")
 _OPS: Final = {
     "_all_gather_base": "all_gather",
@@ -107,8 +110,9 @@ def _tables(rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> Iterato
 
 
 def rank_of(path: Path) -> int | None:
-    """The rank at the end of a dump's name, as torch writes it; None: there is none."""
-    match = _RANK_IN_NAME.search(path.name)
+    """The rank in a dump's name, at its end as torch writes it, or in its folder's; None: none."""
+    named = _RANK_NAMED.search(path.name) or _RANK_NAMED.search(path.parent.name)
+    match = named or _RANK_IN_NAME.search(path.name)
     return int(match[1]) if match else None
 
 

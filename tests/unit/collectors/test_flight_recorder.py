@@ -14,6 +14,7 @@ from mutations import cuts, flipped
 from nccl_tables import ingest
 from support import SAMPLES, needs_samples
 
+from harness_analysis.verdict.suspects import suspects_from_dumps
 from harness_collectors.flight_recorder import COLLECTOR, DumpHook
 from harness_collectors.flight_recorder.file import Unreadable, read_dump
 from harness_collectors.flight_recorder.rows import rank_of
@@ -293,6 +294,63 @@ def test_a_collective_that_a_rank_never_entered_is_a_problem_without_any_clock(t
 )
 def test_nobody_is_missing(entries, tmp_path):
     assert problems(dumps(tmp_path, entries)) == []
+
+
+GATHER = {"profiling_name": "nccl:all_gather"}
+OTHERS = "; others called another"
+LARGER = {"input_sizes": [[8]], "output_sizes": [[8]]}
+SEND, RECV = (
+    {"profiling_name": f"nccl:{name}", "is_p2p": True} for name in ("send 0->1", "recv 1<-0")
+)
+
+
+@pytest.mark.parametrize(
+    ("calls", "words", "suspects"),
+    [
+        ([{}, {}, GATHER], [OTHERS, OTHERS, "; most ranks called all_reduce"], (2,)),
+        ([{}, LARGER, {}], [OTHERS, "; most ranks called all_reduce of 8 bytes", OTHERS], (1,)),
+        ([{}, GATHER], [OTHERS, OTHERS], ()),
+    ],
+)  # fmt: skip
+def test_collectives_that_do_not_fit_together(calls, words, suspects, tmp_path):
+    tables = dumps(tmp_path, {r: [made(0, "started", **call)] for r, call in enumerate(calls)})
+    events = sorted(tables["nccl_events"], key=lambda event: event["rank"])
+    assert {event["severity"] for event in events} == {"problem"}
+    for event, said in zip(events, words, strict=True):
+        assert said in event["text"]
+    said_by = [(event["rank"], event["text"]) for event in events]
+    assert suspects_from_dumps(said_by).ranks == suspects
+
+
+@pytest.mark.parametrize(
+    ("entries", "suspects"),
+    [
+        ({0: [made(0)], 1: [made(0), made(1, "started", **RECV)]}, (0,)),
+        ({0: [made(0), made(1, "started", **SEND)], 1: [made(0)]}, (1,)),
+        ({0: [made(0, "started", **SEND)], 1: [made(0, "started", **RECV)]}, ()),
+        ({0: [made(7)], 1: [made(0, "started", **RECV)]}, (0,)),
+        ({0: [made(7, **SEND)], 1: [made(0, "started", **RECV)]}, ()),  # the ring went round
+    ],
+)
+def test_the_side_of_a_pair_that_never_came(entries, suspects, tmp_path):
+    events = dumps(tmp_path, entries)["nccl_events"]
+    assert suspects_from_dumps([(e["rank"], e["text"]) for e in events]).ranks == suspects
+    assert [e["severity"] for e in events if e["severity"] == "problem"] == ["problem"] * len(
+        suspects
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("rank3/trace.json", 3),
+        ("rank_12/nccl_trace", 12),
+        ("rank1/dump_rank_2.json", 2),
+        ("a/b", None),
+    ],
+)
+def test_a_folder_can_name_the_rank(name, rank):
+    assert rank_of(Path(name)) == rank
 
 
 def test_a_rank_without_a_dump_and_dumps_at_the_end_say_nothing(tmp_path):
