@@ -1,6 +1,6 @@
 """What cannot be: rules over tables of claimed results, over runs, and over sweeps.
 
-markdown -> claims (a file) -> claim_rules, digit_rules, cross_rules
+markdown -> claims (a file) -> scaling_rules, limit_rules, digit_rules, cross_rules
 facts (a database) -> run_rules, sweep_rules
 """
 
@@ -9,18 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness_analysis.audit.claim_rules import (
-    ARITHMETIC,
-    efficiency_over_one,
-    never_batched,
-    single_request_pipeline,
-)
 from harness_analysis.audit.claims import ClaimTable, is_claims_file, read_claims
 from harness_analysis.audit.cross_rules import CROSS
 from harness_analysis.audit.digit_rules import DIGITS
 from harness_analysis.audit.facts import Facts, load_facts
 from harness_analysis.audit.flags import PROBLEM, Flag
+from harness_analysis.audit.limit_rules import LIMITS, never_batched, single_request_pipeline
 from harness_analysis.audit.run_rules import RUN_RULES
+from harness_analysis.audit.scaling_rules import SCALING, efficiency_over_one
 from harness_analysis.audit.sweep_rules import (
     SWEEP_RULES,
     group_cells,
@@ -36,7 +32,8 @@ OF_MEASURED = (efficiency_over_one, single_request_pipeline, never_batched)
 
 def audit_claims(tables: Sequence[ClaimTable]) -> list[Flag]:
     """Flags of the tables of one report, problems first."""
-    alone = [f for table in tables for rule in (*ARITHMETIC, *DIGITS) for f in rule(table)]
+    rules = (*SCALING, *LIMITS, *DIGITS)
+    alone = [flag for table in tables for rule in rules for flag in rule(table)]
     return _ordered(alone + [flag for rule in CROSS for flag in rule(tables)])
 
 
