@@ -34,7 +34,8 @@ from harness_analysis.report.numbers.waiting import CELLS as LATENESS_CELLS
 from harness_analysis.report.numbers.waiting import Pair, Waiting, load_waiting
 from harness_analysis.report.page import gather, render_page
 from harness_analysis.report.sections.blame import lead
-from harness_analysis.report.sections.waits import lateness_figure, matrix_figure, short_group
+from harness_analysis.report.sections.lateness import lateness_figure
+from harness_analysis.report.sections.waits import matrix_figure, short_group
 from harness_analysis.store import open_database
 from harness_schemas.errors import EvidenceError, HarnessError
 from harness_schemas.units import format_ns
@@ -664,7 +665,7 @@ def test_the_late_rank_is_named_beside_rows_too_thin_to_read(tmp_path):
         waiting = load_waiting(con)
     assert not lateness_figure(waiting).layout["annotations"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness_analysis.report.sections.waits.MOST_TICKS", 2)
+        patch.setattr("harness_analysis.report.sections.lateness.MOST_TICKS", 2)
         marks = lateness_figure(waiting).layout["annotations"]
     assert f"\u25c2 {LATE.late_rank}" in [mark["text"] for mark in marks]
     caused = [sum(kind[mark["y"]].sum() for kind in waiting.caused.values()) for mark in marks]

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness_analysis.report.palette import STYLES, part_color
+from harness_analysis.report.palette import STYLES, color_scale, part_color
 from harness_schemas.vocabulary import PART_LABELS, PARTS
 
 STEP_AXIS = "decode unit, in the order of time"
 DASHES = ("solid", "dot", "dash", "dashdot")
 MOST_TICKS = 32
 """Ranks that are all named on an axis; of more, every n-th."""
+KIND_TITLES = {"collective": "in collectives", "p2p": "in point-to-point calls"}
+"""How charts name the kinds of waiting."""
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,20 @@ def rank_axis(labels: Sequence[str], most: int = MOST_TICKS) -> dict[str, Any]:
 def rows_height(rows: int, each: int = 30, least: int = 150, most: int = 900) -> int:
     """Pixels for a chart with a line a row."""
     return max(least, min(most, 90 + each * rows))
+
+
+def heat_map(x: Sequence[Any], y: Sequence[str], scale: TimeScale) -> dict[str, Any]:
+    """The trace of a heat map of times, its cells still to be put in as `z`."""
+    return {
+        "type": "heatmap",
+        "x": list(x),
+        "y": list(y),
+        "colorscale": color_scale(),
+        "zmin": 0,
+        "colorbar": {
+            "title": {"text": scale.unit, "side": "top"},
+            "thickness": 10,
+            "outlinewidth": 0,
+            "len": 0.9,
+        },
+    }
