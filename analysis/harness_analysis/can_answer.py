@@ -44,13 +44,14 @@ ANY_CALLS = (*ANY_TIMES, *NCCL, "flight_recorder")
 NEEDS: tuple[Need, ...] = (
     *(
         need
-        for name in ("step_breakdown", "step_breakdown_all", "rank_breakdown")
+        for name in ("step_breakdown", "step_breakdown_all", "rank_breakdown", "rank_estimate")
         for need in (
             Need(name, (), ANY_TIMES),
             Need(name, PARTS_OF_KERNELS, ANY_TIMES),
             Need(name, SPLIT, ANY_TIMES),
         )
     ),
+    Need("slow_units", (), ANY_TIMES),
     Need("coverage", (), ANY_TIMES),
     Need("collectives", (), ANY_CALLS),
     Need("collectives", ("transfer_ns", "wait_ns", "wait_method"), ANY_TIMES),
@@ -60,10 +61,15 @@ NEEDS: tuple[Need, ...] = (
     Need("collective_waits", (), ANY_CALLS),
     Need("collective_waits", ("transfer_ns", "sum_wait_ns", "max_wait_ns"), ANY_TIMES),
     Need("collective_waits", ("floor_ns", "excess_ns"), ("floors",)),
+    Need("waits", (), ANY_CALLS),
     Need("waits", ("wait_ns", "waited_for"), ANY_TIMES),
     Need("stragglers", (), ANY_TIMES),
     Need("stragglers", ("late_ns", "main_cause", "late_compute_ns", "late_gap_ns"), ANY_TIMES),
     Need("what_if", (), ANY_TIMES),
+    Need("pipeline_bubbles", (), TIMERS),
+    Need("utilisation", (), TIMERS),
+    Need("memory_against_plan", ("planned_bytes", "planned_weights_bytes", "ratio"), TIMERS),
+    Need("memory_against_plan", ("measured_bytes", "measured_by"), (*TIMERS, "psutil")),
     Need("latency", (), TIMERS),
     Need("requests", (), TIMERS),
     Need("steps", (), TIMERS),
@@ -77,14 +83,20 @@ NEEDS: tuple[Need, ...] = (
     Need("perf_counters", (), ("perf",)),
     Need("slurm_steps", (), ("sacct",)),
     Need("floors", (), ("floors",)),
+    Need("topology", (), ("topology",)),
 )
 
 PROFILER = ("torch_profiler", "kineto")
 """The same evidence: by our own windows, and by anybody's traces."""
-OF_STEPS = frozenset({"step_breakdown", "step_breakdown_all", "coverage", "run_summary"})
+OF_STEPS = frozenset(
+    {"step_breakdown", "step_breakdown_all", "rank_estimate", "slow_units", "coverage"}
+    | {"run_summary", "pipeline_bubbles", "utilisation"}
+)
 """What was recorded, and has none of these, has no steps that were recognised."""
 OF_CALLS = frozenset({"collectives", "collective_waits", "waits", "stragglers", "what_if"})
 """Empty where nothing was communicated, which is an answer."""
+OF_PIPELINES = frozenset({"pipeline_bubbles"})
+"""Empty where all ranks are one stage, which is an answer."""
 
 
 def can_answer_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
@@ -98,10 +110,12 @@ def can_answer_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
           AND NOT EXISTS (FROM collectives)
         """
     ).fetchone() == (True,)
+    one_stage = con.execute("SELECT bool_and(pp = 1) FROM runs").fetchone() == (True,)
     seen = _seen(con)
     rows = []
     for need in NEEDS:
         found = seen[need] or (silent and need.relation in OF_CALLS)
+        found = found or (one_stage and need.relation in OF_PIPELINES)
         rows.append(
             {
                 "relation": need.relation,

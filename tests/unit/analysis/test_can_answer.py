@@ -78,3 +78,15 @@ def test_a_strangers_trace_without_steps_is_no_missing_profiler(tmp_path):
         "cannot answer: step_breakdown: kineto recorded, and has no step marks; "
         "app_timers and nsys not recorded"
     )
+
+
+def test_every_view_without_its_source_says_so(tmp_path):
+    """Of a run of which nothing is recorded: rows, or the reason why there are none."""
+    build_database(tmp_path / "d.duckdb", "r", {"name": "x"}, [make_batch("collection", SKIPPED)])
+    views = [relation.name for relation in describe() if relation.kind == "view"]
+    assert len(views) > 15
+    for view in views:
+        rows, said = ask(tmp_path / "d.duckdb", f"FROM {view}")
+        # What is evidence of other calls, and what no collector gives, may be empty.
+        if len(rows.splitlines()) <= 1 and view != "collectives_all":
+            assert said.startswith((f"cannot answer: {view}: ", f"cannot answer: {view} (")), view
