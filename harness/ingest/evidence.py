@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.registry import all_collectors
+from harness_collectors.foreign import known_format
 from harness_collectors.text_evidence import as_utf8
 from harness_schemas.spi import Collector
 
@@ -79,7 +80,7 @@ def _why_unread(path: Path, head: bytes) -> str:
     packed = "tar" if head[257:262] == b"ustar" else packed
     if packed:
         return f"packed by {packed}: unpack it first (gzip is read as it is)"
-    return "recognised by no collector"
+    return known_format(head) or "recognised by no collector"
 
 
 def _readers(collectors: list[Collector], path: Path, head: bytes) -> Iterator[Collector]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness_analysis.verdict.judge import (
+    SURVIVED,
     StepState,
     TextLine,
     Verdict,
@@ -103,19 +104,23 @@ def _steps(con: duckdb.DuckDBPyConnection) -> list[StepState]:
 
 
 def _lines(con: duckdb.DuckDBPyConnection) -> Iterator[TextLine]:
+    outlived: list[str] = []
     for kind, text, rank in con.execute(
         "SELECT kind, text, rank FROM log_lines"
         " WHERE NOT ends_with(coalesce(file, ''), 'agent.log')"  # the samplers' end is no cause
         f" ORDER BY file, line NULLS LAST, rowid LIMIT {_MOST_LINES}"
     ).fetchall():
+        outlived += [text] if kind == SURVIVED else []
         yield TextLine(kind, text, rank)
+    whole = " ".join("\n".join(outlived).split())
     for kind, text, rank in con.execute(
         "SELECT kind, text, rank FROM nccl_events"
         " WHERE severity = 'problem' OR kind LIKE 'watchdog%' OR kind = 'nccl_warn'"
         f" ORDER BY ts_ns NULLS FIRST, rank NULLS FIRST, text LIMIT {_MOST_LINES}"
     ).fetchall():
         said = {"nccl_warn": "NCCL WARN ", "pending": "Flight Recorder: "}.get(kind, "")
-        yield TextLine("nccl", said + text, rank)
+        told_before = whole and " ".join(text.split()) in whole  # the same lines, read there too
+        yield TextLine(SURVIVED if told_before else "nccl", said + text, rank)
     for (reason,) in con.execute(
         "SELECT DISTINCT reason FROM collection WHERE collector = 'sacct'"
         " AND reason IS NOT NULL ORDER BY reason"
