@@ -124,7 +124,7 @@ def _explain(run: str | None, log: Path | None) -> Verdict:
     if log is None:
         return explain_run(find_run(run or "latest"))
     if str(log) == "-":
-        return explain_text(sys.stdin.read())
+        return explain_text(sys.stdin.buffer.read())
     return explain_log(log)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness_analysis.verdict.judge import TextLine, Verdict, VerdictEvidence, judge, lines_of
-from harness_collectors.failure_log.lines import notable_lines
+from harness_analysis.verdict.judge import TextLine, Verdict, VerdictEvidence, judge
+from harness_collectors.failure_log.lines import Notable, notable, notable_lines
+from harness_collectors.failure_log.wrapped import unwrapped
+from harness_collectors.text_evidence import as_utf8
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir
 
 
-def explain_text(text: str) -> Verdict:
-    """The verdict of an error text, as somebody pastes it."""
-    return judge(VerdictEvidence(lines=lines_of("log", text)))
+def explain_text(text: bytes) -> Verdict:
+    """The verdict of an error text, as somebody pastes or pipes it."""
+    return _judged(notable(unwrapped(as_utf8(text))))
 
 
 def explain_log(path: Path) -> Verdict:
@@ -25,9 +27,12 @@ def explain_log(path: Path) -> Verdict:
         lines = notable_lines(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-    return judge(
-        VerdictEvidence(lines=tuple(TextLine(line.kind, line.text, line.rank) for line in lines))
-    )
+    return _judged(lines)
+
+
+def _judged(lines: list[Notable]) -> Verdict:
+    said = tuple(TextLine(line.kind, line.text, line.rank) for line in lines)
+    return judge(VerdictEvidence(lines=said))
 
 
 def explain_run(path: Path) -> Verdict:

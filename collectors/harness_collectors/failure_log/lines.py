@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness_collectors.failure_log.survived import survived
+from harness_collectors.failure_log.survived import RESUMED, survived
 from harness_collectors.failure_log.wrapped import is_wrapped, unwrapped
 from harness_collectors.text_evidence import as_utf8
 from harness_schemas.log_prefix import is_labelled, peeled
@@ -143,7 +143,16 @@ def notable_lines(path: Path) -> list[Notable]:
     of_file = int(rank[1]) if rank else None
     stderr = path.suffix in (".err", ".stderr") or path.parent.name == "logs"
     kind = "stderr" if stderr else "log"
-    head, tail = map(unwrapped, _read(path))
+    head, tail = _read(path)
+    if is_wrapped(head):  # of the end the first record is cut
+        tail = tail.partition(b"\n")[2]
+    return notable(unwrapped(head), unwrapped(tail), kind, of_file)
+
+
+def notable(
+    head: bytes, tail: bytes = b"", kind: str = "log", of_file: int | None = None
+) -> list[Notable]:
+    """The lines to keep of a text, or of the beginning and the end of a longer one."""
     found = [(start, number, text) for start, number, text in _kept(head, not tail)]
     found += [(len(head) + 1 + start, None, text) for start, _, text in _kept(tail, True)]
     half = MAX_LINES // 2
@@ -159,16 +168,21 @@ def notable_lines(path: Path) -> list[Notable]:
 
 def _outlived(block: bytes, labelled: bool) -> frozenset[int]:
     """Where lines start that tell of a failure after which the work went on."""
+    lines = block.replace(b"\r", b"\n")
+    telling = _starts(lines)
+    if not telling or lines.count(b"\n", min(telling)) < RESUMED:
+        return frozenset()
     starts: list[int] = []
     said: list[tuple[int | None, str]] = []
     start = 0
-    for line in block.replace(b"\r", b"\n").split(b"\n"):
+    for line in lines.split(b"\n"):
         if line.strip():
             text, rank = peeled(line[:_WEIGHED].decode("utf-8", "replace"), labelled)
             starts.append(start)
             said.append((rank, text))
         start += len(line) + 1
-    return frozenset(starts[place] for place in survived(said, _tells))
+    told = [place for place, start in enumerate(starts) if start in telling]
+    return frozenset(starts[place] for place in survived(said, told, _tells))
 
 
 def _tells(text: str) -> bool:

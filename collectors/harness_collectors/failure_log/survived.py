@@ -49,18 +49,18 @@ class _Form:
 
 
 def survived(
-    lines: Sequence[tuple[int | None, str]], failing: Callable[[str], bool]
+    lines: Sequence[tuple[int | None, str]], told: Sequence[int], failing: Callable[[str], bool]
 ) -> frozenset[int]:
     """Places of the failing lines that were not the end.
 
-    `lines`: (rank, text) of a whole log without launchers' prefixes; `failing`: whether a text
-    may tell of a failure. Lines of one rank say nothing of another's survival.
+    `lines`: (rank, text) of a whole log without launchers' prefixes; `told`: the places of those
+    that may tell of a failure, in order, or of most; `failing`: whether a text may. Lines of one
+    rank say nothing of another's survival.
     """
-    told = [place for place, (_, text) in enumerate(lines) if failing(text)]
     if not told or len(lines) - told[0] <= RESUMED:
         return frozenset()
     restarted = _last_restart(lines, set(told))
-    forms = _forms(lines, set(told))
+    forms = _forms(lines, set(told), failing)
     found = set(_ignored(lines))
     last_told = {rank: place for place in told for rank in [lines[place][0]]}
     for place in told[-_CHECKED:]:
@@ -77,7 +77,7 @@ def survived(
 
 
 def _forms(
-    lines: Sequence[tuple[int | None, str]], told: set[int]
+    lines: Sequence[tuple[int | None, str]], told: set[int], failing: Callable[[str], bool]
 ) -> dict[int | None, Sequence[_Form]]:
     """Forms of the lines of work by rank, those that recur most."""
     found: dict[int | None, dict[str, _Form]] = {}
@@ -89,7 +89,10 @@ def _forms(
         form.places.append(place)
         number = _NUMBER.search(bare)
         form.numbers.append(float(number[0]) if number else 0.0)
-    return {rank: _recurring(forms.values()) for rank, forms in found.items()}
+    return {
+        rank: _recurring(form for text, form in forms.items() if not failing(text))
+        for rank, forms in found.items()
+    }
 
 
 def _recurring(forms: Iterable[_Form]) -> list[_Form]:

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_collectors import sampling
+from harness_collectors.nvml import smi_text
 from harness_collectors.nvml.api import ALL_LINKS, Device, Library, NvmlError, open_library
 from harness_collectors.sampling import PeriodicSampler, Reading, Unavailable
+from harness_collectors.text_evidence import Tally, batch, read_text
 from harness_schemas.spi import (
     Availability,
     Batch,
@@ -35,6 +37,7 @@ SOURCE = "nvml"
 DEAR_NS: Final = 1_000_000
 """A reading that takes longer than this is read every `SLOW_NS` only."""
 SLOW_NS: Final = 5_000_000_000
+_HEAD_BYTES: Final = 4096
 _UINT32: Final = 1 << 32
 _GPU_IS_LOST: Final = 15
 _AMPERE: Final = 7
@@ -242,7 +245,7 @@ class Nvml:
 
     name = SOURCE
     title = "GPU power, energy, clocks, memory, link bytes"
-    sources = (SOURCE,)
+    sources = (SOURCE, smi_text.SOURCE)
 
     def check(self, device: str) -> Availability:
         """Whether NVML starts and sees a GPU."""
@@ -274,14 +277,40 @@ class Nvml:
         return CapturePlan(samplers=(spec,), switchable=True)
 
     def recognise(self, path: Path, head: bytes) -> bool:
-        """A samples or state file that names this collector."""
-        return sampling.recognise(self.name, head)
+        """A samples or state file that names this collector, or a table of nvidia-smi's."""
+        ours = sampling.recognise(self.name, head)
+        return ours or smi_text.is_listing(head[:_HEAD_BYTES].decode("utf-8", "replace"))
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
-        """Samples, clock anchors and the collector's state, host by host."""
+        """Samples, clock anchors and the collector's state, host by host, then nvidia-smi's."""
         from harness_collectors.sampling.rows import ingest_samples
 
-        return ingest_samples(self.name, files)
+        names = (sampling.SAMPLES_FILE, sampling.STATE_FILE)
+        yield from ingest_samples(self.name, [path for path in files if path.name in names])
+        for path in sorted(path for path in files if path.name not in names):
+            yield from _ingest_listing(path, context.root)
+
+
+def _ingest_listing(path: Path, root: Path) -> Iterator[Batch]:
+    name = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+    tally = Tally(SOURCE)
+    try:
+        read = read_text(path)
+    except OSError as error:
+        tally.unreadable, tally.reason = 1, f"{name}: {error.strerror or error}"
+        yield batch("collection", [tally.row({"files": [name]})])
+        return
+    found = smi_text.read_listing(read.text)
+    tally.bytes, tally.records, tally.unreadable = read.size, len(found.rows), found.unreadable
+    tally.reason = found.problem
+    if clocks := list(smi_text.anchors(found.rows)):
+        yield batch("clock_anchors", clocks)
+    if found.rows:
+        yield batch("samples", ({**row, "source": smi_text.SOURCE} for row in found.rows))
+    detail: dict[str, Any] = {"files": [name], "columns_left_out": found.left_out}
+    if clocks:
+        detail["time_zone"] = "assumed UTC: the times do not say theirs"
+    yield batch("collection", [tally.row(detail)])
 
 
 COLLECTOR = Nvml()
