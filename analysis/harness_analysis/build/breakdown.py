@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import duckdb
 
 KEYS = ("batch", "microbatch", "repeat", "phase", "step", "warmup", "perturbed_by")
+_TELL_CALLS = ("app_timers", "torch_profiler")
+_TELL_FILES = ("app_timers",)
+"""Sources that would show the host's calls of a group, or its files, were there any."""
 _RECORDED = "name IN ('torch_profiler.window', 'nsys.window')"
 ALL = "all"
 """Phase of the row that covers a rank from its first to its last activity."""
@@ -87,12 +90,15 @@ def _host_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[p
     cpu = units.cpu_ns - _cpu_inside(con, evidence, units.edges)
     known = ~np.isnan(cpu)
     compute = np.where(known, np.clip(np.nan_to_num(cpu), 0, rest), 0).astype(np.int64)
+    calls = evidence.source in _TELL_CALLS or len(transfer.start) + len(unsplit.start) > 0
+    told = (calls, calls, calls, evidence.source in _TELL_FILES or len(files.start) > 0)
+    names = ("comm_transfer_ns", "comm_wait_ns", "comm_unsplit_ns", "io_ns")
     columns: dict[str, Any] = {
         "compute_ns": pa.array(compute, mask=~known),
-        "comm_transfer_ns": parts[:, 0],
-        "comm_wait_ns": parts[:, 1],
-        "comm_unsplit_ns": parts[:, 2],
-        "io_ns": parts[:, 3],
+        **{
+            name: parts[:, part] if told[part] else pa.nulls(len(window), pa.int64())
+            for part, name in enumerate(names)
+        },
         "unresolved_ns": rest - compute,
     }
     yield _table(evidence, units.keys, units.edges[:-1], window, units.complete, columns)

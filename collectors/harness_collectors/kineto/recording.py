@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +19,8 @@ from harness_collectors.kineto.trace import (
 from harness_collectors.text_evidence import batch
 from harness_schemas.spi import Batch
 
-WINDOW = "torch_profiler.window"
-HIDDEN = "CUDA graph, not on record"
+WINDOW: Final = "torch_profiler.window"
+HIDDEN: Final = "CUDA graph, not on record"
 
 
 def window_batches(trace: TraceFile) -> Iterator[Batch]:

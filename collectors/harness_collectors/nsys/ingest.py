@@ -48,7 +48,7 @@ def _several(reports: list[tuple[Source, Survey]], context: IngestContext) -> It
     """Who is which rank is known when all reports are surveyed; then each is read."""
     seats = assign_ranks(reports)
     comms = nccl.communicators(all_members(reports, seats))
-    setting = Setting(comms, {}, bool(context.run))
+    setting = Setting(comms, {}, bool(context.run), several=True)
     for (source, found), placed in zip(reports, seats, strict=True):
         with open_source(source) as export:
             yield from batches(source, export, read_content(export), found, placed, setting)

@@ -14,6 +14,7 @@ from harness_collectors.nsys.pages import NULL, Ints
 from harness_schemas.redact import redact
 
 LONGEST_NAME: Final = 4096
+UNNAMED_KERNEL: Final = "unnamed kernel"
 _MOST_IDS: Final = 1 << 28
 SUFFIX: Final = re.compile(r", (?:op_id |seq = )")
 """Where the numbers begin that torch's `emit_nvtx` appends to the name of an operator."""

@@ -35,6 +35,7 @@ class Setting:
     comms: dict[int, nccl.Communicator]
     numberings: dict[int | None, Numbering]
     own_run: bool
+    several: bool = False
 
 
 @dataclass
@@ -104,7 +105,7 @@ def batches(
     parts = {process: _part(content, process) for process in {seat.process for seat in seats.seats}}
     shared = Shared(
         list(content.names), classifier(), step_marks(), nccl.Schemas(export), setting.comms,
-        setting.own_run,
+        setting.own_run, setting.several,
     )  # fmt: skip
     traces = []
     for seat in seats.seats:
@@ -236,7 +237,7 @@ class State:
             device_rows_launched=int((trace.launch >= 0).sum()),
             device_rows_in_units=trace.device_rows_in_units,
             whole_graphs=trace.whole_graphs,
-            empty_graphs=trace.graph_launches if trace.owns_host else 0,
+            empty_graphs=len(trace.graph_launches) if trace.owns_host else 0,
             kernel_ns=kernel_ns,
             unknown_ns=unknown_ns,
         )

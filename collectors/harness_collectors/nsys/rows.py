@@ -9,10 +9,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from harness_collectors.kineto.recording import HIDDEN
 from harness_collectors.kineto.trace import coded, constant, known, texts
+from harness_collectors.nsys.names import UNNAMED_KERNEL
 from harness_collectors.nsys.pages import NULL, Ints
 from harness_collectors.nsys.trace import SOURCE, RankTrace, durations
-from harness_collectors.nsys.work import GRAPH, IO, KINDS, OP
+from harness_collectors.nsys.work import GRAPH, IO, KERNEL, KINDS, OP
 from harness_collectors.step_marks import SIZE_GROUPS
 from harness_collectors.text_evidence import batch
 from harness_schemas.spi import Batch
@@ -22,19 +24,23 @@ GROUP_ROWS: Final = 122_880
 GROUPS: Final = 4
 _FIXED_CLASSES: Final = {GRAPH: ("graph", "graph-trace"), IO: ("io", "osrt-file")}
 """Categories and rules of kinds that the table of rules does not know."""
+UNTOLD: Final = ("graph", "unnamed-kernel")
+"""A kernel whose name is lost computed or communicated: as of a whole graph nobody knows."""
 
 
 def span_batches(trace: RankTrace) -> Iterator[Batch]:
-    """Units, or of a run of ours the recorded window; device work, then the host's rows."""
+    """Units, the recorded window, device work, the host's rows, and replays not on record."""
     if trace.units and trace.tells_units:
         yield Batch("spans", _unit_spans(trace))
-    elif trace.tells_window:
+    if trace.tells_window:
         yield _window(trace)
     classes = _Classes(trace)
     for part in grouped(len(trace.device)):
         yield Batch("spans", pa.concat_tables(_device_spans(trace, classes, rows) for rows in part))
     for part in grouped(len(trace.host_rows)):
         yield Batch("spans", pa.concat_tables(_host_spans(trace, classes, rows) for rows in part))
+    if len(trace.hidden_graphs[0]):
+        yield Batch("spans", _hidden_graphs(trace))
 
 
 def _window(trace: RankTrace) -> Batch:
@@ -42,17 +48,39 @@ def _window(trace: RankTrace) -> Batch:
     first, last = trace.bounds or (0, 0)
     row = {
         "rank": trace.rank,
-        "span_id": trace.first_unit,
+        "span_id": trace.first_window,
         "source": SOURCE,
         "timeline": "host",
         "name": "nsys.window",
         "category": "phase",
         "start_ns": first,
         "end_ns": last,
-        "perturbed_by": SOURCE,
+        "perturbed_by": SOURCE if trace.shared.own_run else None,
         "complete": True,
     }
     return batch("spans", [row])
+
+
+def _hidden_graphs(trace: RankTrace) -> pa.Table:
+    """Each as a graph as a whole, from its launch to the next work that was launched after it:
+    when it ran in between is not known, but the device need not have been idle."""
+    calls, until = trace.hidden_graphs
+    start, size = trace.host.start[calls], len(calls)
+    columns = {
+        "rank": rank_column(trace, size),
+        **trace.key_columns(trace.host_units(calls)),
+        "span_id": pa.array(np.arange(size) + trace.first_hidden),
+        "source": constant(SOURCE, size),
+        "timeline": constant("device", size),
+        "name": constant(HIDDEN, size),
+        "category": constant("graph", size),
+        "rule": constant("graph-not-recorded", size),
+        **interval(trace, start, until),
+        "launch_ns": pa.array(start + trace.offset_ns),
+        "correlation": pa.array(trace.host.correlation[calls]),
+    }
+    columns["complete"] = pa.array(np.zeros(size, np.bool_))
+    return pa.table(columns)
 
 
 def grouped(size: int) -> Iterator[list[Ints]]:
@@ -89,6 +117,8 @@ class _Classes:
         return codes
 
     def _classify(self, kind: int, name: int) -> tuple[str, str]:
+        if kind == KERNEL and self._shared.names[name] == UNNAMED_KERNEL:
+            return UNTOLD
         fixed = _FIXED_CLASSES.get(kind)
         if fixed is not None:
             return fixed

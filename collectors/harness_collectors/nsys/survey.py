@@ -71,7 +71,7 @@ class Survey:
     gpus: dict[tuple[int, int], Gpu] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     window: tuple[int, int] | None = None
-    """First and last start of device work, on the report's clock; None: not looked for, or none."""
+    """First and last moment of device work, on the report's clock; None: none, or not sought."""
 
     @property
     def host(self) -> str | None:
@@ -110,14 +110,14 @@ def survey(
 def _devices_of_processes(
     export: Export,
 ) -> tuple[dict[int, list[int]], tuple[int, int] | None]:
-    """Devices by the process that used them, and when the first and the last work began."""
+    """Devices by the process that used them, and from when to when any worked."""
     pairs: dict[int, set[int]] = {}
     moments: list[int] = []
     for table in DEVICE_TABLES:
-        for chunk in export.chunks(table, ("globalPid", "deviceId", "start")):
-            start = chunk.ints["start"]
-            known = start[(start < LATEST_NS) & (start > -LATEST_NS)]
-            moments += [int(known.min()), int(known.max())] if known.size else []
+        for chunk in export.chunks(table, ("globalPid", "deviceId", "start", "end")):
+            for moment in (chunk.ints["start"], chunk.ints["end"]):
+                known = moment[(moment < LATEST_NS) & (moment > -LATEST_NS)]
+                moments += [int(known.min()), int(known.max())] if known.size else []
             process, device = process_of(chunk.ints["globalPid"]), chunk.ints["deviceId"]
             sound = (process >= 0) & (device >= 0) & (device < 1 << 16)
             for key in distinct((process << 16 | device)[sound]):

@@ -13,7 +13,7 @@ import pyarrow as pa
 from harness_collectors.classify import Classifier
 from harness_collectors.kineto.columns import ANNOTATION as MARK_KIND
 from harness_collectors.kineto.columns import Table
-from harness_collectors.kineto.trace import coded, texts
+from harness_collectors.kineto.trace import coded, next_work, texts
 from harness_collectors.kineto.units import (
     FoundUnits,
     Intervals,
@@ -61,6 +61,8 @@ class Shared:
     comms: dict[int, Communicator]
     own_run: bool
     """The report is of a run of ours: the recorder describes its units and groups."""
+    several: bool = False
+    """It is one of several reports, perhaps of one process: what each covers is told."""
 
     @cached_property
     def name_values(self) -> pa.Array:
@@ -112,11 +114,13 @@ class RankTrace:
         self.host_rows = self._kept_host()
         self.first_unit = numbering.next_span
         self.tells_units = seat.owns_host and not shared.own_run
-        self.tells_window = seat.owns_host and shared.own_run and self.bounds is not None
-        told = len(self.units) if self.tells_units else int(self.tells_window)
-        self.first_device = self.first_unit + told
+        told = shared.own_run or shared.several
+        self.tells_window = seat.owns_host and told and self.bounds is not None
+        self.first_window = self.first_unit + (len(self.units) if self.tells_units else 0)
+        self.first_device = self.first_window + int(self.tells_window)
         self.first_host = self.first_device + len(self.device)
-        numbering.next_span = self.first_host + len(self.host_rows)
+        self.first_hidden = self.first_host + len(self.host_rows)
+        numbering.next_span = self.first_hidden + len(self.hidden_graphs[0])
         self.device_rows_in_units = 0
 
     # -- resolving -----------------------------------------------------------------------------
@@ -205,12 +209,22 @@ class RankTrace:
         return int((self.device.kind == GRAPH).sum())
 
     @cached_property
-    def graph_launches(self) -> int:
-        """Calls that replayed a CUDA graph, and launched nothing that the report shows."""
+    def graph_launches(self) -> Ints:
+        """Rows of calls that replayed a CUDA graph, and launched nothing that the report shows."""
         calls = np.flatnonzero(
             (self.host.kind == RUNTIME) & self.shared.graph_calls[self.host.name]
         )
-        return int((~np.isin(calls, self.launch)).sum())
+        return calls[~np.isin(calls, self.launch)]
+
+    @cached_property
+    def hidden_graphs(self) -> tuple[Ints, Ints]:
+        """Those of them that later work follows, and when that work began."""
+        calls = self.graph_launches if self.owns_host else np.zeros(0, np.int64)
+        if not calls.size:
+            return calls, calls
+        known, launch, _ = self.launches(np.arange(len(self.device)))
+        until = next_work(self.host.start[calls], launch[known], self.device.start[known])
+        return calls[until >= 0], until[until >= 0]
 
     def kernel_time(self, rule: str) -> tuple[int, int]:
         """Time in kernels, summed, and the part of it that one rule classified."""
