@@ -1,7 +1,7 @@
 """Evidence in, database out: the order in which a run's file is made.
 
-    rows, their times aligned  ->  match and split communication  ->  views  ->
-    name causes  ->  divide windows  ->  join what is one call  ->  findings
+    rows, their times aligned  ->  match and split communication  ->  divide windows  ->
+    name causes  ->  judge the end  ->  join what is one call  ->  findings
 
 Repeatable: the same rows give the same file content.
 """
@@ -63,40 +63,12 @@ def build_database(
             for batch in batches:
                 writer.add(batch.table, batch.data)
         tell("match communication over ranks")
-        writer.refresh_clocks()
-        writer.add_rows("clock_offsets", writer.axis.rows())
-        if stored is not None:
-            writer.add_stored(stored)
-        _name_list(writer, "evidence_exact", EXACT_SOURCES)
-        _name_list(writer, "synchronising", (*sorted(SYNCHRONISING_OPS), "all_to_all"))
-        writer.script("ranks")
-        writer.script("tokens")
-        if writer.completes_calls:
-            writer.script("named")
-            writer.script("identify")
-        writer.script("floors")
-        align_ordinals(writer.con)
-        tie_clocks(writer.con)
         in_files = stored is not None and stored.has("spans")
-        check_clocks(writer.con, in_files)
-        unmatch_apart(writer.con)
-        writer.script("replays")
-        for _ in group_chunks(writer.con):
-            writer.script("match")
-        release(writer.con, *MATCHING)
+        _align(writer, stored, in_files)
+        _match(writer)
         tell("divide every step, and find out who was late")
-        writer.script("gaps")
-        for _ in rank_chunks(writer.con, in_files):
-            writer.script("rank_gaps")
-            add_device_gaps(writer.con)
-            writer.add_all("unit_breakdown", breakdown_tables(writer.con))
-        release(writer.con, "spans_here", "collectives_here", "totals")
-        writer.script("judged")
-        for _ in judged_chunks(writer.con):
-            writer.script("late")
-        release(writer.con, "gaps", "late_gaps", "passed_on")
-        writer.script("stragglers")
-        writer.script("trim")
+        _divide(writer, in_files)
+        _blame(writer)
         tell("findings")
         writer.add_rows("overhead", measure_overhead(writer.con))
         _judge(writer, ended or VerdictEvidence(exit_code=run_row.get("exit_code")), run_row)
@@ -104,6 +76,54 @@ def build_database(
         writer.add_rows("findings", find(writer.con))
         writer.add_rows("can_answer", can_answer_rows(writer.con))
         writer.finish()
+
+
+def _align(writer: Writer, stored: ParquetSet | None, in_files: bool) -> None:
+    """All rows on one axis, and calls that know their group, ordinal and floor."""
+    writer.refresh_clocks()
+    writer.add_rows("clock_offsets", writer.axis.rows())
+    if stored is not None:
+        writer.add_stored(stored)
+    _name_list(writer, "evidence_exact", EXACT_SOURCES)
+    _name_list(writer, "synchronising", (*sorted(SYNCHRONISING_OPS), "all_to_all"))
+    writer.script("ranks")
+    writer.script("tokens")
+    if writer.completes_calls:
+        writer.script("named")
+        writer.script("identify")
+    writer.script("floors")
+    align_ordinals(writer.con)
+    tie_clocks(writer.con)
+    check_clocks(writer.con, in_files)
+    unmatch_apart(writer.con)
+
+
+def _match(writer: Writer) -> None:
+    """What ranks did together, with its wait and its transfer told apart."""
+    writer.script("replays")
+    for _ in group_chunks(writer.con):
+        writer.script("match")
+    release(writer.con, *MATCHING)
+
+
+def _divide(writer: Writer, in_files: bool) -> None:
+    """Every unit's window, rank by rank."""
+    writer.script("gaps")
+    for _ in rank_chunks(writer.con, in_files):
+        writer.script("rank_gaps")
+        add_device_gaps(writer.con)
+        writer.add_all("unit_breakdown", breakdown_tables(writer.con))
+    release(writer.con, "spans_here", "collectives_here", "totals")
+
+
+def _blame(writer: Writer) -> None:
+    """Who was late, and why; and which units not all ranks show."""
+    writer.script("judged")
+    for _ in judged_chunks(writer.con):
+        writer.script("late")
+    release(writer.con, "gaps", "late_gaps", "passed_on")
+    writer.script("stragglers")
+    writer.script("trim")
 
 
 def _judge(writer: Writer, ended: VerdictEvidence, run_row: dict[str, Any]) -> None:
