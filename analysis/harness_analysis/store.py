@@ -288,6 +288,25 @@ def open_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
+@contextlib.contextmanager
+def refusing_foreign() -> Iterator[None]:
+    """Turn the absence of a table, view or column into one clear line.
+
+    Raises:
+        EvidenceError: another version made the database, or something else did.
+    """
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        what = str(error).strip().splitlines()[0]
+        raise EvidenceError(
+            f"this is not a run's database, or another version made it: {what}",
+            "make it anew with `harness ingest`",
+        ) from None
+
+
 def require(con: duckdb.DuckDBPyConnection, *relations: str) -> None:
     """Check that the database has these tables, views or columns (`ranks.stage`).
 

@@ -63,8 +63,7 @@ def command(
     requests and units as OpenTelemetry spans, a JSON line each. parquet, csv: a file a table.
     """
     from harness.runs import find_databases
-    from harness_analysis.answer import refusing_foreign
-    from harness_analysis.store import open_database
+    from harness_analysis.store import open_database, refusing_foreign
     from harness_schemas.errors import UsageError
 
     (database,) = find_databases([run])[:1]

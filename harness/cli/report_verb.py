@@ -127,9 +127,10 @@ def _opened(run: str | None) -> Iterator[duckdb.DuckDBPyConnection | None]:
 def _draw(
     con: duckdb.DuckDBPyConnection, path: Path, baseline: duckdb.DuckDBPyConnection | None
 ) -> None:
-    from harness_analysis.answer import load_answer, refusing_foreign
+    from harness_analysis.answer import load_answer
     from harness_analysis.report import write_picture
     from harness_analysis.report.numbers.blame import load_blame
+    from harness_analysis.store import refusing_foreign
 
     with refusing_foreign():
         blame = load_blame(con, baseline)

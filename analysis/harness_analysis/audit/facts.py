@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness_analysis.answer import refusing_foreign
 from harness_analysis.compare.load import HEADLINE, Floats, RunData, load_run
 from harness_analysis.compare.samples import BY_NAME, Sample, sample_of, spans
-from harness_analysis.store import open_database
+from harness_analysis.store import open_database, refusing_foreign
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness_analysis.answer import refusing_foreign
 from harness_analysis.compare.seen import seen_in
 from harness_analysis.estimates import parts_view
-from harness_analysis.store import open_database
+from harness_analysis.store import open_database, refusing_foreign
 from harness_schemas.errors import EvidenceError
 from harness_schemas.vocabulary import PARTS, evidence_order
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness_analysis.answer import Answer, load_answer, refusing_foreign
+from harness_analysis.answer import Answer, load_answer
 from harness_analysis.report.blocks import Figure, Section
 from harness_analysis.report.numbers.blame import Blame, load_blame
 from harness_analysis.report.numbers.pipeline import Bubble, load_bubbles
@@ -42,6 +42,7 @@ from harness_analysis.report.sections.summary import (
 )
 from harness_analysis.report.sections.timeline import timeline_section
 from harness_analysis.report.sections.waits import waits_section
+from harness_analysis.store import refusing_foreign
 from harness_schemas.whole_file import whole_file
 
 if TYPE_CHECKING:
