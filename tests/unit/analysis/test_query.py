@@ -50,7 +50,7 @@ def test_what_is_no_database_is_named(databases, monkeypatch, tmp_path, most):
     monkeypatch.setattr(query, "MOST_ATTACHED", most)
     broken = tmp_path / "broken.duckdb"
     broken.write_text("not a database, but long enough to be looked at")
-    with pytest.raises(EvidenceError, match=r"broken\.duckdb cannot be read"):
+    with pytest.raises(EvidenceError, match=r"broken\.duckdb is no DuckDB database"):
         query_runs([*databases, broken], SQL)
     with pytest.raises(UsageError, match="does not exist"):
         query_runs([*databases, tmp_path / "absent.duckdb"], SQL)
