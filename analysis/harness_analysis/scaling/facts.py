@@ -69,8 +69,9 @@ class RunFacts:
 
     @property
     def good(self) -> bool:
-        """Whether it may be measured by."""
-        return self.verdict in ("ok", None) and bool(self.wall_ns)
+        """Whether it may be measured by. Strangers' logs may say nothing of an end: it counts."""
+        silent = self.status is None and self.verdict in ("unknown", None)
+        return (silent or self.verdict in ("ok", None)) and bool(self.wall_ns)
 
     @property
     def unresolved_share(self) -> float | None:

@@ -139,6 +139,12 @@ def test_what_has_nothing_to_be_compared_with_is_only_tabulated():
     ]
 
 
+@pytest.mark.parametrize(("status", "good"), [(None, True), ("failed", False)])
+def test_an_end_that_nobody_tells_counts_unless_the_run_itself_failed(status, good):
+    """Logs beside a stranger's traces may say nothing of how it ended."""
+    assert facts(1, S, verdict="unknown", status=status).good is good
+
+
 def test_runs_of_an_unknown_configuration_do_not_repeat_each_other():
     strangers = [dataclasses.replace(facts(repeat=k), settings={}) for k in (0, 1)]
     (study,) = make_studies(strangers)
