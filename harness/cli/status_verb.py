@@ -86,12 +86,13 @@ def _show(now: Snapshot, style: str, before: str) -> None:
     from harness.status import tables
     from harness.status.collectors import read_collectors
     from harness.status.hang_report import read_report
+    from harness.status.headline import facts, headline
     from harness.status.progress import read_progress
 
     machine = style in ("json", "csv")
     progress = None if now.over else read_progress(now.run, now.ranks, now.now_ns)
     report = read_report(now.run)
-    lines = tables.headline(now, progress, report)
+    lines = headline(now, progress, report)
     collectors = read_collectors(now.run, now.data, now.ranks, now.over)
     sections = [
         tables.call_section(now, machine),
@@ -103,7 +104,7 @@ def _show(now: Snapshot, style: str, before: str) -> None:
     if machine:
         emit_sections([tables.state_section(now, progress, lines), *sections], style)
         return
-    emit(before + "\n".join([*_wrapped(lines), f"  {now.run.run_id}", tables.facts(now)]))
+    emit(before + "\n".join([*_wrapped(lines), f"  {now.run.run_id}", facts(now)]))
     if worth := _worth(sections):
         emit("")
         emit_sections(worth, style)

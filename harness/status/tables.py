@@ -1,149 +1,28 @@
-"""A snapshot as an answer: the first line, what is pending, and tables that stay readable."""
+"""A snapshot as tables: what is pending, ranks, groups, stacks and collectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.sections import Section
 from harness.status.collectors import CollectorNow
 from harness.status.hang_report import HangReport
+from harness.status.headline import age_text, unbegun_job
 from harness.status.progress import Progress
 from harness.status.snapshot import RankNow, Snapshot
-from harness_analysis.hang.diagnose import SET_UP_LIMITS
 from harness_analysis.hang.model import PendingCall
 from harness_analysis.hang.say import (
     REMEDIES,
     call_text,
     group_text,
-    named,
     ranks_text,
-    sentence,
 )
-from harness_schemas.units import format_ns, format_share
-from harness_slurm.job.marks import JobRecord, attempts, read_begin, read_end
 
 MOST_RANKS = 16
 """Ranks of which every one has a line; more are joined by what they do."""
 MOST_LINES = 16
-MOVES_NS = 2_000_000_000
-"""A rank that recorded something this lately moves."""
 EARLIEST_NS = 1_000_000_000
-
-
-def headline(now: Snapshot, progress: Progress | None, report: HangReport | None) -> list[str]:
-    """Whether it stands, where and on whom; then how far it is."""
-    found = now.diagnosis
-    states = {rank.state.rank: rank.state for rank in now.ranks}
-    quiet = format_ns(found.quiet_ns) if found.quiet_ns is not None else "an unknown time"
-    if not now.ranks:
-        return _not_begun(now)
-    if now.over:
-        return list(_ended(now, report))
-    told = sentence(found, states)
-    if found.hangs:
-        lines = [f"HANGS: no rank recorded anything for {quiet}: {told}"]
-        return lines + ([f"  to do: {REMEDIES[found.kind]}"] if REMEDIES[found.kind] else [])
-    lines = [f"runs: a rank recorded something {quiet} ago"]
-    if found.quiet_ns is None:
-        lines = ["unknown: no rank says when it last recorded anything"]
-    elif found.quiet_ns > MOVES_NS:
-        limit = format_ns(now.limit_ns)
-        called = f"called a hang after {limit}"
-        if found.patient:
-            longer = format_ns(SET_UP_LIMITS * now.limit_ns)
-            called = f"loading and the like may be silent for long: called a hang after {longer}"
-        lines = [f"quiet: no rank recorded anything for {quiet} ({called})"]
-        lines += [f"  so far: {told}"] if found.calls else []
-    return [*lines, _progress_text(progress)] if progress else lines
-
-
-def _progress_text(progress: Progress) -> str:
-    text = f"  {format_share(progress.share)} of the plan: batch {progress.batch} of "
-    text += f"{progress.batches}, {progress.done:,} of at most {progress.planned:,} steps"
-    left = progress.left_ns
-    return text + (f"; about {format_ns(left)} left at this rate" if left is not None else "")
-
-
-def _not_begun(now: Snapshot) -> list[str]:
-    begin = read_begin(now.run)
-    if now.data.get("status") in ("finished", "failed"):
-        return [f"ended: {_verdict(now).rstrip('.')}; no rank had begun to record"]
-    if told := _left_by_job(now):
-        return [told]
-    if (record := _unbegun_job(now)) is not None:
-        since = _age(record.submitted_ns or None, now) or "an unknown time"
-        asked = f"squeue -j {record.job_id}" + (f" -M {record.cluster}" if record.cluster else "")
-        first = f"waits: job {record.job_id} was submitted {since} ago and has not begun"
-        return [first, f"  `{asked}` says why; this is read from its folder alone"]
-    if begin is not None:
-        where = f"job {begin.job_id} began on {begin.host} {_age(begin.began_ns, now)} ago"
-        return [f"unknown: {where}, and no rank has begun to record"]
-    return ["unknown: no rank has begun to record"]
-
-
-def _unbegun_job(now: Snapshot) -> JobRecord | None:
-    """The job of a run that it has not begun, as far as its folder says."""
-    return None if now.ranks or now.over or read_begin(now.run) else JobRecord.read(now.run)
-
-
-def _left_by_job(now: Snapshot) -> str | None:
-    """What a job's end mark says of a run that nobody has judged yet; None: there is none."""
-    record, end = JobRecord.read(now.run), read_end(now.run)
-    if record is None or end is None:
-        return None
-    job, code = record.job_id, end.exit_code
-    if end.stopped:
-        again = f"requeued, it begins again (`squeue -j {job}`)"
-        return f"ended: job {job} was told to end, code {code}; {again}"
-    return f"ended: job {job} ended with code {code}; `harness run --attach {job}` says more"
-
-
-def _ended(now: Snapshot, report: HangReport | None) -> Iterator[str]:
-    found = now.diagnosis
-    status = now.data.get("status")
-    if report is not None and now.data.get("verdict") == "hang":
-        yield f"ended: hang, declared after {format_ns(report.quiet_ns)}: {report.sentence}"
-        yield f"  to do: {report.remedy}"
-        return
-    if status in ("finished", "failed"):
-        yield f"ended: {_verdict(now)}"
-    else:
-        none = "ended: no rank is left, and run.json does not say how it ended"
-        yield _left_by_job(now) or none
-    cut = [rank.state.rank for rank in now.ranks if rank.state.begun and not rank.state.ended]
-    if found.calls:
-        states = {rank.state.rank: rank.state for rank in now.ranks}
-        yield f"  when it ended: {sentence(found, states)}"
-    elif cut and len(cut) < len(now.ranks):
-        yield f"  {named(cut)} did not close the spool"
-
-
-def _verdict(now: Snapshot) -> str:
-    verdict, detail = now.data.get("verdict"), now.data.get("verdict_detail")
-    return ": ".join(str(part) for part in (verdict or "no verdict", detail) if part)
-
-
-def facts(now: Snapshot) -> str:
-    """Which run this is: ranks, hosts, job, attempt."""
-    begun = sum(rank.state.begun for rank in now.ranks)
-    world = "?" if now.world_size is None else f"{now.world_size:,}"
-    parts = [f"{begun:,} of {world} ranks recorded"]
-    if now.hosts:
-        few = ", ".join(now.hosts[:3]) + (" ..." if len(now.hosts) > 3 else "")
-        parts.append(f"{len(now.hosts)} host{'s' if len(now.hosts) > 1 else ''}: {few}")
-    record, begin, end = JobRecord.read(now.run), read_begin(now.run), read_end(now.run)
-    job = record.job_id if record else now.data.get("job_id")
-    if job is not None:
-        parts.append(f"job {job}" + (f", attempt {begin.attempt}" if begin else ""))
-    if before := len(attempts(now.run)):
-        parts.append(f"{before} earlier attempt{'s' if before > 1 else ''}")
-    if end is not None:
-        parts.append(f"the job left its end mark (code {end.exit_code})")
-    return "  " + "; ".join(parts)
-
-
-# -- tables ------------------------------------------------------------------------------------
 
 CALL_COLUMNS = (
     *("op", "comm_group", "seq", "bytes", "pending_ns", "waiting", "missing"),
@@ -166,7 +45,7 @@ def call_section(now: Snapshot, machine: bool) -> Section:
         rows: list[tuple[Any, ...]] = [_call_row(call, now) for call in calls]
         return Section("calls", "Pending calls", CALL_COLUMNS, rows)
     rows = [
-        (call_text(call), _age(call.since_ns, now), _waiting(call), _missing(call))
+        (call_text(call), age_text(call.since_ns, now), _waiting(call), _missing(call))
         for call in calls[:MOST_LINES]
     ]
     more = [f"and {len(calls) - MOST_LINES:,} more"] if len(calls) > MOST_LINES else []
@@ -225,12 +104,12 @@ def _rank_row(rank: RankNow, now: Snapshot) -> tuple[Any, ...]:
 
 def _read_rank(rank: RankNow, now: Snapshot) -> tuple[Any, ...]:
     call = rank.state.call
-    since = _age(call.since_ns, now) if call else None
+    since = age_text(call.since_ns, now) if call else None
     where = rank.state.where or None
     doing = _doing(rank, now)
     return (
         *(rank.state.rank, rank.host, _process(rank), where, doing, since),
-        _age(rank.state.moved_ns, now),
+        age_text(rank.state.moved_ns, now),
     )
 
 
@@ -317,7 +196,7 @@ def stack_section(report: HangReport | None, machine: bool) -> Section:
 
 def collector_section(found: Sequence[CollectorNow], now: Snapshot, machine: bool) -> Section:
     """How the collectors fare."""
-    age: Callable[[int | None], Any] = lambda at: _age(at, now)  # noqa: E731
+    age: Callable[[int | None], Any] = lambda at: age_text(at, now)  # noqa: E731
     if machine:
         age = lambda at: None if at is None else max(0, now.now_ns - at)  # noqa: E731
     columns = ("collector", "state", "hosts", "age_ns" if machine else "last written", "reason")
@@ -328,7 +207,7 @@ def collector_section(found: Sequence[CollectorNow], now: Snapshot, machine: boo
 def state_section(now: Snapshot, progress: Progress | None, lines: Sequence[str]) -> Section:
     """One row for machines: what the first line says."""
     found = now.diagnosis
-    none = "waits" if _unbegun_job(now) else "unknown"
+    none = "waits" if unbegun_job(now) else "unknown"
     state = "ended" if now.over else "hangs" if found.hangs else "runs" if now.ranks else none
     columns = (
         *("run_id", "state", "headline", "quiet_ns", "limit_ns", "kind", "culprits", "blocked"),
@@ -343,13 +222,9 @@ def state_section(now: Snapshot, progress: Progress | None, lines: Sequence[str]
     return Section("state", "State", columns, [row])
 
 
-def _age(at_ns: int | None, now: Snapshot) -> str | None:
-    return None if at_ns is None else format_ns(max(0, now.now_ns - at_ns))
-
-
 def _ages(ranks: Sequence[RankNow], now: Snapshot) -> str | None:
     known = [rank.state.moved_ns for rank in ranks if rank.state.moved_ns is not None]
     if not known:
         return None
-    newest, oldest = _age(max(known), now), _age(min(known), now)
+    newest, oldest = age_text(max(known), now), age_text(min(known), now)
     return newest if max(known) - min(known) < EARLIEST_NS else f"{newest} to {oldest}"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.outcome import End, judge_run
-from harness.status import tables
+from harness.status.headline import headline
 from harness.status.processes import Here
 from harness.status.rank_files import read_rank
 from harness.status.snapshot import take_snapshot
@@ -145,7 +145,7 @@ def test_a_process_of_this_host_that_is_stopped_is_named(tmp_path):
         now = take_snapshot(RunDir(tmp_path), LIMIT)
         assert (now.diagnosis.kind, now.diagnosis.culprits) == ("halted", (1,))
         assert "the process of rank 1 is stopped, inside of all_reduce 8" in "".join(
-            tables.headline(now, None, None)
+            headline(now, None, None)
         )
     finally:
         sleeper.kill()
