@@ -85,7 +85,8 @@ def _folder_host(path: Path) -> str | None:
 
 def relative(path: Path, root: Path) -> str:
     """How a file is called in what is said of it."""
-    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+    inside = path != root and path.is_relative_to(root)
+    return str(path.relative_to(root)) if inside else path.name
 
 
 @dataclass

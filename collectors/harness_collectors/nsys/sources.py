@@ -81,7 +81,8 @@ def find_sources(files: Sequence[Path], root: Path) -> list[Source]:
         form = next(form for form in _FORMS if form in groups[key])
         paths = tuple(groups[key][form])
         whole = paths[0].parent if form == "folder" else paths[0]
-        name = str(whole.relative_to(root)) if whole.is_relative_to(root) else whole.name
+        inside = whole != root and whole.is_relative_to(root)
+        name = str(whole.relative_to(root)) if inside else whole.name
         size = sum(path.stat().st_size for path in paths)
         found.append(Source(name, form, paths, rank_in_name(whole), host_of(paths[0], NAME), size))
     return found
