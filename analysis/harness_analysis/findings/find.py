@@ -7,6 +7,7 @@ that names somebody in every run is not believed when it matters.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,62 +51,95 @@ class Lateness:
     rank: int
     net_ns: np.ndarray
     caused_ns: int
+    units: int
+    """Units with a collective of the group, also those in which nobody was late."""
 
 
 def _culprits(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     windows = _windows(con)
     found = []
-    for lateness in _latenesses(con):
-        of_source = windows.get((lateness.source, lateness.phase, lateness.perturbed))
-        window = of_source or windows.get((None, lateness.phase, False))
-        if window and steady(lateness.net_ns, lateness.caused_ns / window):
-            found.append(_culprit_finding(con, lateness, window))
+    for by_evidence in _latenesses(con):
+        for latenesses in by_evidence:
+            named = []
+            for lateness in latenesses:
+                of_source = windows.get((lateness.source, lateness.phase, lateness.perturbed))
+                window = of_source or windows.get((None, lateness.phase, False))
+                if window is None:
+                    continue
+                share = lateness.caused_ns / (lateness.units * window)
+                if steady(lateness.net_ns, share):
+                    named.append(_culprit_finding(con, lateness, share))
+            if named:
+                found += named
+                break
     return found
 
 
 def _windows(con: duckdb.DuckDBPyConnection) -> dict[tuple[str | None, str, bool], float]:
-    """Time a rank spends in a phase, by (evidence, phase, perturbed); evidence None: the best."""
+    """Length of a unit, by (evidence, phase, perturbed); evidence None: of headline units."""
     rows = con.execute(
         """
         SELECT evidence, phase, perturbed_by IS NOT NULL AS perturbed,
-          sum(window_ns) / count(DISTINCT rank)
+          avg(window_ns)
         FROM step_breakdown_all WHERE NOT coalesce(warmup, false) GROUP BY ALL
         UNION ALL
-        SELECT NULL, phase, false, sum(window_ns) / count(DISTINCT rank)
-        FROM rank_breakdown WHERE phase <> 'all' GROUP BY phase
+        SELECT NULL, phase, false, avg(window_ns) FROM step_breakdown
+        WHERE NOT coalesce(warmup, false) AND perturbed_by IS NULL GROUP BY phase
         """
     ).fetchall()
     return {(source, phase, perturbed): float(ns) for source, phase, perturbed, ns in rows if ns}
 
 
-def _latenesses(con: duckdb.DuckDBPyConnection) -> list[Lateness]:
-    """Every rank of every group and phase, by the best evidence that judges it."""
+def _latenesses(con: duckdb.DuckDBPyConnection) -> Iterator[list[list[Lateness]]]:
+    """For each group and phase every rank by each evidence that judges it, the best first.
+
+    The next is asked where the one before names nobody: kernels of a short window may be too few
+    units to be sure where stamps of many are not. What only perturbed units say is never asked
+    where others judge.
+    """
     rows = con.execute(
         """
         SELECT w.source, w.comm_group, w.phase, s.perturbed,
           hash(batch, microbatch, repeat, step) AS unit, last_arriver,
-          sum(sum_wait_ns / (group_size - 1)) AS caused
+          sum(sum_wait_ns / (group_size - 1)) FILTER (last_arriver IS NOT NULL) AS caused
         FROM collective_waits w
         JOIN (SELECT DISTINCT source, comm_group, phase, perturbed FROM stragglers) s
           ON s.source = w.source AND s.comm_group = w.comm_group AND s.phase = w.phase
         WHERE NOT coalesce(warmup, false) AND (perturbed_by IS NOT NULL) = s.perturbed
-          AND last_arriver IS NOT NULL
         GROUP BY ALL ORDER BY ALL
         """
     ).fetchall()
     judged: dict[tuple[str, str], dict[tuple[bool, str], dict[int, dict[int, float]]]] = {}
     for source, group, phase, perturbed, unit, rank, caused in rows:
         evidence = judged.setdefault((group, phase), {}).setdefault((perturbed, source), {})
-        evidence.setdefault(unit, {})[rank] = float(caused)
-    found = []
+        late = evidence.setdefault(unit, {})
+        if rank is not None:
+            late[rank] = float(caused)
     for (group, phase), by_evidence in judged.items():
-        perturbed, source = min(by_evidence, key=_evidence_order)
-        units = by_evidence[perturbed, source]
-        for rank in sorted({rank for ranks in units.values() for rank in ranks}):
-            net = np.array([_net(ranks, rank) for ranks in units.values()])
-            caused = int(sum(ranks.get(rank, 0.0) for ranks in units.values()))
-            found.append(Lateness(source, group, phase, perturbed, rank, net, caused))
-    return found
+        ordered = sorted(by_evidence, key=_evidence_order)
+        best = [key for key in ordered if key[0] == ordered[0][0]]
+        yield [
+            [
+                _lateness(source, group, phase, perturbed, rank, by_evidence[perturbed, source])
+                for rank in sorted(
+                    {r for unit in by_evidence[perturbed, source].values() for r in unit}
+                )
+            ]
+            for perturbed, source in best
+        ]
+
+
+def _lateness(
+    source: str,
+    group: str,
+    phase: str,
+    perturbed: bool,
+    rank: int,
+    units: dict[int, dict[int, float]],
+) -> Lateness:
+    net = np.array([_net(ranks, rank) for ranks in units.values() if ranks])
+    caused = int(sum(ranks.get(rank, 0.0) for ranks in units.values()))
+    return Lateness(source, group, phase, perturbed, rank, net, caused, len(units))
 
 
 def _evidence_order(evidence: tuple[bool, str]) -> tuple[bool, int, str]:
@@ -119,9 +153,7 @@ def _net(ranks: dict[int, float], rank: int) -> float:
     return ranks.get(rank, 0.0) - max(others, default=0.0)
 
 
-def _culprit_finding(
-    con: duckdb.DuckDBPyConnection, lateness: Lateness, window_ns: float
-) -> Finding:
+def _culprit_finding(con: duckdb.DuckDBPyConnection, lateness: Lateness, share: float) -> Finding:
     key = [lateness.source, lateness.group, lateness.phase, lateness.rank]
     row = con.execute(
         """
@@ -132,7 +164,6 @@ def _culprit_finding(
     ).fetchone()
     times, total, cause = row or (0, 0, None)
     units = len(lateness.net_ns)
-    share = lateness.caused_ns / window_ns
     text = (
         f"rank {lateness.rank} makes group {lateness.group} wait: last in {times} of {total} "
         f"collectives of {lateness.phase}, {format_ns(lateness.caused_ns / max(units, 1))} a unit "
