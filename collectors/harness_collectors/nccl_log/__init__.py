@@ -84,17 +84,20 @@ class NcclLog:
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of all files; they are read together, since ranks are known only by each other."""
+        from harness_collectors.nccl_log.calls import call_batches
         from harness_collectors.nccl_log.resolve import resolve
-        from harness_collectors.nccl_log.rows import all_batches
+        from harness_collectors.nccl_log.rows import all_tables
         from harness_collectors.nccl_log.state import Evidence
 
         evidence = Evidence()
         with _no_collection():
-            for path in sorted(files):
-                read_log(evidence, path, context.root)
+            read_logs(evidence, sorted(files), context.root)
             recorded = recorded_ranks(context.root)
             resolution = resolve(evidence, recorded, planned_world(context.run))
-        yield from all_batches(evidence, resolution)
+            tables, collection = all_tables(evidence, resolution)
+        yield from tables
+        yield from call_batches(evidence, resolution, "nccl_log")
+        yield from collection
 
 
 @contextmanager
@@ -106,6 +109,8 @@ def _no_collection() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            gc.freeze()
+            gc.unfreeze()  # what is new counts as old now, and is not looked through at once
             gc.enable()
 
 
@@ -122,22 +127,22 @@ def _wanted(options: Mapping[str, Any], file: str) -> dict[str, str]:
     return env
 
 
-def read_log(evidence: Any, path: Path, root: Path) -> None:
-    """Read one file into `evidence`; never raises for what the file holds."""
+def read_logs(evidence: Any, paths: Sequence[Path], root: Path) -> None:
+    """Read files into `evidence`; never raises for what they hold."""
+    from harness_collectors.nccl_log.reading import Reader
     from harness_collectors.nccl_log.scan import Scanner
     from harness_collectors.nccl_log.state import LogFile
     from harness_collectors.nccl_log.stream import Intake
 
-    intake = Intake(path)
-    file = LogFile(relative_name(path, root), str(path.parent), intake)
-    evidence.files.append(file)
-    scanner = Scanner(evidence, file)
-    for lines in intake.blocks():
-        block = undocked(lines)
-        if intake.unterminated:
-            scanner.scan_cut(block)
-        else:
-            scanner.scan(block)
+    scanner = Scanner(evidence)
+    for path in paths:
+        intake = Intake(path)
+        file = LogFile(relative_name(path, root), str(path.parent), intake)
+        evidence.files.append(file)
+        reader = Reader(evidence, file, scanner.texts)
+        for lines in intake.blocks():
+            scanner.take(reader, undocked(lines), cut=intake.unterminated)
+    scanner.finish()
 
 
 def relative_name(path: Path, root: Path) -> str:

@@ -6,7 +6,8 @@ Each returns whether it could read the line; None: the line says nothing that is
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from harness_collectors.nccl_log import lines
 from harness_collectors.nccl_log.lines import Record
@@ -22,9 +23,6 @@ from harness_collectors.nccl_log.state import (
 _ENDED: Final = ("destroyed", "aborted")
 _MAX_KEPT: Final = 16
 """Distinct rings, trees, plugins, ... that are kept of each."""
-
-_IDLE_FACTS: Final = frozenset({"localRank", "localRanks", "MNNVL"})
-"""What lines of a communicator's life say that nobody asks for. All else may contradict."""
 
 _SAFE_SETTINGS: Final = frozenset(
     {
@@ -67,21 +65,22 @@ _SAFE_SETTINGS: Final = frozenset(
 """Settings whose values are kept; of others only the name: a value may be a secret."""
 
 
-class Line(NamedTuple):
-    """A record and where it belongs."""
+@dataclass(slots=True)
+class Line:
+    """A record and where it belongs. One serves for all lines of a thread, changed in between."""
 
     record: Record
-    text: bytes
     process: Process
     thread: Thread
     file: LogFile
-    now: int | None
-    """Its own time, Unix nanoseconds."""
     cut: bool
     """It has no line end."""
     called: Callable[[Thread, int], Comm | None]
     """The communicator of a thread's latest call before a row, if later than its latest init."""
-    before: int
+    text: bytes = b""
+    now: int | None = None
+    """Its own time, Unix nanoseconds."""
+    before: int = 0
     """The row that the next call has."""
     times: int = 1
     """How many lines say the same."""
@@ -105,11 +104,8 @@ def init(evidence: Evidence, line: Line) -> bool | None:
     if comm is None:
         return False
     comm.seen_init = True
-    comm.says("rank", said.rank)
-    comm.says("nranks", said.nranks)
-    for name, value in said.facts.items():
-        if name not in _IDLE_FACTS:
-            comm.says(name, value)
+    for heard in said.heard:
+        comm.hear(heard)
     if (parent := said.facts.get("parent")) is not None:
         comm.parent = line.process.comms.get(parent, comm.parent)
     comm.function = comm.function or said.function
@@ -153,7 +149,7 @@ def _complete(evidence: Evidence, thread: Thread, comm: Comm, rank: int) -> None
             evidence.add_edges(comm, ends, side, via, channels)
             thread.edges.take(ends, kind, channels)
     if thread.channels is not None:
-        _set_channels(comm, *thread.channels)
+        comm.hear(thread.channels)
         thread.channels = None
 
 
@@ -162,7 +158,7 @@ def channel(evidence: Evidence, line: Line) -> bool | None:
     if b" via " not in line.text:
         ring = lines.parse_ring(line.text)
         return None if ring is None or line.cut else add_ring(line, ring, 1)
-    found = lines.parse_hop(line.text)
+    found = lines.parse_edge(line.text)
     if found is None or (line.cut and not found[1].ends_known):
         return False
     number, hop = found
@@ -223,14 +219,12 @@ def counts(evidence: Evidence, line: Line) -> bool | None:
     """`24 coll channels, ...`: about the communicator that the thread is initialising."""
     if b" coll channels, " not in line.text:
         return None
-    match = lines.CHANNELS.match(line.text)
-    if match is None:
+    found = lines.parse_counts(line.text)
+    if found is None:
         return False
-    nvls = int(match["nvls"]) if match["nvls"] else None
-    found = (int(match["coll"]), int(match["p2p"]), nvls)
     comm = line.thread.comm
     if comm is not None and comm.state == "started":
-        _set_channels(comm, *found)
+        comm.hear(found)
     else:
         line.thread.channels = found
     return True
@@ -243,16 +237,10 @@ def rccl_counts(evidence: Evidence, line: Line) -> bool | None:
         return init(evidence, line)
     comm = line.process.comms.get(match["comm"].decode("ascii"))
     if comm is not None:
-        comm.says("nranks", int(match["nranks"]))
-        _set_channels(comm, int(match["coll"]), int(match["p2p"]), int(match["nvls"]))
+        named = {"nranks": "nranks", "coll": "coll_channels", "p2p": "p2p_channels"}
+        named["nvls"] = "nvls_channels"
+        comm.hear({name: int(match[group]) for group, name in named.items()})
     return True
-
-
-def _set_channels(comm: Comm, coll: int, p2p: int, nvls: int | None) -> None:
-    comm.says("coll_channels", coll)
-    comm.says("p2p_channels", p2p)
-    if nvls is not None:
-        comm.says("nvls_channels", nvls)
 
 
 def timings(evidence: Evidence, line: Line) -> bool | None:
@@ -263,8 +251,7 @@ def timings(evidence: Evidence, line: Line) -> bool | None:
     comm = _timed_comm(evidence, line, said) if said is not None else None
     if said is None or comm is None:
         return False
-    comm.says("rank", said.rank)
-    comm.says("nranks", said.nranks)
+    comm.hear({"rank": said.rank, "nranks": said.nranks})
     comm.function = comm.function or said.function
     comm.init_ns, comm.init_end_ns, comm.init_parts = said.total, line.now, said.parts
     return True
@@ -283,7 +270,7 @@ def _timed_comm(evidence: Evidence, line: Line, said: lines.Timings) -> Comm | N
 
 def banner(evidence: Evidence, line: Line) -> bool | None:
     """`NCCL version ...`, `RCCL version ...`, and settings that NCCL repeats."""
-    found = lines.version_said(line.text)
+    found = lines.version_said(line.text) if b"version" in line.text else None
     if found is None:
         return _setting(line)
     if line.cut:
@@ -339,14 +326,11 @@ def plugin(evidence: Evidence, line: Line) -> bool | None:
 
 def connected(evidence: Evidence, line: Line) -> bool | None:
     """`Connected all rings, use ring PXN 0 GDR 1`."""
-    words = line.text.split()
     comm = line.current()
-    if comm is None or b"PXN" not in words or line.cut:
+    switches = lines.parse_connected(line.text)
+    if comm is None or switches is None or line.cut:
         return None
-    for name in (b"PXN", b"GDR"):
-        value = words[words.index(name) + 1 :][:1] if name in words else []
-        if value and value[0].isdigit():
-            comm.facts[name.decode("ascii").lower()] = int(value[0][:4])
+    comm.facts.update(switches)
     return True
 
 
@@ -379,6 +363,3 @@ HANDLERS: Final[dict[bytes, tuple[Handler, tuple[bytes, ...]]]] = {
 }
 """By the first four bytes of the text; and the words of which the line holds one if it matters.
 A text that starts with a digit goes to `counts`."""
-
-FACTS: Final[frozenset[Handler]] = frozenset({gdr, network, plugin})
-"""Handlers of lines that hold whatever stands between them, so that like ones are read at once."""

@@ -118,7 +118,7 @@ def is_possible(process: Process, version: tuple[str, str, str | None]) -> bool:
     if parts < _CUDA_SINCE.get((cuda or "").partition(".")[0], parts):
         return False
     for comm in process.all_comms:
-        since = [first for name, first in _SINCE.items() if name in comm.votes]
+        since = [_SINCE[name] for name in _SINCE.keys() & comm.names]
         if comm.function is not None and comm.seen_init:
             since.append(_FUNCTION_SINCE)
         if comm.state == "started":

@@ -21,6 +21,8 @@ MAX_CHANNELS = 10_000
 class Edges(Generic[Kind]):
     """What kind of edge (side, transport, ...) each channel between two ends is."""
 
+    __slots__ = ("_kinds", "size")
+
     def __init__(self) -> None:
         self._kinds: dict[Ends, dict[Kind, int]] = {}
         self.size = 0

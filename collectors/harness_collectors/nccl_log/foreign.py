@@ -6,10 +6,10 @@ import re
 from typing import Final
 
 from harness_collectors.nccl_log import events, lines
-from harness_collectors.nccl_log.block import MIDDLE_MARK
+from harness_collectors.nccl_log.lines import MIDDLE_MARK
 from harness_collectors.nccl_log.owner import Owners
-from harness_collectors.nccl_log.sorting import mentions
 from harness_collectors.nccl_log.state import MAX_EVENTS, Event, Evidence, LogFile
+from harness_collectors.nccl_log.words import mentions
 
 _CUT_LEVEL: Final = re.compile(rb"\] NCCL ?(?:I|IN|INF|INFO|W|WA|WAR|WARN)?\s*$")
 

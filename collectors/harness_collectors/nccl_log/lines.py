@@ -7,13 +7,15 @@ what is whole: a number counts where something after it shows that it was not cu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from harness_collectors.nccl_log.block import MIDDLE_MARK
 from harness_collectors.nccl_log.edges import Ends
+
+MIDDLE_MARK: Final = b" \0"
+"""What stands for opCount and the buffers of a call once they are taken out."""
 
 _MARK: Final = re.compile(rb"NCCL (INFO|WARN) ")
 _PREFIX: Final = re.compile(
@@ -55,7 +57,7 @@ INIT: Final = re.compile(
 """Any line of a communicator's life; `rest` holds pairs of names and values, then the event. What
 stands before and behind the numbers shows that they are not pieces of two lines."""
 
-_PAIR: Final = re.compile(rb"(\w+) (-?[0-9a-fx]+)(?=[ -]|$)")
+_PAIR: Final = re.compile(r"(\w+) (-?[0-9a-fx]+)(?=[ -]|$)", re.ASCII)
 _EVENT: Final = re.compile(
     rb"- ?(?:Init (START|COMPLETE)|(Destroy|Abort) COMPLETE)\s*$|^- (COMPLETE)\s*$"
 )
@@ -86,11 +88,12 @@ TIMINGS: Final = re.compile(
 )
 _PART: Final = re.compile(rb"(\w+) (-?\d{1,7}\.\d{2,6})(?:, |$)")
 
-EDGE: Final = re.compile(
-    rb"(?:Channel|Ring) (?P<channel>\d{1,4})(?:/(?P<conn>\d+))? : (?P<src>\d{1,7})(?:\[\w+\])? -> "
-    rb"(?P<dst>\d{1,7})(?:\[\w+\])? (?:\[(?P<side>send|receive)\] )?via (?P<via>.+?)"
-    rb"(?: comm (?P<comm>0x[0-9a-f]{1,16}) nRanks \d+)?\s*$"
+_CHANNEL: Final = re.compile(rb"(?:Channel|Ring) (\d{1,4})")
+_ENDS: Final = re.compile(
+    rb"(?:/(\d+))? : (\d{1,7})(?:\[\w+\])? -> (\d{1,7})(?:\[\w+\])?(?: \[(send|receive)\])?"
 )
+"""Of a transport line, between the channel's number and ` via `: connector, ranks, side."""
+_VIA: Final = re.compile(rb"(?P<via>.+?)(?: comm (?P<comm>0x[0-9a-f]{1,16}) nRanks \d+)?\s*$")
 COLLNET_EDGE: Final = re.compile(
     rb"Coll(?:Net)? (?P<channel>\d{1,4})(?:/(?P<conn>\d+))? : (?P<src>\d{1,7}) "
     rb"\[(?P<side>send|receive)\] via (?P<via>COLLNET/.+?)\s*$"
@@ -215,8 +218,7 @@ def records(line: bytes) -> Iterator[Record]:
         )
 
 
-@dataclass(frozen=True)
-class InitLine:
+class InitLine(NamedTuple):
     """What a line of a communicator's life says. `event` is None where the line was cut."""
 
     pointer: str
@@ -225,30 +227,51 @@ class InitLine:
     function: str | None
     event: str | None
     facts: dict[str, str]
+    heard: tuple[Mapping[str, Any], ...]
+    """All of that which may contradict other lines, by name."""
+
+
+_INIT_START: Final = b" - Init START"
+_INIT_COMPLETE: Final = b" - Init COMPLETE"
+_IDLE_FACTS: Final = frozenset({"localRank", "localRanks", "MNNVL"})
+"""What lines of a communicator's life say that nobody asks for. All else may contradict."""
+
+
+def parse_init(text: bytes) -> InitLine | None:
+    """Read an init, destroy or abort line of any version; None: it is none, or two glued."""
+    for end, event in ((_INIT_START, "started"), (_INIT_COMPLETE, "complete")):
+        if text.endswith(end) and (said := _life(text[: -len(end)], True)) is not None:
+            pointer, rank, nranks, function, _, facts, heard = said
+            return InitLine(pointer, rank, nranks, function, event, facts, heard)
+    return _life(text, False)
 
 
 @lru_cache(maxsize=_KEPT)
-def parse_init(text: bytes) -> InitLine | None:
-    """Read an init, destroy or abort line of any version; None: it is none, or two glued."""
+def _life(text: bytes, is_whole: bool) -> InitLine | None:
+    """Read such a line, or, `is_whole`, one whose event was taken off."""
     match = INIT.match(text)
     if match is None:
         return None
-    rest = match["rest"]
+    pointer, rank, nranks, rest = match.group("comm", "rank", "nranks", "rest")
     event = _EVENT.search(rest)
-    pairs = _PAIR.findall(rest)
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
+    pairs = _PAIR.findall(rest.decode("latin-1"))
+    facts = dict(pairs)
+    if len(facts) < len(pairs):
         return None  # one line's beginning and another's end
-    if event is None and _LAST_PAIR_WHOLE.search(rest) is None:
-        pairs = pairs[:-1]  # its value may be cut
+    is_whole = is_whole or event is not None or _LAST_PAIR_WHOLE.search(rest) is not None
+    if pairs and not is_whole:
+        del facts[pairs[-1][0]]  # its value may be cut
     word = next((group for group in event.groups() if group), b"") if event else b""
+    said = {"rank": int(rank), "nranks": int(nranks)}
+    more = {name: value for name, value in facts.items() if name not in _IDLE_FACTS}
     return InitLine(
-        pointer=match["comm"].decode("ascii"),
-        rank=int(match["rank"]),
-        nranks=int(match["nranks"]),
+        pointer=pointer.decode("ascii"),
+        rank=said["rank"],
+        nranks=said["nranks"],
         function=match["function"].decode("ascii") if match["function"] else None,
         event=_EVENTS.get(word),
-        facts={name.decode("ascii"): value.decode("ascii") for name, value in pairs},
+        facts=facts,
+        heard=(said, more) if said.keys() & more.keys() else ({**said, **more},),
     )
 
 
@@ -260,6 +283,7 @@ def version_said(text: bytes) -> tuple[str, str, str | None] | None:
     return ("RCCL", match[1].decode("ascii"), None) if match else None
 
 
+@lru_cache(maxsize=_KEPT)
 def transport(via: bytes) -> str | None:
     """A transport's name without device and proxy numbers; None: unknown or cut."""
     if match := _NET.match(via):
@@ -271,8 +295,7 @@ def transport(via: bytes) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Hop:
+class Hop(NamedTuple):
     """What transport lines say that differ in their channel only."""
 
     ends: Ends
@@ -282,30 +305,43 @@ class Hop:
     """Its address, where the line names it."""
     ends_known: bool
     """The line's end shows that it is not cut."""
-
-    @property
-    def own_rank(self) -> int:
-        """The rank that printed it."""
-        _, source, target = self.ends
-        return target if self.side == "receive" and target is not None else source
+    own_rank: int
+    """The rank that printed it."""
 
 
-def parse_hop(text: bytes) -> tuple[int, Hop] | None:
+def parse_edge(text: bytes) -> tuple[int, Hop] | None:
     """(channel, the rest) of a transport line of any version; None: none that is known, or cut."""
-    match = EDGE.match(text) or COLLNET_EDGE.match(text)
-    via = transport(match["via"]) if match else None
+    if match := COLLNET_EDGE.match(text):
+        via, source = _parse_via(match["via"]), int(match["src"])
+        ends = ((match["conn"] or b"0").decode("ascii"), source, None)
+        hop = Hop(ends, match["side"].decode("ascii"), *via, source) if via else None
+    elif match := _CHANNEL.match(text):
+        hop = parse_hop(text[match.end() :])
+    return (int(match[1]), hop) if match and hop else None
+
+
+def parse_hop(text: bytes) -> Hop | None:
+    """A transport line behind its channel's number; None: none that is known, or cut."""
+    before, _, behind = text.partition(b" via ")
+    found, via = _ENDS.fullmatch(before), _parse_via(behind)
+    if found is None or via is None:
+        return None
+    conn, source, target, side = found.groups()
+    ends = (conn.decode("ascii") if conn else "0", int(source), int(target))
+    if side == b"receive":
+        return Hop(ends, "receive", *via, ends[2])
+    return Hop(ends, "send", *via, ends[1])
+
+
+@lru_cache(maxsize=_KEPT)
+def _parse_via(text: bytes) -> tuple[str, str | None, bool] | None:
+    """(transport, communicator's address, whether its end shows that it is not cut)."""
+    match = _VIA.match(text)
+    via = transport(match[1]) if match else None
     if match is None or via is None:
         return None
-    said = match.groupdict()
-    conn, target = said["conn"] or b"0", said.get("dst")
-    hop = Hop(
-        ends=(conn.decode("ascii"), int(said["src"]), int(target) if target else None),
-        side=(said["side"] or b"send").decode("ascii"),
-        transport=via,
-        comm=comm.decode("ascii") if (comm := said.get("comm")) else None,
-        ends_known=said["via"].endswith(b"/Shared"),
-    )
-    return int(said["channel"]), hop
+    comm = match[2].decode("ascii") if match[2] else None
+    return via, comm, match[1].endswith(b"/Shared")
 
 
 def parse_ring(text: bytes) -> str | None:
@@ -368,6 +404,7 @@ def _op(text: bytes) -> str | None:
     return OPS.get(text.decode("ascii", "replace"))
 
 
+@lru_cache(maxsize=_KEPT)
 def parse_seconds(text: bytes) -> int:
     """Decimal seconds in nanoseconds, exactly."""
     whole, _, fraction = text.lstrip(b"-").partition(b".")
@@ -375,8 +412,7 @@ def parse_seconds(text: bytes) -> int:
     return -value if text.startswith(b"-") else value
 
 
-@dataclass(frozen=True)
-class Timings:
+class Timings(NamedTuple):
     """What a line of `Init timings` says, in nanoseconds."""
 
     rank: int
@@ -386,20 +422,48 @@ class Timings:
     parts: dict[str, int]
 
 
-@lru_cache(maxsize=_KEPT)
 def parse_timings(text: bytes) -> Timings | None:
     """Read `Init timings: ... (kernels 0.18, bootstrap 1.60, ...)`; None: it is cut."""
     match = TIMINGS.match(text)
     if match is None:
         return None
-    parts = _PART.findall(match["parts"])
     return Timings(
         int(match["rank"]),
         int(match["nranks"]),
         parse_seconds(match["total"]),
         (match["function"] or b"").decode("ascii") or None,
-        {name.decode("ascii"): parse_seconds(value) for name, value in parts},
+        _parts(match["parts"]),
     )
+
+
+@lru_cache(maxsize=_KEPT)
+def _parts(text: bytes) -> dict[str, int]:
+    """The parts of a time; nobody changes what is given back."""
+    return {name.decode("ascii"): parse_seconds(value) for name, value in _PART.findall(text)}
+
+
+@lru_cache(maxsize=_KEPT)
+def parse_counts(text: bytes) -> dict[str, int] | None:
+    """Channels of `24 coll channels, ...`, by their names in `nccl_comms`; None: it is cut."""
+    match = CHANNELS.match(text)
+    if match is None:
+        return None
+    counts = {"coll_channels": int(match["coll"]), "p2p_channels": int(match["p2p"])}
+    return counts | {"nvls_channels": int(match["nvls"])} if match["nvls"] else counts
+
+
+@lru_cache(maxsize=_KEPT)
+def parse_connected(text: bytes) -> dict[str, int] | None:
+    """The switches in `Connected all rings, use ring PXN 0 GDR 1`; None: it has none."""
+    words = text.split()
+    if b"PXN" not in words:
+        return None
+    switches = {}
+    for name in (b"PXN", b"GDR"):
+        value = words[words.index(name) + 1 :][:1] if name in words else []
+        if value and value[0].isdigit():
+            switches[name.decode("ascii").lower()] = int(value[0][:4])
+    return switches
 
 
 @lru_cache(maxsize=_KEPT)

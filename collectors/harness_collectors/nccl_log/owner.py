@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness_collectors.nccl_log import lines
+from harness_collectors.nccl_log.apply import Line
 from harness_collectors.nccl_log.lines import Record
 from harness_collectors.nccl_log.state import (
     MAX_THINGS,
@@ -25,6 +26,8 @@ class Owners:
         self.file = file
         self.calling: set[int] = set()
         """Slots of threads that have made calls."""
+        self.lines: dict[int, Line] = {}
+        """By the code of a head: where its lines belong. Forgotten where that may have changed."""
         self._hosts: dict[int, list[str]] = {}
         self._found: dict[tuple[str | None, int | None, int | None], tuple[Process, Thread]] = {}
 
@@ -44,6 +47,8 @@ class Owners:
             hosts = self._hosts.setdefault(pid, [])
             if host not in hosts:
                 hosts.append(host)
+                if len(hosts) > 1:
+                    self.lines.clear()  # from now on other text may be glued to a host
         process = self.evidence.process(self.file, host, pid)
         if process is None:
             self.file.dropped += 1

@@ -97,7 +97,7 @@ def _world(comms: list[Comm], world_size: int | None) -> list[Comm]:
     roots = [
         comm
         for comm in (named or comms)
-        if "parent" not in comm.votes and comm.nranks is not None and comm.rank is not None
+        if not comm.has("parent") and comm.nranks is not None and comm.rank is not None
     ]
     size = max((comm.nranks or 0 for comm in roots), default=0)
     if not size or (world_size is not None and size != world_size):
@@ -227,7 +227,7 @@ def _share_edges(comms: list[Comm]) -> None:
                 known = shared.known(ends)
                 if new := channels & ~known:
                     shared.put(ends, via, new, known)
-                    comm.owned[via] += new.bit_count()
+                    comm.owned[via] = comm.owned.get(via, 0) + new.bit_count()
     for comm in comms:
         comm.group_edges = shared
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
-from harness_collectors.nccl_log.calls import call_batches
-from harness_collectors.nccl_log.doubt import is_possible
 from harness_collectors.nccl_log.resolve import Resolution
 from harness_collectors.nccl_log.state import Comm, Evidence, LogFile, Process, agreed
+from harness_collectors.nccl_log.versions import Version, Versions
 from harness_collectors.text_evidence import batch
 from harness_schemas.spi import Batch
 
@@ -18,40 +18,58 @@ SOURCE: Final = "nccl_log"
 _ANCHOR_WIDTH_NS: Final = 1_000
 """Resolution of the stamps that our own capture asks for."""
 
-Version = tuple[str | None, str | None, str | None]
-"""Library, version, CUDA version."""
 
+def all_tables(evidence: Evidence, resolution: Resolution) -> tuple[list[Batch], list[Batch]]:
+    """Every table but that of calls, in the order in which the evidence was read.
 
-def all_batches(evidence: Evidence, resolution: Resolution) -> Iterator[Batch]:
-    """Every table's rows, in the order in which the evidence was read."""
+    Before the calls, and behind them: the state of the collection.
+    """
+    versions = Versions()
     tables = (
         ("clock_anchors", anchor_rows(evidence)),  # first: the times of others rest on them
-        ("nccl_comms", comm_rows(evidence)),
+        ("nccl_comms", comm_rows(evidence, versions)),
         ("nccl_tuning", tuning_rows(evidence)),
         ("spans", span_rows(evidence)),
         ("nccl_events", event_rows(evidence)),
     )
-    for table, rows in tables:
-        if rows:
-            yield batch(table, rows)
-    yield from call_batches(evidence, resolution, SOURCE)
-    rows = [collection_row(file, evidence, resolution) for file in evidence.files]
-    if rows:
-        yield batch("collection", rows)
+    files = collection_rows(evidence, resolution, versions)
+    batches = [batch(table, rows) for table, rows in tables if rows]
+    return batches, [batch("collection", files)] if files else []
 
 
-def _json(value: Any) -> str | None:
-    return json.dumps(value, sort_keys=True) if value else None
+def _json(values: Mapping[str, Any]) -> str | None:
+    return _object(values) if values else None
+
+
+def _object(values: Mapping[str, Any]) -> str:
+    """`json.dumps(values, sort_keys=True)`, of values most of which were there before."""
+    return "{" + ", ".join([f'"{name}": {_value(values[name])}' for name in sorted(values)]) + "}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return _flat_object(tuple(value.items()))
+    return _plain(tuple(value) if isinstance(value, list) else value)
+
+
+@lru_cache(maxsize=4096)
+def _flat_object(items: tuple[tuple[str, int], ...]) -> str:
+    return json.dumps(dict(items), sort_keys=True)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _plain(value: str | int | tuple[str, ...] | None) -> str:
+    return json.dumps(value)
 
 
 # -- communicators ---------------------------------------------------------------------------
 
 
-def comm_rows(evidence: Evidence) -> list[dict[str, Any]]:
+def comm_rows(evidence: Evidence, versions: Versions) -> list[dict[str, Any]]:
     """A row a communicator; for a process without one a row with what is known of it."""
     rows = []
     for process in evidence.processes.values():
-        version = _version(process)
+        version = versions.of(process)
         kept = [comm for comm in process.all_comms if _is_kept(comm)]
         rows += [_comm_row(comm, version) for comm in kept]
         strays = _stray_row(process, version, bool(kept))
@@ -69,72 +87,63 @@ def _is_kept(comm: Comm) -> bool:
     )
 
 
-def _version(process: Process) -> Version:
-    """The process's own banner, else the only one of its files that can be its."""
-    own = agreed(process.versions)
-    if own is None and not process.versions:
-        shared: Counter[tuple[str, str, str | None]] = Counter()
-        for file in process.files:
-            shared.update(file.bare_versions)
-            for other in file.processes:
-                shared.update(other.versions)
-        only = next(iter(shared)) if len(shared) == 1 else None
-        # A torn prefix makes processes up: there only one whose communicator is sure borrows.
-        sure = not any(file.is_torn for file in process.files) or any(
-            comm.seen_init and comm.rank is not None for comm in process.all_comms
-        )
-        own = only if only and sure and is_possible(process, only) else None
-    return own or (None, None, None)
-
-
 def _comm_row(comm: Comm, version: Version) -> dict[str, Any]:
     library, number, cuda = version
-    nodes = comm.get("nNodes")
+    get = comm.known.get
+    nodes = get("nNodes")
     attrs = {
         "library": library,
         "cuda": cuda,
         "function": comm.function,
         "network": agreed(comm.process.networks),
-        "nvml_dev": comm.get("nvmlDev"),
+        "nvml_dev": get("nvmlDev"),
         "nnodes": int(nodes) if nodes and nodes.isdigit() else None,
-        "split_count": comm.get("splitCount") or comm.get("childCount"),
-        "color": comm.get("color"),
-        "key": comm.get("key"),
+        "split_count": get("splitCount") or get("childCount"),
+        "color": get("color"),
+        "key": get("key"),
         "group": comm.group,
         "rings": sorted(comm.rings),
         "trees": sorted(comm.trees),
         "init_parts_ns": comm.init_parts,
         **comm.facts,
     }
-    device = comm.get("cudaDev")
+    device = get("cudaDev")
     return {
         "rank": comm.global_rank,
         "host": comm.process.host,
         "pid": comm.process.pid,
         "comm": comm.pointer,
-        "comm_id": comm.get("commId"),
+        "comm_id": get("commId"),
         "comm_rank": comm.rank,
         "nranks": comm.nranks,
         "cuda_dev": int(device) if device and device.isdigit() else None,
-        "bus_id": comm.get("busId"),
+        "bus_id": get("busId"),
         "nccl_version": number,
-        "coll_channels": comm.get("coll_channels"),
-        "p2p_channels": comm.get("p2p_channels"),
-        "nvls_channels": comm.get("nvls_channels"),
-        "transports": _json(dict(comm.owned)),
-        "parent": comm.get("parent"),
+        "coll_channels": get("coll_channels"),
+        "p2p_channels": get("p2p_channels"),
+        "nvls_channels": get("nvls_channels"),
+        "transports": _flat_object(tuple(comm.owned.items())) if comm.owned else None,
+        "parent": get("parent"),
         "init_ns": comm.init_ns,
         "state": comm.state,
         "attrs": _json(
-            {name: value for name, value in attrs.items() if value not in (None, [], {})}
+            {name: value for name, value in attrs.items() if value or value not in _EMPTY}
         ),
     }
+
+
+_EMPTY: Final[tuple[Any, ...]] = (None, [], {})
+_CHANNELS: Final = ("coll_channels", "p2p_channels", "nvls_channels")
 
 
 def _stray_row(process: Process, version: Version, has_comms: bool) -> dict[str, Any] | None:
     """What a process printed that belongs to no communicator that is known."""
     library, number, cuda = version
-    found = {t.channels for t in process.threads.values() if t.channels is not None}
+    found = {
+        tuple(map(t.channels.get, _CHANNELS))
+        for t in process.threads.values()
+        if t.channels is not None
+    }
     if not process.stray_edges and not found and (has_comms or number is None):
         return None
     coll, p2p, nvls = next(iter(found)) if len(found) == 1 else (None, None, None)
@@ -208,7 +217,7 @@ def span_rows(evidence: Evidence) -> list[dict[str, Any]]:
                 "end_ns": end,
                 "raw_start_ns": start,
                 "complete": True,
-                "attrs": json.dumps(attrs, sort_keys=True),
+                "attrs": _object(attrs),
             }
         )
     return rows
@@ -225,7 +234,7 @@ def event_rows(evidence: Evidence) -> list[dict[str, Any]]:
             "severity": event.severity,
             "kind": event.kind,
             "text": event.text,
-            "attrs": _json(event.attrs),
+            "attrs": json.dumps(event.attrs, sort_keys=True) if event.attrs else None,
             "source": SOURCE,
         }
         for event in evidence.events
@@ -251,15 +260,30 @@ def anchor_rows(evidence: Evidence) -> list[dict[str, Any]]:
 # -- how the collection fared -------------------------------------------------------------------
 
 
-def collection_row(file: LogFile, evidence: Evidence, resolution: Resolution) -> dict[str, Any]:
+def collection_rows(
+    evidence: Evidence, resolution: Resolution, versions: Versions
+) -> list[dict[str, Any]]:
     """A row a file: its state, and in `detail` what was counted in it."""
-    calls: Counter[str] = Counter()
-    garbled = 0
+    kinds: dict[int, list[int]] = defaultdict(list)
     for number, kind in enumerate(evidence.kinds):
-        if kind.file is file and number in resolution.rejected:
-            garbled += resolution.calls[number]
-        elif kind.file is file:
-            calls[kind.op_name] += resolution.calls[number]
+        kinds[id(kind.file)].append(number)
+    rows = []
+    for file in evidence.files:
+        calls: Counter[str] = Counter()
+        garbled = 0
+        for number in kinds[id(file)]:
+            if number in resolution.rejected:
+                garbled += resolution.calls[number]
+            else:
+                calls[evidence.kinds[number].op_name] += resolution.calls[number]
+        detail = _detail(file, calls, resolution, versions)
+        rows.append(_collection_row(file, calls, garbled, detail))
+    return rows
+
+
+def _collection_row(
+    file: LogFile, calls: Counter[str], garbled: int, detail: Mapping[str, Any]
+) -> dict[str, Any]:
     unreadable = file.unreadable + file.intake.overlong + garbled
     records = file.records + calls.total()
     state, reason = _state(file, records, unreadable)
@@ -275,7 +299,7 @@ def collection_row(file: LogFile, evidence: Evidence, resolution: Resolution) ->
         "records": records,
         "dropped": file.dropped,
         "unreadable": unreadable,
-        "detail": json.dumps(_detail(file, calls, resolution), sort_keys=True),
+        "detail": json.dumps(detail, sort_keys=True),
     }
 
 
@@ -299,12 +323,13 @@ def _state(file: LogFile, records: int, unreadable: int) -> tuple[str, str | Non
     return "degraded", f"{file.name}: " + ", ".join(problems)
 
 
-def _detail(file: LogFile, calls: Counter[str], resolution: Resolution) -> dict[str, Any]:
+def _detail(
+    file: LogFile, calls: Counter[str], resolution: Resolution, versions: Versions
+) -> dict[str, Any]:
     """Versions and counts of a file. NULL is unknown, as everywhere."""
     comms = [comm for process in file.processes for comm in process.all_comms if _is_kept(comm)]
-    versions = {_version(process) for process in file.processes}
-    versions |= set(file.bare_versions)
-    known = {version for version in versions if version[1] is not None}
+    said = {versions.of(process) for process in file.processes} | set(file.bare_versions)
+    known = {version for version in said if version[1] is not None}
     edges: Counter[str] = Counter()
     for process in file.processes:
         edges.update(process.stray_edges)

@@ -1,16 +1,18 @@
-"""Runs of lines that differ in their channel only: a rank prints one a channel, one after another.
+"""Lines that differ in their channel only, together: a rank prints one a channel.
 
 Lines of several processes may lie between each other: what counts is a process's own order. A
-run ends where its process prints something else that is kept, or anybody makes a call.
+stretch of like lines ends where their process prints something else that is kept, or anybody
+makes a call. Within it order matters only where two lines say different things of one channel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness_collectors.nccl_log.block import Block
-from harness_collectors.nccl_log.lines import Record
-from harness_collectors.nccl_log.sorting import Sort
+from harness_collectors.nccl_log.lines import Hop, Record
+from harness_collectors.nccl_log.words import Sort
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,23 +38,57 @@ class Run(NamedTuple):
         return self.low | self.high << 64
 
 
+class Likes(NamedTuple):
+    """Lines of sort LIKE."""
+
+    places: np.ndarray
+    said: np.ndarray
+    """The number of what each says."""
+    values: list[Hop | str]
+    """By that number: a transport, or the ranks of a ring."""
+
+
 def runs_of(
-    block: Block, sorts: np.ndarray, likes: np.ndarray, heads: dict[int, Record | None]
+    block: Block,
+    sorts: np.ndarray,
+    likes: Likes,
+    heads: dict[int, Record | None],
+    firsts: np.ndarray,
 ) -> dict[int, list[Run]]:
     """Runs by the place at which they may be read: nothing before it or behind changes them.
 
-    `likes` has a number for what each line of sort LIKE says.
+    `firsts` are the first lines of files.
     """
     import numpy as np
 
+    said = np.zeros(len(block), np.int64)
+    said[likes.places] = likes.said
+    places, stretches = _stretches(block, sorts, heads, firsts)
+    who, what = block.heads[places].astype(np.int64), said[places]
+    label = (stretches * (2 * len(block.pieces)) + who) * len(likes.values) + what
+    if block.times is not None:
+        label = label * 2 + (block.times[places] >= 0)
+    runs = _runs(block, places, stretches, what, label)
+    if len(torn := _contradictory(runs, likes.values)):
+        in_order = np.isin(stretches, torn)
+        label[in_order] = label.max() + 1 + np.cumsum(_changes(label))[in_order]
+        runs = _runs(block, places, stretches, what, label)
+    return _by_stretch(runs)
+
+
+def _stretches(
+    block: Block, sorts: np.ndarray, heads: dict[int, Record | None], firsts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of like lines, each process's together and in order, and numbers of stretches."""
+    import numpy as np
+
     is_like = sorts == Sort.LIKE
-    said = np.zeros(len(block), np.int32)
-    said[is_like] = likes
     pids, owners = _numbered_owners(block, heads)
     is_own = block.heads >= 0
     is_own[is_own] = pids[block.heads[is_own]] >= 0
     is_cut = (sorts == Sort.LINE) | (sorts == Sort.TURN)
     is_barrier = (sorts == Sort.CALL) | (sorts == Sort.SEVERAL) | (is_cut & ~is_own)
+    is_barrier[firsts] = True
     epochs = np.cumsum(is_barrier)
     places = np.flatnonzero(is_like | (is_cut & is_own))
     places = places[np.argsort(pids[block.heads[places]], kind="stable")]
@@ -60,12 +96,8 @@ def runs_of(
     cuts, places = cuts[is_like[places]], places[is_like[places]]
     order = np.argsort(owners[block.heads[places]], kind="stable")
     cuts, places = cuts[order], places[order]
-    at = block.heads[places]
-    sliced = _changes(owners[at]) | _changes(cuts) | _changes(epochs[places])
-    ran = sliced | _changes(at) | _changes(said[places])
-    if block.times is not None:
-        ran |= _changes(block.times[places] >= 0)
-    return _by_place(_runs(block, said, places, np.flatnonzero(ran)), sliced[ran].tolist())
+    is_new = _changes(owners[block.heads[places]]) | _changes(cuts) | _changes(epochs[places])
+    return places, np.cumsum(is_new)
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
@@ -82,7 +114,7 @@ def _numbered_owners(
     """Numbers of pids and of (host, pid) by code of a head; -1: not simply a prefix."""
     import numpy as np
 
-    pids, owners = (np.full(len(block.pieces), -1, np.int32) for _ in range(2))
+    pids, owners = (np.full(2 * len(block.pieces), -1, np.int32) for _ in range(2))
     seen: tuple[dict[object, int], dict[object, int]] = ({}, {})
     for code, record in heads.items():
         if record is not None:
@@ -91,35 +123,67 @@ def _numbered_owners(
     return pids, owners
 
 
-def _runs(block: Block, said: np.ndarray, places: np.ndarray, starts: np.ndarray) -> list[Run]:
+class _Runs(NamedTuple):
+    """Columns of runs, in the order of stretches, in a stretch of their first lines."""
+
+    head: np.ndarray
+    like: np.ndarray
+    place: np.ndarray
+    times: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    stretch: np.ndarray
+
+
+def _runs(
+    block: Block, places: np.ndarray, stretches: np.ndarray, said: np.ndarray, label: np.ndarray
+) -> _Runs:
+    """Put together the lines of one label."""
     import numpy as np
 
-    numbers = block.numbers[places].astype(np.uint64)
+    order = np.argsort(label, kind="stable")
+    starts = np.flatnonzero(_changes(label[order]))
+    firsts = order[starts]
+    numbers = block.numbers[places[order]].astype(np.uint64)
+    numbers %= np.uint64(100)  # of rings too
     bits = np.uint64(1) << (numbers & np.uint64(63))
     is_low = numbers < 64
     low, high = (
         np.bitwise_or.reduceat(np.where(wanted, bits, np.uint64(0)), starts)
         for wanted in (is_low, ~is_low)
     )
-    firsts = places[starts]
     times = np.diff(np.append(starts, len(places)))
-    columns = (block.heads[firsts], said[firsts], firsts, times, low, high)
-    return list(map(Run, *(column.tolist() for column in columns)))
+    at = places[firsts]
+    columns = (block.heads[at], said[firsts], at, times, low, high, stretches[firsts])
+    by_place = np.lexsort((at, stretches[firsts]))
+    return _Runs(*(column[by_place] for column in columns))
 
 
-def _by_place(runs: list[Run], is_first: list[bool]) -> dict[int, list[Run]]:
+def _contradictory(runs: _Runs, values: Sequence[Hop | str]) -> np.ndarray:
+    """Stretches in which two runs say different things of one channel between two ranks."""
+    import numpy as np
+
+    ends: dict[object, int] = {}
+    numbers = [ends.setdefault(v.ends if isinstance(v, Hop) else v, len(ends)) for v in values]
+    between = np.array(numbers)[runs.like]
+    order = np.lexsort((between, runs.stretch))
+    stretch, between = runs.stretch[order], between[order]
+    starts = np.flatnonzero(_changes(stretch) | _changes(between))
+    half = np.uint64(0xFFFFFFFF)
+    is_twice = np.zeros(len(starts), bool)
+    for bits in (runs.low, runs.high):
+        for part in (bits[order] & half, bits[order] >> np.uint64(32)):
+            is_twice |= np.add.reduceat(part, starts) != np.bitwise_or.reduceat(part, starts)
+    found: np.ndarray = np.unique(stretch[starts[is_twice]])
+    return found
+
+
+def _by_stretch(runs: _Runs) -> dict[int, list[Run]]:
     found: dict[int, list[Run]] = {}
-    for run, first in zip(runs, is_first, strict=True):
+    is_first = _changes(runs.stretch).tolist()
+    columns = (column.tolist() for column in runs[:-1])
+    for run, first in zip(map(Run, *columns), is_first, strict=True):
         if first:
             current = found[run.place] = []
         current.append(run)
     return found
-
-
-def repeats(block: Block, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first places of distinct lines, and how often each is there."""
-    import numpy as np
-
-    pairs = block.heads[places].astype(np.int64) * len(block.pieces) + block.texts[places]
-    _, first, times = np.unique(pairs, return_index=True, return_counts=True)
-    return places[first], times

@@ -3,58 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from harness_collectors.nccl_log import lines
-from harness_collectors.nccl_log.apply import FACTS, HANDLERS
-from harness_collectors.nccl_log.block import MIDDLE_MARK, Block
-from harness_collectors.nccl_log.lines import Hop, Record
-from harness_collectors.nccl_log.tally import Calls, Choices
+from harness_collectors.nccl_log.block import Block
+from harness_collectors.nccl_log.lines import MIDDLE_MARK, Hop, Record
+from harness_collectors.nccl_log.places import RING
+from harness_collectors.nccl_log.tally import Texts
+from harness_collectors.nccl_log.words import (
+    ODD_IN_HEADS,
+    Sort,
+    by_words,
+    is_piece,
+    may_hold_pieces,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
+Key = TypeVar("Key")
 Value = TypeVar("Value")
 
+_UNKNOWN: Final[Any] = object()
 _MAX_KEPT: Final = 1 << 16
-CHOICE_STARTS: Final = frozenset(name[:4].encode("ascii") for name in lines.OPS)
-_TAILS: Final = (b" - Init ", b"[nranks=", b" via P2P/", b" via NET/", b"+cuda", b" nranks ")
-"""What ends NCCL's lines only: in a line without its prefix, the rest of a torn one."""
-_PIECES: Final = (b"CL INFO ", b"RCCL version ", *_TAILS)
-_ODD_IN_HEADS: Final = (
-    b"NCCL ",
-    b" opCount ",
-    b" Bytes -> ",
-    b" coll channels",
-    *{word for _, words in HANDLERS.values() for word in words if word != b"anks"},
-)
-
-
-class Sort(IntEnum):
-    """What to do with a line."""
-
-    IGNORED = 0
-    CALL = 1
-    CHOICE = 2
-    LINE = 3
-    """It says something by itself."""
-    FACT = 4
-    """It holds whatever stands between it and others that are the same."""
-    LIKE = 5
-    """A transport or a ring map that differs from others in its channel only."""
-    TURN = 6
-    """It changes what an address means."""
-    SEVERAL = 7
-    """It may hold several records, or pieces of them."""
+_LOOKED_THROUGH: Final = 128
+"""Lines without NCCL's mark that are looked through at once."""
 
 
 class Sorter:
-    """Sorts the lines of a file."""
+    """Sorts lines, of any file."""
 
-    def __init__(self, calls: Calls, choices: Choices) -> None:
-        self._calls = calls
-        self._choices = choices
+    def __init__(self, texts: Texts) -> None:
+        self._known = texts
         self._texts: dict[bytes, Sort] = {}
         self._likes: dict[bytes, Hop | str | None] = {}
         self._heads: dict[bytes, Record | None] = {}
@@ -63,12 +43,14 @@ class Sorter:
         """By code of a head: who printed it; None: it is not simply a prefix."""
         import numpy as np
 
-        codes = np.flatnonzero(np.bincount(block.heads + 1, minlength=1)[1:]).tolist()
-        return {code: _kept(self._heads, block.pieces[code], _head) for code in codes}
-
-    def like(self, text: bytes) -> Hop | str | None:
-        """What a text says whose `Channel NN` was taken out: a transport, or a ring's ranks."""
-        return _kept(self._likes, text, _like)
+        found: dict[int, Record | None] = {}
+        size = len(block.pieces)
+        for code in np.flatnonzero(np.bincount(block.heads + 1, minlength=1)[1:]).tolist():
+            record = _kept(self._heads, block.pieces[code % size], _head)
+            if code >= size and record is not None and not record.start:
+                record = record._replace(start=1)  # something stands before it
+            found[code] = record
+        return found
 
     def likes(self, block: Block, places: np.ndarray) -> tuple[np.ndarray, list[Hop | str]]:
         """What the lines of sort LIKE at these places say: numbers, and by number."""
@@ -77,7 +59,7 @@ class Sorter:
         numbers: dict[Hop | str, int] = {}
         table = np.zeros(len(block.pieces), np.int32)
         for code in np.flatnonzero(np.bincount(block.texts[places], minlength=1)).tolist():
-            like = self.like(block.pieces[code])
+            like = _kept(self._likes, block.pieces[code], _like)
             if like is not None:
                 table[code] = numbers.setdefault(like, len(numbers))
         return table[block.texts[places]], list(numbers)
@@ -87,108 +69,109 @@ class Sorter:
         import numpy as np
 
         sorts = np.zeros(len(block), np.int8)
-        pieces = block.pieces
         odd = [code for code, record in heads.items() if record is None]
         is_odd = np.isin(block.heads, odd) if odd else np.zeros(len(block), bool)
         for place in np.flatnonzero(is_odd).tolist():
             sorts[place] = self._whole(block.line(place), cut)
         is_split = (block.heads >= 0) & ~is_odd
-        is_numbered = block.numbers >= 0
-        judges: tuple[tuple[np.ndarray, Callable[[bytes], Sort]], ...] = (
-            (block.heads < 0, lambda line: self._whole(line, cut)),
-            (is_split & ~is_numbered, lambda text: self._text(text, cut)),
-            (is_split & is_numbered, lambda text: self._numbered(text, cut)),
-        )
-        table = np.zeros(len(pieces), np.int8)
-        for places, judge in judges:
+        is_whole = (block.heads < 0) & (block.texts >= 0)
+        is_ring = block.numbers >= RING
+        is_channel = (block.numbers >= 0) & ~is_ring
+        for places, judge in (
+            (is_whole, self._wholes),
+            (is_split & (block.numbers < 0), self._plain),
+            (is_split & is_channel, self._of_channels),
+            (is_split & is_ring, self._of_rings),
+        ):
             codes = block.texts[places]
-            used = np.flatnonzero(np.bincount(codes, minlength=1))
-            table[used] = [judge(pieces[code]) for code in used.tolist()]
-            sorts[places] = table[codes]
+            if len(codes):
+                used = np.flatnonzero(np.bincount(codes))
+                table = np.zeros(len(block.pieces), np.int8)
+                table[used] = judge([block.pieces[code] for code in used.tolist()], cut)
+                sorts[places] = table[codes]
+        sorts[is_split & block.several] = Sort.SEVERAL
+        return sorts
+
+    def _wholes(self, pieces: list[bytes], cut: bool) -> list[Sort]:
+        """Sort lines that were not taken apart."""
+        sorts = [Sort.IGNORED] * len(pieces)
+        foreign: list[int] = []
+        for place, line in enumerate(pieces):
+            if b"NCCL" in line:
+                sorts[place] = self._whole(line, cut)
+            else:
+                foreign.append(place)
+        for start in range(0, len(foreign), _LOOKED_THROUGH):
+            places = foreign[start : start + _LOOKED_THROUGH]
+            if may_hold_pieces(b"\n".join([pieces[place] for place in places])):
+                for place in places:
+                    sorts[place] = self._whole(pieces[place], cut)
         return sorts
 
     def _whole(self, line: bytes, cut: bool) -> Sort:
         """Sort a line that was not taken apart."""
         at = line.find(b"NCCL")
         if at < 0:
-            is_piece = any(word in line for word in _PIECES)
-            return Sort.LINE if is_piece or _may_be_prefix(line) else Sort.IGNORED
+            return Sort.LINE if is_piece(line) else Sort.IGNORED
         if MIDDLE_MARK in line:
-            return Sort.CALL if self._calls.is_call(line) else Sort.SEVERAL
+            return Sort.CALL if self._known.is_call(line) else Sort.SEVERAL
         if b" opCount " in line or line.find(b"NCCL ", at + 4) >= 0:
             return Sort.SEVERAL
         if not line.startswith(b" INFO ", at + 4):
             return Sort.LINE
-        sort = _by_words(line[at + 10 : at + 14], line)
-        if sort is Sort.CHOICE and (cut or not self._choices.is_choice(line)):
+        sort = by_words(line[at + 10 : at + 14], line)
+        if sort is Sort.CHOICE and (cut or not self._known.is_choice(line)):
             return Sort.LINE
-        return Sort.LINE if sort is Sort.FACT else sort
+        return Sort.LINE if sort in (Sort.FACT, Sort.FILE_FACT) else sort
 
     def _text(self, text: bytes, cut: bool) -> Sort:
         """Sort a line by what stands behind its `NCCL INFO `."""
-        sort = _kept(self._texts, text, _by_text)
-        if sort is Sort.CHOICE and (cut or self._choices.choice(text) is None):
+        sort = self._texts.get(text)
+        if sort is None:
+            sort = _keep(self._texts, text, by_words(text[:4], text))
+        if sort is Sort.CHOICE and (cut or self._known.choice(text) is None):
             return Sort.LINE
-        return Sort.LINE if cut and sort is Sort.FACT else sort
+        return Sort.LINE if cut and sort in (Sort.FACT, Sort.FILE_FACT) else sort
 
-    def _numbered(self, text: bytes, cut: bool) -> Sort:
-        """Sort a line by what stands behind its `Channel NN`."""
-        if not cut and self.like(text) is not None:
+    def _plain(self, texts: list[bytes], cut: bool) -> list[Sort]:
+        return [self._text(text, cut) for text in texts]
+
+    def _of_channels(self, texts: list[bytes], cut: bool) -> list[Sort]:
+        """Sort lines by what stands behind their `Channel NN`."""
+        return [self._like_or(text, b"Channel 00", cut) for text in texts]
+
+    def _of_rings(self, texts: list[bytes], cut: bool) -> list[Sort]:
+        """Sort lines by what stands behind their `Ring NN`."""
+        return [self._like_or(text, b"Ring 00", cut) for text in texts]
+
+    def _like_or(self, text: bytes, before: bytes, cut: bool) -> Sort:
+        if not cut and _kept(self._likes, text, _like) is not None:
             return Sort.LIKE
-        return self._text(b"Channel 00" + text, cut)
+        return self._text(before + text, cut)
 
 
-def mentions(line: bytes) -> bool:
-    """Whether a line without a prefix holds what only NCCL's lines end with."""
-    return any(tail in line for tail in _TAILS)
+def _kept(memory: dict[Key, Value], text: Key, make: Callable[[Key], Value]) -> Value:
+    value = memory.get(text, _UNKNOWN)
+    return _keep(memory, text, make(text)) if value is _UNKNOWN else value
 
 
-def _kept(memory: dict[bytes, Value], text: bytes, make: Callable[[bytes], Value]) -> Value:
-    try:
-        return memory[text]
-    except KeyError:
-        if len(memory) >= _MAX_KEPT:
-            memory.clear()
-        return memory.setdefault(text, make(text))
+def _keep(memory: dict[Key, Value], text: Key, value: Value) -> Value:
+    if len(memory) >= _MAX_KEPT:
+        memory.clear()
+    memory[text] = value
+    return value
 
 
 def _head(head: bytes) -> Record | None:
     before = head[: -len(b"NCCL INFO ")]
-    if any(word in before for word in _ODD_IN_HEADS):
+    if ODD_IN_HEADS.search(before):
         return None
     return next(lines.records(head))
 
 
 def _like(text: bytes) -> Hop | str | None:
-    if b"NCCL " in text or b" opCount " in text or len(text) > lines.MAX_TEXT_BYTES // 2:
+    if len(text) > lines.MAX_TEXT_BYTES // 2:
         return None
-    line = b"Channel 00" + text
-    if b" via " not in text:
-        return lines.parse_ring(line)
-    found = None if b" Bytes -> " in text else lines.parse_hop(line)
-    return found[1] if found else None
-
-
-def _by_text(text: bytes) -> Sort:
-    if b" opCount " in text or b"NCCL " in text:
-        return Sort.SEVERAL
-    return _by_words(text[:4], text)
-
-
-def _by_words(start: bytes, line: bytes) -> Sort:
-    """Sort a line of level INFO by the first four bytes of its text and the words in it."""
-    if start in CHOICE_STARTS or start[:1].isdigit():
-        if b" Bytes -> " in line:
-            return Sort.CHOICE
-        is_said = start in CHOICE_STARTS or b" coll channels" in line
-        return Sort.LINE if is_said else Sort.IGNORED
-    handler, words = HANDLERS.get(start, (None, ()))
-    if not any(word in line for word in words):
-        return Sort.IGNORED
-    if handler in FACTS:
-        return Sort.FACT
-    return Sort.TURN if b"omm" in line and b"anks" in line else Sort.LINE
-
-
-def _may_be_prefix(line: bytes) -> bool:
-    return line.count(b":") > 1 and lines.CUT_PREFIX.search(line[-400:]) is not None
+    if b" via " in text:
+        return lines.parse_hop(text)
+    return lines.parse_ring(b"Channel 00" + text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -43,12 +43,11 @@ def agreed(votes: Counter[Any]) -> Any:
 
 @dataclass(eq=False)
 class Comm:
-    """A communicator as one process sees it. `votes` collects what lines say, by name."""
+    """A communicator as one process sees it."""
 
     process: Process
     pointer: str | None
     order: int
-    votes: dict[str, Counter[Any]] = field(default_factory=dict)
     seen_init: bool = False
     state: str | None = None
     function: str | None = None
@@ -65,20 +64,63 @@ class Comm:
     global_rank: int | None = None
     members: tuple[int, ...] | None = None
     group: str | None = None
-    owned: Counter[str] = field(default_factory=Counter)
+    owned: dict[str, int] = field(default_factory=dict)
     """Edges by transport, each counted in one communicator only."""
     group_edges: Edges[str] = field(default_factory=Edges)
     """Transports of all edges that any rank of the group printed."""
+    # What lines say, by name: kept as they say it, counted only where they contradict each other.
+    _heard: list[Mapping[str, Any]] = field(default_factory=list)
+    _known: dict[str, Any] | None = field(default_factory=dict)
+    _votes: dict[str, Counter[Any]] | None = None
+
+    def hear(self, said: Mapping[str, Any]) -> None:
+        """A line says that these names have these values."""
+        heard, known = self._heard, self._known
+        heard.append(said)
+        if len(heard) > 1 and said is heard[-2] and known is not None:
+            return
+        if known is None:
+            if self._votes is not None:
+                _count(self._votes, said)
+        elif not said.items() <= known.items():
+            for name, value in said.items():
+                if known.setdefault(name, value) != value:
+                    self._known = None
+                    return
 
     def says(self, name: str, value: Any) -> None:
         """A line says that `name` is `value`."""
-        votes = self.votes.get(name)
-        if votes is None:
-            votes = self.votes[name] = Counter.__new__(Counter)  # spares what __init__ costs
-        votes[value] = votes.get(value, 0) + 1
+        self.hear({name: value})
+
+    @property
+    def votes(self) -> dict[str, Counter[Any]]:
+        """How often which value was said, by name. What is changed in it counts."""
+        if self._votes is None:
+            self._votes, self._known = {}, None
+            for said in self._heard:
+                _count(self._votes, said)
+        return self._votes
+
+    def has(self, name: str) -> bool:
+        """Whether a line says what `name` is."""
+        return name in self.names
+
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """The names of which lines say something; the values are not for use."""
+        return self._known if self._known is not None else self.votes
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """What lines agree on, by name; left out or None: unknown."""
+        if self._known is not None:
+            return self._known
+        return {name: agreed(votes) for name, votes in self.votes.items() if votes}
 
     def get(self, name: str) -> Any:
         """What lines agree on; None: unknown."""
+        if self._known is not None:
+            return self._known.get(name)
         votes = self.votes.get(name)
         return agreed(votes) if votes else None
 
@@ -93,13 +135,22 @@ class Comm:
     @property
     def nranks(self) -> int | None:
         """Size of the communicator: init lines, else what its calls say."""
-        value = self.get("nranks") if "nranks" in self.votes else self.get("call_nranks")
+        known = self._known
+        if known is not None:
+            value = known.get("nranks", known.get("call_nranks"))
+        else:
+            value = self.get("nranks" if "nranks" in self.votes else "call_nranks")
         return int(value) if value else None
 
     @property
     def identity(self) -> tuple[Any, ...] | None:
         """What tells it from another at the same address; None: not printed."""
-        return identity_by(self.get)
+        return identity_by(self.known.get)
+
+
+def _count(votes: dict[str, Counter[Any]], said: Mapping[str, Any]) -> None:
+    for name, value in said.items():
+        votes.setdefault(name, Counter())[value] += 1
 
 
 def identity_by(get: Callable[[str], Any]) -> tuple[Any, ...] | None:
@@ -122,7 +173,8 @@ class Thread:
     """Calls from this row on are later than `comm`."""
     edges: Edges[tuple[str, str, int | None]] = field(default_factory=Edges)
     """Edges whose communicator is not known yet: side, transport, CUDA device."""
-    channels: tuple[int, int, int | None] | None = None
+    channels: dict[str, int] | None = None
+    """Numbers of channels, by name, whose communicator is not known yet."""
 
     def keep_edges(self, ends: Ends, kind: tuple[str, str, int | None], channels: int) -> None:
         """Keep edges until their communicator is known; the first word counts."""

@@ -51,7 +51,7 @@ class Intake:
                 part, skipping = part[end + 1 :], False
             end = part.rfind(b"\n") + 1
             if end:
-                yield rest + part[:end]
+                yield b"".join((rest, memoryview(part)[:end]))
                 rest = part[end:]
             else:
                 rest += part

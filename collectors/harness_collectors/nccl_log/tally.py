@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from harness_collectors.nccl_log import lines
-from harness_collectors.nccl_log.block import MIDDLE_MARK
-from harness_collectors.nccl_log.lines import Choice, Record
+from harness_collectors.nccl_log.lines import MIDDLE_MARK, Choice, Record
 from harness_collectors.nccl_log.owner import Owners
 from harness_collectors.nccl_log.state import MAX_THINGS, CallKind, Comm, Thread
 
@@ -35,27 +34,60 @@ def split_call(line: bytes) -> tuple[Shape, int] | None:
     return (line[:at], line[end:]), int(digits)
 
 
-class Calls:
-    """Turns lines of calls into kinds of calls."""
+class Texts:
+    """What lines of calls and choices say by themselves, remembered; of any file."""
 
-    def __init__(self, owners: Owners) -> None:
-        self._owners = owners
-        self._sound: dict[Shape, tuple[Record, re.Match[bytes]] | None] = {}
-        self._resolved: dict[Shape, int | None] = {}
-        self._kinds: dict[CallKind, int] = {}
+    def __init__(self) -> None:
+        self._calls: dict[Shape, tuple[Record, re.Match[bytes]] | None] = {}
+        self._whole: dict[bytes, tuple[Record, Choice] | None] = {}
+        self._choices: dict[bytes, Choice | None] = {}
 
     def is_call(self, line: bytes) -> bool:
         """Whether the line is one whole call, whatever stands before its prefix."""
         found = split_call(line)
-        if found is None:
-            return False
-        shape = found[0]
-        if shape not in self._sound:
-            if len(self._sound) >= _MAX_CACHED:
-                self.forget()
-                self._sound.clear()
-            self._sound[shape] = _whole_call(line)
-        return self._sound[shape] is not None
+        return found is not None and self.call(found[0], line) is not None
+
+    def call(self, shape: Shape, line: bytes) -> tuple[Record, re.Match[bytes]] | None:
+        """The call that a line of this shape is; None: it is no whole one."""
+        if shape not in self._calls:
+            _make_room(self._calls)
+            self._calls[shape] = _whole_call(line)
+        return self._calls[shape]
+
+    def is_choice(self, line: bytes) -> bool:
+        """Whether the line is one whole decision."""
+        return self.whole_choice(line) is not None
+
+    def whole_choice(self, line: bytes) -> tuple[Record, Choice] | None:
+        """The decision that a line is, whatever stands before its prefix; None: no whole one."""
+        if line not in self._whole:
+            _make_room(self._whole)
+            found = list(lines.records(line))
+            choice = lines.parse_choice(found[0].text) if len(found) == 1 else None
+            self._whole[line] = (found[0], choice) if choice else None
+        return self._whole[line]
+
+    def choice(self, text: bytes) -> Choice | None:
+        """The decision that the text of a record is; None: it is no whole one."""
+        if text not in self._choices:
+            _make_room(self._choices)
+            self._choices[text] = lines.parse_choice(text[: lines.MAX_TEXT_BYTES].rstrip(b"\r"))
+        return self._choices[text]
+
+
+def _make_room(memory: dict[Any, Any]) -> None:
+    if len(memory) >= _MAX_CACHED:
+        memory.clear()
+
+
+class Calls:
+    """Turns lines of calls into kinds of calls."""
+
+    def __init__(self, owners: Owners, texts: Texts) -> None:
+        self._owners = owners
+        self._texts = texts
+        self._resolved: dict[Shape, int | None] = {}
+        self._kinds: dict[CallKind, int] = {}
 
     def resolve(self, line: bytes) -> tuple[int | None, int]:
         """(number of the kind, count) of a line that is a call; no kind: it cannot be."""
@@ -64,7 +96,8 @@ class Calls:
             return None, 0
         shape, count = found
         if shape not in self._resolved:
-            parsed = self._sound.get(shape) or _whole_call(line)
+            _make_room(self._resolved)
+            parsed = self._texts.call(shape, line)
             self._resolved[shape] = self.kind(*parsed) if parsed else None
         return self._resolved[shape], count
 
@@ -124,36 +157,15 @@ class Choices:
     after it, so it belongs to that thread's latest call by a rank 0 with the same op and size.
     """
 
-    def __init__(self, owners: Owners) -> None:
+    def __init__(self, owners: Owners, texts: Texts) -> None:
         self._owners = owners
-        self._parsed: dict[bytes, tuple[Record, Choice] | None] = {}
-        self._choices: dict[bytes, Choice | None] = {}
-
-    def is_choice(self, line: bytes) -> bool:
-        """Whether the line is one whole decision."""
-        if line not in self._parsed:
-            if len(self._parsed) >= _MAX_CACHED:
-                self._parsed.clear()
-            found = list(lines.records(line))
-            choice = lines.parse_choice(found[0].text) if len(found) == 1 else None
-            self._parsed[line] = (found[0], choice) if choice else None
-        return self._parsed[line] is not None
-
-    def choice(self, text: bytes) -> Choice | None:
-        """The decision that the text of a record is; None: it is no whole one."""
-        if text not in self._choices:
-            if len(self._choices) >= _MAX_CACHED:
-                self._choices.clear()
-            self._choices[text] = lines.parse_choice(text[: lines.MAX_TEXT_BYTES].rstrip(b"\r"))
-        return self._choices[text]
+        self._texts = texts
 
     def count_line(self, line: bytes, befores: np.ndarray) -> None:
         """Count a line that is a choice, printed when the calls had reached rows `befores`."""
-        parsed = self._parsed.get(line)
-        if parsed is None:
-            return
-        record, choice = parsed
-        self.count(record, choice, befores)
+        parsed = self._texts.whole_choice(line)
+        if parsed is not None:
+            self.count(*parsed, befores)
 
     def count(self, record: Record, choice: Choice, befores: np.ndarray) -> None:
         """Count a choice; `befores` (int64) has an element for each time it was printed."""

@@ -1,0 +1,100 @@
+"""Which lines may say something: by the first bytes of their text, and by words in them."""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from typing import Final
+
+from harness_collectors.nccl_log import lines
+from harness_collectors.nccl_log.apply import HANDLERS, Handler, gdr, network, plugin
+
+CHOICE_STARTS: Final = frozenset(name[:4].encode("ascii") for name in lines.OPS)
+STARTS: Final = frozenset({*HANDLERS, *CHOICE_STARTS})
+"""First four bytes of texts that may say something; those that start with a digit may as well."""
+
+_ODD: Final = (
+    b"NCCL ",
+    b" opCount ",
+    b" Bytes -> ",
+    b" coll channels",
+    *sorted({word for _, words in HANDLERS.values() for word in words if word != b"anks"}),
+)
+ODD_IN_HEADS: Final = re.compile(b"|".join(map(re.escape, _ODD)))
+"""With one of these before NCCL's prefix a line is looked at as a whole."""
+
+_TAILS: Final = (b" - Init ", b"[nranks=", b" via P2P/", b" via NET/", b"+cuda", b" nranks ")
+"""What ends NCCL's lines only: in a line without its prefix, the rest of a torn one."""
+_PIECES: Final = (b"CL INFO ", b"RCCL version ", *_TAILS)
+_CUT_PREFIXES: Final = re.compile(rb":\d{1,10}:\d{1,10}(?: \[[^\n]*)?\s*$", re.MULTILINE)
+"""Where `lines.CUT_PREFIX` may match: looser, and quick on many lines."""
+
+
+class Sort(IntEnum):
+    """What to do with a line."""
+
+    IGNORED = 0
+    CALL = 1
+    CHOICE = 2
+    LINE = 3
+    """It says something by itself."""
+    FACT = 4
+    """It holds for its process whatever stands between it and others that are the same."""
+    FILE_FACT = 5
+    """It holds for its file, whoever printed it."""
+    LIKE = 6
+    """A transport or a ring map that differs from others in its channel only."""
+    TURN = 7
+    """It changes what an address means."""
+    SEVERAL = 8
+    """It may hold several records, or pieces of them."""
+
+
+_FACTS: Final[dict[Handler, Sort]] = {
+    network: Sort.FACT,
+    gdr: Sort.FILE_FACT,
+    plugin: Sort.FILE_FACT,
+}
+_RULES: Final = {
+    start: (words, _FACTS.get(handler)) for start, (handler, words) in HANDLERS.items()
+}
+
+
+def by_words(start: bytes, line: bytes) -> Sort:
+    """Sort a line of level INFO by the first four bytes of its text and the words in it."""
+    rule = _RULES.get(start)
+    if rule is None:
+        return _by_bytes(start, line)
+    words, fact = rule
+    for word in words:
+        if word in line:
+            break
+    else:
+        return Sort.IGNORED
+    if fact is not None:
+        return fact
+    is_turn = (b"omm" in line and b"anks" in line) or line.startswith(b"NCCL version ")
+    return Sort.TURN if is_turn else Sort.LINE
+
+
+def _by_bytes(start: bytes, line: bytes) -> Sort:
+    if start not in CHOICE_STARTS and not start[:1].isdigit():
+        return Sort.IGNORED
+    if b" Bytes -> " in line:
+        return Sort.CHOICE
+    return Sort.LINE if start in CHOICE_STARTS or b" coll channels" in line else Sort.IGNORED
+
+
+def mentions(line: bytes) -> bool:
+    """Whether a line without a prefix holds what only NCCL's lines end with."""
+    return any(tail in line for tail in _TAILS)
+
+
+def is_piece(line: bytes) -> bool:
+    """Whether a line without NCCL's mark may be a piece of one that has it."""
+    return any(word in line for word in _PIECES) or lines.CUT_PREFIX.search(line[-400:]) is not None
+
+
+def may_hold_pieces(joined: bytes) -> bool:
+    """Whether one of several lines may be such a piece."""
+    return any(word in joined for word in _PIECES) or _CUT_PREFIXES.search(joined) is not None
