@@ -43,7 +43,12 @@ class _Run(click.Command):
 @click.argument("wrapped", nargs=-1, type=click.UNPROCESSED, metavar="")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
 @click.option("--name", metavar="NAME", help="Name of the run.")
-@click.option("--output", metavar="DIR", help="Folder in which the run's folder is made.")
+@click.option(
+    "--output",
+    metavar="DIR",
+    envvar=["HARNESS_RUN_OUTPUT", "HARNESS_OUTPUT"],
+    help="Folder in which the run's folder is made.",
+)
 @click.option(
     "--inject", metavar="rank=R,delay=D,every=step|layer", help="Delay a rank on purpose."
 )

@@ -35,7 +35,12 @@ DRY_COLUMNS = ("cell", "ranks", "runs", "done", "failed", "seconds", "seconds_fr
 @click.option("--budget-gpuh", type=click.FloatRange(0, min_open=True), help="Refuse more.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
 @click.option("--name", metavar="NAME", help="Name of the sweep.")
-@click.option("--output", metavar="DIR", help="Folder in which the sweep's folder is made.")
+@click.option(
+    "--output",
+    metavar="DIR",
+    envvar=["HARNESS_SWEEP_OUTPUT", "HARNESS_OUTPUT"],
+    help="Folder in which the sweep's folder is made.",
+)
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option("--fresh", is_flag=True, help="Begin a new folder; do not go on in an earlier one.")
 @click.option("--strict", is_flag=True, help="A collector that cannot run is an error.")

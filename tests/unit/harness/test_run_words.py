@@ -16,6 +16,13 @@ def test_what_stands_behind_the_dashes_is_a_command(command, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("variable", ["HARNESS_OUTPUT", "HARNESS_RUN_OUTPUT"])
+def test_runs_are_made_where_they_are_looked_for(variable, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv(variable, str(tmp_path / "there"))
+    assert invoke(["run", "--dry-run", "--", "true"]) == 0
+    assert f"{tmp_path}/there/" in capsys.readouterr().out
+
+
 def test_a_word_without_dashes_is_a_specification(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert invoke(["run", "--dry-run", "true"]) == 2
