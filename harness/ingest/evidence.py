@@ -76,6 +76,8 @@ def _why_unread(path: Path, head: bytes) -> str:
         return error.strerror or type(error).__name__
     if not stored:
         return "empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS: fetch the file itself (git lfs pull)"
     packed = next((name for magic, name in _PACKED if stored.startswith(magic)), None)
     packed = "tar" if head[257:262] == b"ustar" else packed
     if packed:

@@ -62,6 +62,8 @@ def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:
     """Of `distributedInfo`, else of the file's or its folder's name, else None."""
     info = metadata.get("distributedInfo")
     rank = info.get("rank") if isinstance(info, dict) else None
+    if isinstance(rank, str) and rank.isdecimal():
+        rank = int(rank[:10])
     if type(rank) is int and 0 <= rank < 2**31:
         return rank
     return rank_in_name(path)
@@ -141,8 +143,8 @@ class Owners:
         return self._again(origin.rank, origin, columns)
 
     def _again(self, rank: int, origin: Origin, columns: TraceColumns) -> str | None:
-        """A process has one profiler at a time: what overlaps by half is a copy, or an export of
-        the same recording by other means."""
+        """A process has one profiler at a time: what overlaps by half is a copy, or of another
+        process with the same id, as in containers."""
         start, end = (at + origin.offset_ns for at in (columns.first_ns, columns.last_ns))
         if start > end:
             return None
@@ -150,9 +152,13 @@ class Owners:
         for first, last, name in seen:
             common = min(last, end) - max(first, start)
             if common >= 0 and 2 * common >= min(last - first, end - start):
-                return (
-                    f"{origin.name}: it shows the time that {name} shows, of the same rank: "
+                same = (first, last) == (start, end)
+                what = (
                     "the same recording again, not used"
+                    if same
+                    else "of another process, or the same recording exported otherwise; not used: "
+                    "ingest it by itself"
                 )
+                return f"{origin.name}: it shows rank {rank} while {name} does: {what}"
         seen.append((start, end, origin.name))
         return None

@@ -113,6 +113,7 @@ def test_peer_copy_without_device_key(tmp_path):
         (None, "trace-[rank 4].json", 4),
         (None, "rank-00005.json", 5),
         ({"rank": "zero"}, "rank_2.json", 2),
+        ({"rank": "3"}, "rank_2.json", 3),
     ],
 )
 def test_rank(tmp_path, info, name, rank):

@@ -119,3 +119,19 @@ def test_a_collector_that_was_asked_for_and_left_nothing_is_told_of(tmp_path):
         assert [name for name, _, _ in rows] == told
     assert rows[-1] == ("sacct", "skipped", NO_JOB)
     assert rows[0] == ("app_timers", "failed", LEFT_NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        (b"\x28\xb5\x2f\xfd and more", "packed by zstd: unpack it first"),
+        (b"PK\x03\x04 and more", "packed by zip: unpack it first"),
+        (gzip.compress(b"rank0.json".ljust(257, b"\0") + b"ustar"), "packed by tar"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    ],
+    ids=["zstd", "zip", "tar.gz", "Git LFS"],
+)
+def test_what_cannot_be_read_as_it_is_stored_is_said_to_be_that(stored, told, tmp_path, capsys):
+    (tmp_path / "rank0.json").write_bytes(stored)
+    assert invoke(["ingest", str(tmp_path), "-o", str(tmp_path / "d.duckdb")]) == 125
+    assert f"not read: rank0.json: {told}" in capsys.readouterr().err
