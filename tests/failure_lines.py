@@ -40,6 +40,37 @@ SEED = {
 """The failures of the seed report: verdict, and a word of the remedy."""
 
 OTHERS = {
+    # other schedulers, services and engines
+    "=>> PBS: job killed: mem 515899392kb exceeded limit 513802240kb": "oom_host",
+    "=>> PBS: job killed: walltime 3612 exceeded limit 3600": "timeout",
+    "TERM_MEMLIMIT: job killed after reaching LSF memory usage limit.": "oom_host",
+    "TERM_RUNLIMIT: job killed after reaching LSF run time limit.": "timeout",
+    "Warning Evicted pod/a The node was low on resource: memory.": "oom_host",
+    "Normal  Preempted   pod/a   Preempted by pod 3b0e2a53 on node g": "preempted",
+    "5m58s  Warning  NodeNotReady  pod/a  Node is not ready": "node_fail",
+    "Received spot instance interruption notice": "preempted",
+    "x systemd[1]: a.service: Failed with result 'oom-kill'.": "oom_host",
+    "Killed /user.slice/a.scope due to memory pressure for /user.slice": "oom_host",
+    "Docker job has gone over memory limit of 65536 Mb": "oom_host",
+    "  Warning  Failed   1m    kubelet  Error: ImagePullBackOff": "rank_failed",
+    "[TRT][ERROR] CUDA runtime error in ::cudaMallocAsync(ptr, n): out of memory": "oom_gpu",
+    "allocating 17066.89 MiB on device 0: cudaMalloc failed: out of memory": "oom_gpu",
+    "ValueError: (16.00 GiB KV cache is needed, which is larger than the available KV cache memory":
+        "oom_gpu",
+    "ValueError: Free memory on device (11.02/79.11 GiB) on startup is less than desired GPU "
+    "memory utilization (0.9, 71.2 GiB).": "oom_gpu",
+    "RuntimeError: No HIP GPUs are available": "no_driver",
+    "RuntimeError: Failed to infer device type": "no_driver",
+    "HW Exception by GPU node-4 (Agent handle: 0x55d1) reason :GPU Hang": "rank_failed",
+    "[2025-03-09 00:57:15 TP4] Watchdog timeout (self.watchdog_timeout=300)": "hang",
+    "TimeoutError: RPC call to execute_model timed out.": "hang",
+    "bench timed out after 600 s, exit code 124": "timeout",
+    "SignalException: Process 812 got signal: 15": "cancelled",
+    "EnvironmentNameNotFound: Could not find conda environment: infer-v2": "rank_failed",
+    "what(): thread: Resource temporarily unavailable [system:11]": "rank_failed",
+    "Signal 11 (SIGSEGV) received by PID 8123": "rank_failed",
+    "/bin/bash: line 1:  7121 Aborted                 (core dumped) python x.py": "rank_failed",
+    "[17.1] [n2:881:0] ib.c:177 UCX  ERROR Transport retry count exceeded on mlx5_0": "rank_failed",
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.": "oom_gpu",
     "torch.cuda.OutOfMemoryError: HIP out of memory.": "oom_gpu",
     "srun: error: n1: task 3: Out Of Memory": "oom_host",

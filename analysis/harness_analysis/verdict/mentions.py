@@ -8,9 +8,11 @@ from typing import Final
 _NEAR: Final = 60
 _DENIED = re.compile(
     r"\b(?:[Nn]o|[Ww]ithout|[Nn]ever|[Zz]ero|(?<![.\w])0|[Aa]void(?:s|ing)?|[Pp]revent(?:s|ing)?"
-    r"|in case of|in the event of|[Ii]f [^.;:!]*|to (?:fix|debug|handle|catch))"
+    r"|(?:may|might|possibly|perhaps)\b[^.;:!]*|in case of|in the event of|[Ii]f [^.;:!]*"
+    r"|to (?:fix|debug|handle|catch))"
     r"(?: (?:an?|any|the|further|more))? $"
 )
+_EXPECTED = re.compile(r"[^.;:]{0,40}\b(?:as|is|was) expected\b")
 _QUOTE = re.compile(r"(?:^\s*-|\w,?) (['\"`])[^'\"`]*$")
 """What stands before a quotation in a list or within a sentence; an error's own text follows `:`,
 `=` or a bracket."""
@@ -23,6 +25,8 @@ def said(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 def _mentioned(match: re.Match[str]) -> bool:
     text = match.string
+    if _EXPECTED.match(text, match.end()):
+        return True
     before = text[max(0, match.start() - _NEAR) : match.start()]
     if not before.strip():
         return False

@@ -74,14 +74,9 @@ WORDS: Final = (
     *(b"interruption", b"lost communication", b"could not find", b"is unknown", b"are unknown"),
     *(b"device type", b"unable to locate", b"communicator data", b"have launched up to"),
     *(b" managed by process ", b"kv cache memory", b"free memory on device", b"hip gpus"),
-    *(
-        b"gpu reset",
-        b"death signal",
-        b"received by pid",
-        b" mismatch",
-        b" incomplete",
-        b"  running ",
-    ),
+    *(b"gpu reset", b"death signal", b"received by pid", b" mismatch", b" incomplete"),
+    *(b"  running ", b"imagepull", b"pull image", b"memory limit", b"memory budget"),
+    *(b"memory pressure", b"oom_score", b"exit_status", b"oom killer"),
 )
 """In small letters. Wider than the rules of the verdict, which decide: a test holds that each line
 that they explain has one. Searched one by one, which is 40 times as fast as one expression."""

@@ -69,7 +69,7 @@ def survived(
             continue
         outlived = not _FINAL.match(text) and (
             _resumed(forms.get(rank, ()), place)
-            or _progressed(forms.get(rank, ()), max(place, last_told[rank]), len(lines))
+            or _progressed(forms.get(rank, ()), place, last_told[rank], len(lines))
         )
         if place < restarted or outlived:
             found.add(place)
@@ -101,19 +101,25 @@ def _recurring(forms: Iterable[_Form]) -> list[_Form]:
 
 
 def _resumed(forms: Sequence[_Form], place: int) -> bool:
-    """Whether lines of a form seen before a place come after it again."""
-    return any(
-        form.places[0] < place and len(form.places) - bisect_right(form.places, place) >= RESUMED
-        for form in forms
-    )
+    """Whether the work before a place, by the form of the last line of work there, goes on.
+
+    Lines of another form prove nothing: a monitor reports an idle GPU when all is over.
+    """
+    reached = ((bisect_right(form.places, place), form) for form in forms)
+    before = [(form.places[at - 1], at, form.places) for at, form in reached if at]
+    if not before:
+        return False
+    _, at, places = max(before)
+    return len(places) - at >= RESUMED
 
 
-def _progressed(forms: Sequence[_Form], last_told: int, end: int) -> bool:
-    """Whether after the last failure a number grew, line by line, up to near the end."""
+def _progressed(forms: Sequence[_Form], place: int, last_told: int, end: int) -> bool:
+    """Whether after the last failure a new number grew, line by line, up to near the end."""
     for form in forms:
         start = bisect_right(form.places, last_told)
         numbers = form.numbers[start:]
-        if len(numbers) >= PROGRESSED and numbers == sorted(numbers):
+        new = form.places[0] > place
+        if new and len(numbers) >= PROGRESSED and numbers == sorted(numbers):
             near_end = form.places[-1] >= end - 3 * PROGRESSED
             if near_end and len(set(numbers)) >= PROGRESSED:
                 return True

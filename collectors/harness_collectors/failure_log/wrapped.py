@@ -1,8 +1,9 @@
 """Text that log shippers keep as JSON: what a program said, out of each of their records.
 
 A record a line: Docker (`log`), Loki (`line`), Elastic and journald (`message`, `MESSAGE`), Google
-Cloud (`textPayload`), structlog (`event`). Or one object: an answer of Loki's API (`data.result`),
-the error file of torchrun (torch.distributed.elastic.multiprocessing.errors, error.json).
+Cloud (`textPayload`), structlog (`event`). Or one document: a list of such records, events of
+Kubernetes (`items`), an answer of Loki's API (`data.result`), the error file of torchrun
+(torch.distributed.elastic.multiprocessing.errors, error.json).
 """
 
 from __future__ import annotations
@@ -17,12 +18,20 @@ from harness_collectors.text_evidence import DOCKER, undocked
 
 SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson"})
 _SAID: Final = ("log", "line", "message", "MESSAGE", "msg", "textPayload", "event")
-_BESIDE: Final = (*("stream", "time", "timestamp", "@timestamp", "ts", "__REALTIME_TIMESTAMP"),)
+_BESIDE: Final = (
+    *("stream", "time", "timestamp", "@timestamp", "ts", "__REALTIME_TIMESTAMP"),
+    *("lastTimestamp", "eventTime"),
+)
 """A record of a shipper has a time or a stream; of other JSON, a `message` says nothing."""
 _ERROR_FILE: Final = re.compile(
     rb'\s*\{\s*"message":\s*(?:\{.{0,65536}"extraInfo"|"Signal \d)', re.S
 )
 _ANSWER: Final = re.compile(rb'\s*\{.{0,200}"resultType"\s*:\s*"streams"', re.S)
+_LIST: Final = re.compile(
+    rb'\s*(?:\[\s*\{(?=.{0,8192}"(?:textPayload|jsonPayload|message|log|line|msg)"\s*:)'
+    rb'|\{.{0,400}"items"\s*:\s*\[(?=.{0,8192}"message"\s*:))(?=.{0,8192}(?:[tT]ime|"ts"))',
+    re.S,
+)
 _RANK_NAMED: Final = re.compile(r"\s*\[rank\d+\]:")
 _OWN: Final = frozenset({"completions", "spans", "job"})
 """Folders of a run with JSON of our own, where models and users may say anything."""
@@ -30,7 +39,7 @@ _OWN: Final = frozenset({"completions", "spans", "job"})
 
 def is_wrapped(head: bytes) -> bool:
     """Whether a file, from its beginning, is JSON around what a program printed."""
-    if DOCKER.match(head) or _ANSWER.match(head) or _ERROR_FILE.match(head):
+    if any(form.match(head) for form in (DOCKER, _ANSWER, _ERROR_FILE, _LIST)):
         return True
     first = head.lstrip().partition(b"\n")[0]
     record = _record(first) if first.startswith(b"{") else None
@@ -53,6 +62,8 @@ def unwrapped(block: bytes) -> bytes:
         return _joined(_streams(_record(block)))
     if _ERROR_FILE.match(block):
         return _joined([_record(block) or {}])
+    if _LIST.match(block):
+        return _joined(_listed(block)) or block
     return _joined(_records(block))
 
 
@@ -70,6 +81,16 @@ def _records(block: bytes) -> list[dict[str, Any]]:
     if found and all("line" in record and "timestamp" in record for record in found):
         found.sort(key=lambda record: str(record["timestamp"]))
     return found
+
+
+def _listed(block: bytes) -> list[dict[str, Any]]:
+    """Records of one document; none where it is cut."""
+    try:
+        found = json.loads(block)
+    except (ValueError, RecursionError):
+        return []
+    items = found.get("items") if isinstance(found, dict) else found
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def _streams(answer: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
@@ -101,10 +122,22 @@ def _text(record: Mapping[str, Any]) -> str | None:
         return None
     said = next((record[name] for name in _SAID if isinstance(record.get(name), str | list)), None)
     text = _bytes(said) if isinstance(said, list) else said
+    if text and text.startswith('{"') and (within := _record(text.encode())):
+        text = _text({"time": 0, **within}) or text  # one shipper's record in another's
+    text = "\n".join(part for part in (text, _error(record)) if part) or None
     rank = record.get("rank")
     if text and isinstance(rank, int) and rank >= 0 and not _RANK_NAMED.match(text):
-        return f"[rank{rank}]: {text}"
+        return "\n".join(f"[rank{rank}]: {line}" for line in text.splitlines())
     return text
+
+
+def _error(record: Mapping[str, Any]) -> str | None:
+    """The exception that stands beside a message, as Elastic's `error` or a logger's `exc_info`."""
+    error = record.get("error", record.get("exception", record.get("exc_info")))
+    if isinstance(error, Mapping):
+        kind, message = error.get("type"), error.get("message")
+        return f"{kind}: {message}" if isinstance(kind, str) and message else None
+    return error if isinstance(error, str) else None
 
 
 def _bytes(said: list[Any]) -> str | None:

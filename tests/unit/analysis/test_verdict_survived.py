@@ -22,6 +22,8 @@ FINALIZER = "Exception ignored in: <function X.__del__>\nTraceback (most recent 
 SERVED = 'INFO: 10.0.0.1:5 - "POST /v1/completions HTTP/1.1" 200 OK\n'
 PROBED = 'INFO: 10.0.0.1:5 - "GET /health HTTP/1.1" 200 OK\n'
 
+MONITOR = "".join(f"[mon] t={n}s gpu0 9{n % 9}%\n" for n in range(30))
+
 NONE = {
     "caught, and the work goes on": STEPS + OOM + "trying 32\n" + STEPS,
     "caught before the work began": OOM + "batch 64 does not fit, trying 32\n" + STEPS + "Done.\n",
@@ -29,6 +31,8 @@ NONE = {
     "a job that Slurm put back": CANCELLED.format("PREEMPTION") + "Resuming from step 4\n" + STEPS,
     "one request of a server": SERVED * 4 + "ValueError: max_tokens is 0\n" + SERVED * 9,
     "a finalizer": STEPS + FINALIZER + '  File "x.py"\nAttributeError: no workers\n',
+    "an expected one": "test_a ... CUDA out of memory raised as expected\nok\n",
+    "a guess": "the worker may have been killed by the OOM killer\n",
     "denied": "no CUDA out of memory, 0 oom-kill: events, without OutOfMemoryError\n",
     "a condition": "[monitor] if you see CUDA out of memory, lower --batch\n",
     "a help text": "  --retry N   retry N times on 'CUDA out of memory' (default 3)\n",
@@ -65,6 +69,9 @@ ENDED = {
         STEPS + CANCELLED.format("TIME LIMIT") + STEPS, "time-limit", (),
     ),
     "a server that is only probed": (PROBED * 4 + OOM + PROBED * 9, "oom-gpu", ()),
+    "a monitor of its own goes on": (
+        MONITOR + STEPS + "RuntimeError: no such layer\n" + MONITOR, "exception", (),
+    ),
     "a stack goes on too": (
         OOM + "".join(f"frame #{n}: <unknown> + 0x{n}\n" for n in range(40)), "oom-gpu", (),
     ),
@@ -126,6 +133,25 @@ WRAPPED = {
     ),
     "error.json": json.dumps(
         {"message": {"message": LINES[1], "extraInfo": {"py_callstack": "Traceback"}}}
+    ),
+    "listed.json": json.dumps(
+        [{"textPayload": line, "timestamp": "1"} for line in LINES], indent=1
+    ),
+    "events.json": json.dumps(
+        {"kind": "List", "items": [{"message": line, "lastTimestamp": "1"} for line in LINES]}
+    ),
+    "vector.json": lines_of(
+        [{"message": json.dumps({"log": LINES[1] + "\n", "stream": "stderr"}), "timestamp": "1"}]
+    ),
+    "beside.jsonl": lines_of(
+        [
+            {
+                "time": 1,
+                "msg": "crash",
+                "rank": 3,
+                "error": {"type": "OutOfMemoryError", "message": "x"},
+            }
+        ]
     ),
     "named.jsonl": lines_of([{"time": 1, "msg": OOM, "rank": 3}]),
 }
