@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.capture import plan_capture
-from harness.run_folders import SPLIT_JSON
+from harness.runs.folders import SPLIT_JSON
 from harness_schemas.errors import HarnessError
 from harness_schemas.rundir import RunDir, name_run, point_latest, write_json
 from harness_schemas.spi import CapturePlan

@@ -23,7 +23,7 @@ def command(names: tuple[str, ...], style: str) -> int:
     .json) whose columns are known by their headings. Exit 1 where a problem was found; notices
     alone leave 0.
     """
-    from harness.sides import named_databases
+    from harness.runs.sides import named_databases
     from harness_analysis.audit import (
         audit_claims,
         audit_runs,

@@ -38,7 +38,7 @@ def command(
     repeat each other; a sweep makes a side of each of its cells. The first side is the baseline.
     """
     from harness.cli.render_compare import render_comparisons
-    from harness.sides import load_named
+    from harness.runs.sides import load_named
     from harness_analysis.compare import compare_sides
     from harness_analysis.compare.gates import exit_state, parse_gate
     from harness_analysis.compare.sides import pair_sides

@@ -35,7 +35,7 @@ def command(root: Path | None, collectors: bool, style: str) -> int:
             rows.append((collector.name, collector.title, state, answer.reason or None))
         emit_rows(("collector", "evidence", "state", "reason"), rows, style)
         return 0
-    from harness.run_folders import list_runs, runs_root
+    from harness.runs.folders import list_runs, runs_root
     from harness_schemas.errors import UsageError
 
     if root is not None and not root.is_dir():

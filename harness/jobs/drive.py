@@ -58,7 +58,7 @@ def leave(run: RunDir, record: JobRecord, narrator: Narrator, code: int) -> JobA
 
 
 def _output_of(run: RunDir) -> str:
-    from harness.run_folders import runs_root
+    from harness.runs.folders import runs_root
 
     root = run.path.parent.absolute()
     return "" if root == runs_root().absolute() else f" --output {root}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.run_folders import list_runs
+from harness.runs.folders import list_runs
 from harness.sweep.folder import cell_run
 from harness.sweep.plan import Cell, Item
 from harness_schemas.errors import UsageError

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.run_folders import SWEEP_JSON, list_runs
+from harness.runs.folders import SWEEP_JSON, list_runs
 from harness.sweep.plan import Item, SweepPlan
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import write_json

@@ -12,8 +12,8 @@ import pytest
 from example_run import batch, example_database
 from truth.simulate import Scenario
 
-from harness.catalogue import open_catalogue
 from harness.runs import find_databases
+from harness.runs.catalogue import open_catalogue
 
 SPEC = {
     "name": "example",

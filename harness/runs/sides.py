@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.runs import find_databases
+from harness.runs.names import find_databases
 from harness_analysis.compare import RunData, load_run
 from harness_schemas.rundir import RunDir
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.run_folders import CATALOGUE, SPLIT_JSON, SWEEP_JSON, list_runs, runs_root
+from harness.runs.folders import CATALOGUE, SPLIT_JSON, SWEEP_JSON, list_runs, runs_root
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir
 from harness_slurm.job.marks import JobRecord
@@ -54,8 +54,8 @@ def _no_database(path: Path) -> UsageError:
 
 
 def _catalogue() -> Path:
-    from harness.catalogue import open_catalogue
     from harness.progress import Narrator
+    from harness.runs.catalogue import open_catalogue
 
     return open_catalogue(runs_root(), Narrator())
 

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from harness.progress import Narrator
-from harness.run_folders import CATALOGUE, list_runs
+from harness.runs.folders import CATALOGUE, list_runs
 from harness_analysis.catalogue import Entry, refresh_catalogue
 
 WORTH_SAYING = 20
