@@ -161,7 +161,7 @@ def _build(
     folder = output.with_name(output.name + ".tmp.parts")
     data = dict(context.run)
     jobs = count_jobs(tasks, jobs)
-    failures = Failures(watch)
+    failures = Failures(watch, all_failed=not data)
     found = with_silent(read_all(tasks, context, jobs, folder, watch), data)
     found = failures.heard(found)
     # Several processes read ahead of themselves.

@@ -11,6 +11,7 @@ from typing import Any
 from harness.ingest.evidence import Unread
 from harness.ingest.parts import relative_to
 from harness.ingest.progress import Watch
+from harness_schemas.errors import EvidenceError
 from harness_schemas.redact import redact
 from harness_schemas.spi import Batch
 
@@ -29,20 +30,37 @@ def say_unread(unread: Iterable[Unread], root: Path, watch: Watch) -> None:
 
 
 class Failures:
-    """Hears which readers failed, and says so when the ingest is over."""
+    """Hears which readers failed, and says so when the ingest is over.
 
-    def __init__(self, watch: Watch) -> None:
+    `all_failed`: an error where every one did, so that no database of nothing is left, nor takes
+    the place of a good one.
+    """
+
+    def __init__(self, watch: Watch, all_failed: bool) -> None:
         self._watch = watch
+        self._strict = all_failed
         self._lines: list[str] = []
 
     def heard(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
-        """The same batches; their failed rows of `collection` are kept in mind."""
+        """The same batches; their failed rows of `collection` are kept in mind.
+
+        Raises:
+            EvidenceError: nothing was read.
+        """
+        read = 0
         with contextlib.closing(batches):
             for batch in batches:
+                size, failed = len(batch.data), 0
                 if batch.table == "collection" and "state" in batch.data.column_names:
                     rows = batch.data.to_pylist()
-                    self._lines += [_line(row) for row in rows if row["state"] == "failed"]
+                    lines = [_line(row) for row in rows if row["state"] == "failed"]
+                    failed = len(lines)
+                    self._lines += lines
+                read += size - failed
                 yield batch
+        if self._strict and self._lines and not read:
+            self.say()
+            raise EvidenceError("nothing could be read of the evidence", "the lines above say why")
 
     def say(self) -> None:
         """The first of them, and how many more."""

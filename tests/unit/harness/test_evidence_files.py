@@ -135,3 +135,16 @@ def test_what_cannot_be_read_as_it_is_stored_is_said_to_be_that(stored, told, tm
     (tmp_path / "rank0.json").write_bytes(stored)
     assert invoke(["ingest", str(tmp_path), "-o", str(tmp_path / "d.duckdb")]) == 125
     assert f"not read: rank0.json: {told}" in capsys.readouterr().err
+
+
+def test_evidence_of_which_nothing_can_be_read_replaces_no_database(tmp_path, capsys):
+    database = tmp_path / "d.duckdb"
+    database.write_text("what an earlier ingest wrote")
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    (folder / "trace.json").write_text('{"traceEvents": [{"ph": "X", "cat": "v8", "ts": 1}]}')
+    assert invoke(["ingest", str(folder), "-f", "-o", str(database)]) == 125
+    assert database.read_text() == "what an earlier ingest wrote"
+    said = capsys.readouterr().err
+    assert "kineto failed: trace.json: none of its 1 events is work" in said
+    assert "harness: nothing could be read of the evidence" in said
