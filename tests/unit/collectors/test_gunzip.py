@@ -68,7 +68,7 @@ def test_both_engines_say_the_same_of_a_damaged_file(place, flip):
     damaged[place] ^= flip
     of_zlib, of_isal = (inflated(bytes(damaged), engine) for engine in ENGINES)
     assert of_zlib == of_isal
-    assert of_zlib[1]
+    assert of_zlib[1] or of_zlib[0] == TEXT  # the last byte may have bits that mean nothing
 
 
 @pytest.mark.parametrize("engine", ENGINES)
