@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_analysis.blank import attach_blank
-from harness_analysis.build.row_groups import RowGroups
+from harness_analysis.build.row_groups import RowGroups, SmallBatches
 from harness_analysis.clocks.axis import (
     CLOCK_FACTS,
     FACTS,
@@ -55,7 +55,8 @@ class Writer:
         self.completes_calls = True
         """Whether rows of collectives may be changed before they are matched; else they are read
         where they lie."""
-        self._groups: dict[str, RowGroups] = {}
+        self._groups: dict[str, RowGroups | SmallBatches] = {}
+        self._clocks_set = True
         self._temporary = path.with_name(path.name + ".tmp")
         self._spill = path.with_name(path.name + ".tmp.spill")
         self.con = self._connect()
@@ -99,7 +100,8 @@ class Writer:
         halves the time and the file."""
         self._limit_memory(loading_memory(_threads()))
         self.con.execute("BEGIN")
-        self._groups = {name: RowGroups(_threads()) for name in GROUPED}
+        self._groups = {name: SmallBatches() for name in BY_NAME}
+        self._groups |= {name: RowGroups(_threads()) for name in GROUPED}
         yield
         for name, groups in self._groups.items():
             for rows in groups.rest():
@@ -129,7 +131,8 @@ class Writer:
             return
         rows = masked(_cast(table, data))
         if table_name in TIMES:
-            self.refresh_clocks()  # those that the rows need are fixed now, whoever waits
+            # Those that the rows need are fixed now, whoever waits.
+            self._clocks_set = not self.axis.refresh() and self._clocks_set
         elif table_name == "clock_anchors":
             self.axis.add_anchors(data.to_pylist())
         elif table_name == "clock_pingpongs":
@@ -143,6 +146,7 @@ class Writer:
         names = [name for name in batch.column_names if name != "run_id"]
         select = f"SELECT {', '.join(names)} FROM batch"
         if table_name in TIMES:
+            self.refresh_clocks()
             select = aligned_select(table_name, names)
         target = STAGED.get(table_name, f"run.{table_name}")
         self.con.execute(
@@ -169,7 +173,8 @@ class Writer:
 
     def refresh_clocks(self) -> None:
         """Map the clocks that are new since the last time."""
-        if self.axis.refresh():
+        if self.axis.refresh() or not self._clocks_set:
+            self._clocks_set = True
             self._set_clocks(self.con)
 
     def add_stored(self, stored: ParquetSet) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -58,37 +62,51 @@ def command(
     Evidence is recognised by content: run folders, traces, reports, logs. Repeatable: a run's
     own database is always built anew.
     """
-    from harness.ingest import (
-        Share,
-        ingest_paths,
-        ingest_run,
-        ingest_stored,
-        store_share,
-        use_rules,
-    )
+    from harness.ingest import store_share, use_rules
+    from harness.ingest.parquet import Share
     from harness.ingest.progress import watch_on
     from harness.runs import find_run
-    from harness_schemas.errors import UsageError
-    from harness_schemas.parquet import is_parquet_set
-    from harness_schemas.rundir import RunDir
 
     if rules is not None:
         use_rules(rules)
     found = [path if path.exists() else find_run(str(path)) for path in paths]
-    if folder is not None:
-        emit(str(store_share(found, folder, Share.parse(share), watch_on())))
-        return 0
+    with _tidy_end():
+        if folder is not None:
+            emit(str(store_share(found, folder, Share.parse(share), watch_on())))
+        else:
+            emit(str(_build(found, output, jobs, force)))
+    return 0
+
+
+def _build(found: list[Path], output: Path | None, jobs: int | None, force: bool) -> Path:
+    from harness.ingest import ingest_paths, ingest_run, ingest_stored
+    from harness.ingest.progress import watch_on
+    from harness_schemas.errors import UsageError
+    from harness_schemas.parquet import is_parquet_set
+    from harness_schemas.rundir import RunDir
+
     if output is None:
         if len(found) == 1 and RunDir(found[0]).run_json.is_file():
-            emit(str(ingest_run(RunDir(found[0]), jobs, watch_on())))
-            return 0
+            return ingest_run(RunDir(found[0]), jobs, watch_on())
         raise UsageError("name the file to write with -o", "only a run folder has its own database")
     if output.exists() and not force:
         raise UsageError(f"{output} exists", "replace it with -f, or name another with -o")
     if not output.parent.is_dir():
         raise UsageError(f"no folder {output.parent}", "make it, or name another place with -o")
     if len(found) == 1 and is_parquet_set(found[0]):
-        emit(str(ingest_stored(found[0], output, watch_on())))
-    else:
-        emit(str(ingest_paths(found, output, jobs, watch_on())))
-    return 0
+        return ingest_stored(found[0], output, watch_on())
+    return ingest_paths(found, output, jobs, watch_on())
+
+
+@contextlib.contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Let SIGTERM, as of scancel, leave as Ctrl-C does: nothing half, no process behind."""
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -33,6 +33,8 @@ VERBS = {
 }
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+QUERY_INTERRUPTED = "Query interrupted"
+"""What DuckDB's RuntimeError says where Ctrl-C met a query of its."""
 
 
 class LazyGroup(click.Group):
@@ -105,6 +107,9 @@ def invoke(argv: list[str] | None = None) -> int:
         _quiet_stdout()
         return ExitCode.OK
     except Exception as error:  # noqa: BLE001
+        if isinstance(error, RuntimeError) and str(error) == QUERY_INTERRUPTED:
+            _complain("interrupted", "")
+            return ExitCode.INTERRUPTED
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             _quiet_stdout()
             _complain(f"cannot write: {error.strerror}", "free space, or write elsewhere")

@@ -6,9 +6,7 @@ import contextlib
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
-from harness.capture import wanted_collectors
 from harness_schemas.errors import HarnessError
-from harness_schemas.spec import RunSpec
 from harness_schemas.spi import Batch
 
 LEFT_NOTHING = "it was asked for and left nothing"
@@ -37,6 +35,9 @@ def _silent(run: Mapping[str, Any], told: set[str]) -> Iterator[dict[str, str]]:
     ended = run.get("status") not in (None, "running", "submitted")
     if not ended or not isinstance(run.get("spec"), dict):
         return
+    from harness.capture import wanted_collectors  # pydantic, which strangers' evidence never needs
+    from harness_schemas.spec import RunSpec
+
     try:
         wanted = wanted_collectors(RunSpec.model_validate(run["spec"]), str(run.get("device")))
     except (HarnessError, ValueError):  # of another version, or with a plug-in that is not here

@@ -17,6 +17,34 @@ GROUP_ROWS: Final = 61_440
 written and read by two threads."""
 
 
+FEW_ROWS: Final = 8192
+"""Rows from which on a statement costs little beside them."""
+
+
+class SmallBatches:
+    """Rows of one table that wait for each other until they are worth a statement: evidence of
+    thousands of files comes in thousands of batches."""
+
+    def __init__(self) -> None:
+        self._waiting: list[pyarrow.Table] = []
+        self._rows = 0
+
+    def add(self, rows: pyarrow.Table) -> Iterator[pyarrow.Table]:
+        """Take rows; what waits is handed on together when it is enough, or does not fit these."""
+        if not _fits(self._waiting, rows):
+            yield from self.rest()
+        self._waiting.append(rows)
+        self._rows += rows.num_rows
+        if self._rows >= FEW_ROWS:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[pyarrow.Table]:
+        """Hand on what waits."""
+        waiting, self._waiting, self._rows = self._waiting, [], 0
+        if waiting:
+            yield waiting[0] if len(waiting) == 1 else _joined(waiting)
+
+
 class RowGroups:
     """Rows of one table that wait until `at_once` groups are full: one for each thread."""
 

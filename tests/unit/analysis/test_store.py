@@ -45,6 +45,27 @@ def test_a_batch_of_any_one_column_is_taken(tmp_path):
             assert rows == (len(table.columns) - 1,)
 
 
+def test_batches_of_thousands_of_files_are_inserted_together(tmp_path, monkeypatch):
+    """Each with a clock of its own, and some with a column that others lack."""
+    statements = []
+    insert = Writer._insert
+    monkeypatch.setattr(
+        Writer, "_insert", lambda self, *given: (statements.append(given[0]), insert(self, *given))
+    )
+    with Writer(tmp_path / "d.duckdb", "r") as writer:
+        with writer.transaction():
+            for rank in range(300):
+                anchor = {**ANCHOR, "rank": rank, "clock_domain": f"d{rank}", "wall_ns": rank}
+                writer.add_rows("clock_anchors", [anchor])
+                row = {"source": "x", "rank": rank, "enqueue_ns": 7, "op": "all_reduce"}
+                writer.add_rows("collectives", [row | ({"bytes": 8} if rank % 2 else {})])
+        assert statements.count("collectives") <= 3
+        rows = writer.con.execute(
+            "SELECT rank, enqueue_ns, bytes FROM collective_parts ORDER BY rank"
+        ).fetchall()
+    assert rows == [(rank, 7 + rank, 8 if rank % 2 else None) for rank in range(300)]
+
+
 def test_an_unknown_column_is_refused(tmp_path):
     with Writer(tmp_path / "d.duckdb", "r") as writer, pytest.raises(ValueError, match="no column"):
         writer.add("spans", pa.table({"colour": ["red"]}))

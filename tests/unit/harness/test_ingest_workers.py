@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -131,6 +132,27 @@ def test_an_interrupt_ends_the_processes_at_once(tmp_path):
     assert workers.pids
     assert not [pid for pid in workers.pids if Path(f"/proc/{pid}").exists()]
     assert not (tmp_path / "parts").exists()
+
+
+def test_a_job_that_is_cancelled_leaves_nothing_half(evidence, tmp_path):
+    """SIGTERM, as of scancel, in the middle of an ingest that would wait for ever."""
+    output = tmp_path / "d.duckdb"
+    code = f"""
+import harness.ingest as ingest, time
+from harness.cli.main import run
+def stop(*_):
+    print("here", flush=True)
+    time.sleep(600)
+    yield
+ingest.read_task = stop
+run(["ingest", {str(evidence)!r}, "-j", "1", "-o", {str(output)!r}])
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "here\n"
+        process.terminate()
+        assert process.wait(60) == 143
+    assert list(tmp_path.glob("d.duckdb*")) == []
 
 
 def test_batches_survive_the_way_through_a_file(evidence, tmp_path):

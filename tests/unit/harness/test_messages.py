@@ -134,3 +134,14 @@ def test_a_defect_of_ours_has_not_the_code_of_a_gate(monkeypatch, capsys):
     assert invoke([]) == 125
     err = capsys.readouterr().err
     assert "KeyError: 'ours'" in err and "harness: a defect" in err
+
+
+def test_ctrl_c_in_the_middle_of_a_query_is_no_defect(monkeypatch, capsys):
+    """DuckDB tells of it by a RuntimeError of these words (seen with 2.0)."""
+
+    def interrupted(*_, **__):
+        raise RuntimeError("Query interrupted")
+
+    monkeypatch.setattr(main.cli, "main", interrupted)
+    assert invoke(["list"]) == 130
+    assert capsys.readouterr().err == "harness: interrupted\n"
