@@ -86,7 +86,11 @@ def _open_files(facts: Facts) -> Check:
     hard = facts.open_files_hard
     most = 65536 if hard is None or hard < 0 else min(hard, 65536)
     cost = "many ranks on one host may run out of sockets ('Too many open files')"
-    return warning(name, str(soft), cost, f"ulimit -n {most}")
+    mend = f"ulimit -n {most}"
+    if most <= soft:  # nobody but root can raise it further
+        mend = "the hard limit is as low: have the administrators raise `nofile`"
+        mend += " (limits.conf, LimitNOFILE of slurmd; docker run --ulimit nofile=65536)"
+    return warning(name, str(soft), cost, mend)
 
 
 def _disk(facts: Facts) -> Check:

@@ -94,6 +94,7 @@ WRONG = [
     ({"shm_bytes": 64 << 20, "container": "docker"}, "/dev/shm", "warning", "--shm-size"),
     ({"shm_bytes": None}, "/dev/shm", "missing", "tmpfs"),
     ({"open_files": 1024, "open_files_hard": 4096}, "open files", "warning", "ulimit -n 4096"),
+    ({"open_files": 64, "open_files_hard": 64}, "open files", "warning", "hard limit is as low"),
     ({"disk_free_bytes": 1 << 20}, "disk here", "warning", "--output"),
     ({"clock_source": "hpet"}, "clock source", "warning", "clocksource=tsc"),
     ({"clock_synchronised": False}, "clock sync", "warning", "chronyd"),
