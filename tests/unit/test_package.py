@@ -98,6 +98,35 @@ def test_imports_keep_their_direction():
     assert done.returncode == 0, done.stdout
 
 
+def imported(tree, modules):
+    """Modules of ours that a file imports anywhere in it, for types alone too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [name for name in inside if name in modules]
+            yield from found
+            if len(found) < len(inside) and node.module in modules:
+                yield node.module
+
+
+def test_no_module_needs_one_that_needs_it():
+    """Two that need each other are one, or share something that belongs into a third."""
+    modules = {}
+    for path in files(("harness", "collectors", "slurm", "analysis", "schemas"), {".py"}):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts if parts[0] == "harness" else parts[1:])
+        modules[name.removesuffix(".__init__")] = ast.parse(path.read_text())
+    needs = {name: set(imported(tree, modules)) - {name} for name, tree in modules.items()}
+    assert len(needs) > 300
+    while free := [name for name, needed in needs.items() if not needed & needs.keys()]:
+        for name in free:
+            del needs[name]
+    # What is left lies on a circle, or above one.
+    assert sorted(needs) == []
+
+
 HEAVY = ("torch", "duckdb", "pyarrow", "plotly", "pydantic")
 HELP = f"""
 import json, sys
