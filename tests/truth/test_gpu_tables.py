@@ -177,23 +177,28 @@ def test_a_device_delay_is_what_its_kernels_took_and_its_rank_is_named(tmp_path)
         assert _a_call(case, got) == ("240.0", "250.0 [250.0, 250.0]")
 
 
-def test_stamps_name_a_rank_where_kernels_are_of_too_few_steps(tmp_path):
-    """In one of twelve steps with kernels the other rank was later still: no sign test is sure."""
-    end = 6 * STEP + STEP // 2
+@pytest.mark.parametrize(("others", "stamped", "who"), [(1, False, "1"), (2, False, "nobody"),
+                                                         (2, True, "1")])  # fmt: skip
+def test_the_next_evidence_is_asked_where_steps_with_kernels_are_too_few(
+    tmp_path, others, stamped, who
+):
+    """Of twelve steps with kernels one may show the other rank late; two leave it to the stamps."""
     both = all_reduces(LATE).data.to_pylist()
-    stamps = [row for row in both if row["source"] == "graph_events"]
-    kernels = [row for row in both if row["source"] == "torch_profiler" and row["step"] <= 12]
-    kernels = [row for row in kernels if row["step"] != 6]
-    kernels += [call("torch_profiler", 6, rank, end - TRANSFER - wait, end)
-                for rank, wait in ((0, 0), (1, 1_000 * US))]  # fmt: skip
+    calls = [
+        row for row in both if row["source"] == "torch_profiler" and others < row["step"] <= 12
+    ]
+    for step in range(1, others + 1):
+        end = step * STEP + STEP // 2
+        calls += [call("torch_profiler", step, rank, end - TRANSFER - wait, end)
+                  for rank, wait in ((0, 0), (1, 1_000 * US))]  # fmt: skip
+    if stamped:
+        calls += [row for row in both if row["source"] == "graph_events"]
     units = rows("spans", [
         {**unit(step, rank), "source": "app_timers", "timeline": "device", "category": "unit",
          "name": "decode", "span_id": step, "start_ns": step * STEP, "end_ns": (step + 1) * STEP,
          "complete": True} for step in range(40, 50) for rank in (0, 1)
     ])  # fmt: skip
-    for found, who in ((kernels, "nobody"), (kernels + stamps, "1")):
-        (tmp_path / who).mkdir()
-        assert named(database(tmp_path / who, units, rows("collectives", found))) == who
+    assert named(database(tmp_path, units, rows("collectives", calls))) == who
 
 
 def test_a_host_delay_is_what_was_asked_for(tmp_path):
