@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.ingest.ahead import ahead
 from harness.ingest.asked import with_silent
-from harness.ingest.evidence import find_evidence, read_head, survey
+from harness.ingest.evidence import find_evidence, read_head, run_folders, survey
 from harness.ingest.parquet import Share, write_share
 from harness.ingest.parts import Task, plan_tasks, read_task
 from harness.ingest.progress import PartWatch, Watch
@@ -69,7 +69,8 @@ def ingest_paths(
     """Build one database from whatever evidence lies under `paths`; `jobs` as in `ingest_run`.
 
     Raises:
-        UsageError: a path does not exist, or `output` is among the evidence.
+        UsageError: a path does not exist, several runs of ours lie there, or `output` is among
+            the evidence.
         EvidenceError: nothing in them was recognised.
     """
     watch = watch or Watch()
@@ -137,6 +138,12 @@ def find_tasks(
         raise EvidenceError(
             f"no evidence recognised in {names}",
             "`harness list --collectors` says what each collector reads",
+        )
+    runs = run_folders(evidence)
+    if len(runs) > 1:
+        raise UsageError(
+            f"{runs[0]} and {runs[1]} are two runs: one database holds one",
+            "ingest each by itself; `harness query` and `harness report` take several at once",
         )
     return plan_tasks(evidence), IngestContext(root=root, run=_run_json(paths))
 

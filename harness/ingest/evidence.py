@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,9 @@ _PACKED = (
 )
 _GZIP = 31  # zlib's wbits for a gzip header
 SKIPPED_NAMES = frozenset({"run.json", "plan.json", "run.duckdb", "report.html", "harness.log"})
+
+_OF_RECORDER = re.compile(r"rank-\d{5}\.")
+"""Files that its reader finds beside the one that it recognises."""
 
 Evidence = dict[str, tuple[Collector, list[Path]]]
 
@@ -59,13 +63,24 @@ def survey(paths: Iterable[Path]) -> tuple[Evidence, list[Unread]]:
         readers = list(_readers(collectors, path, head))
         for collector in readers:
             found.setdefault(collector.name, (collector, []))[1].append(path)
-        if not readers and not in_run(path.parent):
+        if not readers and not in_run(path.parent) and not _OF_RECORDER.match(path.name):
             unread.append(Unread(path, _why_unread(path, head)))
     return {c.name: found[c.name] for c in collectors if c.name in found}, unread
 
 
 def _in_run(folder: Path) -> bool:
     return any((each / "run.json").is_file() for each in (folder, *folder.parents))
+
+
+def run_folders(evidence: Evidence) -> list[Path]:
+    """Run folders that the recorder's files among the evidence lie in, each once."""
+    _, files = evidence.get("app_timers", (None, []))
+    parents = dict.fromkeys(path.resolve().parent for path in files)
+    nearest = (
+        next((f for f in (parent, *parent.parents) if (f / "run.json").is_file()), None)
+        for parent in parents
+    )
+    return [folder for folder in dict.fromkeys(nearest) if folder is not None]
 
 
 def _why_unread(path: Path, head: bytes) -> str:

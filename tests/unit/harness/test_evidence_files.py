@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from truth.simulate import Scenario, Simulation
 
 from harness.cli.main import invoke
 from harness.ingest import find_evidence, ingest_paths, ingest_run
@@ -148,3 +149,18 @@ def test_evidence_of_which_nothing_can_be_read_replaces_no_database(tmp_path, ca
     said = capsys.readouterr().err
     assert "kineto failed: trace.json: none of its 1 events is work" in said
     assert "harness: nothing could be read of the evidence" in said
+
+
+def test_two_runs_are_not_taken_for_one(tmp_path, capsys):
+    for name in ("one", "two"):
+        simulation = Simulation(Scenario())
+        simulation.run()
+        simulation.write(tmp_path / "runs" / name / "spans")
+        (tmp_path / "runs" / name / "run.json").write_text("{}")
+    for paths in ([tmp_path / "runs"], [tmp_path / "runs" / "one", tmp_path / "runs" / "two"]):
+        assert invoke(["ingest", *map(str, paths), "-o", str(tmp_path / "x.duckdb")]) == 2
+        assert "are two runs" in capsys.readouterr().err
+    (tmp_path / "runs" / "run.json").write_text("{}")  # as of an attempt within a run
+    spans = tmp_path / "runs" / "one" / "spans"
+    assert invoke(["ingest", str(spans), "-o", str(tmp_path / "x.duckdb")]) == 0
+    assert "not read" not in capsys.readouterr().err
