@@ -7,7 +7,8 @@ from typing import Final
 
 _FORMS: Final = (
     (
-        r"ROCm System Management Interface|^(?:=+ )?ROCm SMI|^device,.{0,400}\(%\)",
+        r"ROCm System Management Interface|^(?:=+ )?ROCm SMI|^\s*\{\s*\"card\d+\""
+        r"|^device,.{0,400}\(%\)",
         "output of rocm-smi: AMD's counters are not read; of its log, `dmesg` and stderr are",
     ),
     (r"^GPU: \d+\n +(?:ASIC|USAGE|POWER):|^ *AMD-SMI ", "output of amd-smi, which is not read"),

@@ -67,6 +67,8 @@ class Dump:
     last_completed: Mapping[str, int]
     entries: list[Any]
     latest_ns: int = 0
+    coalesces: bool = False
+    """Whether it holds batches of sends and receives."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     pending: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     """Rows that were not seen to end, each with its event."""
@@ -125,6 +127,10 @@ def read_entries(content: Mapping[str, Any], name: str, rank: int | None) -> Dum
     completed = _last_completed(content.get("pg_status"))
     dump = Dump(name, rank, groups, completed, list(content["entries"]))
     pairs: Counter[tuple[Any, ...]] = Counter()
+    dump.coalesces = any(
+        isinstance(entry, dict) and "coalesced" in str(entry.get("profiling_name"))
+        for entry in dump.entries
+    )
     for entry in dump.entries:
         try:
             row, event = _read_entry(entry, dump, pairs)
@@ -284,8 +290,7 @@ def _pending(
     entry: Mapping[str, Any], dump: Dump, row: Mapping[str, Any], state: str
 ) -> dict[str, Any] | None:
     """An event for what was issued and not seen to end."""
-    done = dump.last_completed.get(str(entry.get("pg_id")), -1)
-    if state == "completed" or (row["seq"] is not None and done >= _ordinal_of(entry)):
+    if state == "completed" or _is_over(entry, dump, row, state):
         return None
     number = "" if row["seq"] is None else f" {row['seq']}"
     where = f" of {row['comm_group']}" if row["comm_group"] else ""
@@ -306,6 +311,17 @@ def _pending(
         "attrs": json.dumps({key: value for key, value in attrs.items() if value is not None}),
         "source": SOURCE,
     }
+
+
+def _is_over(entry: Mapping[str, Any], dump: Dump, row: Mapping[str, Any], state: str) -> bool:
+    """Whether a call has ended, or may have, whose own state does not say so.
+
+    torch never updates sends and receives of a coalesced batch, only the entry of the batch.
+    """
+    if row["op"] in ("send", "recv"):
+        return state != "started" and dump.coalesces
+    done = dump.last_completed.get(str(entry.get("pg_id")), -1)
+    return row["seq"] is not None and done >= _ordinal_of(entry)
 
 
 def _caller(frames: Any) -> str | None:

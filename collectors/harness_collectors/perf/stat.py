@@ -217,12 +217,14 @@ def _csv_delimiter(line: str) -> str | None:
 def _csv_pattern(delimiter: str) -> re.Pattern[str]:
     """A line of `-x`, whose event may hold the delimiter: what follows it has a fixed shape."""
     d = re.escape(delimiter)
+    point = r"\." if delimiter == "," else "[.,]"  # decimal commas need another delimiter
+    value = _VALUE if delimiter == "," else _VALUE.replace(r"[\d.]", r"[\d.,]")
     return re.compile(
         rf"\s*(?:(?P<time>\d+\.\d{{9}}){d})?"
         rf"(?:(?P<scope>CPU\d+|[SND]\d+(?:-[A-Z]+\d+)*(?={d}\d+{d})|[^{d}]+-\d+(?={d}[\d<])){d}"
         rf"(?:\d+{d}(?=[\d<]))?)?"
-        rf"(?:(?P<value>{_VALUE}){d}(?P<unit>[A-Za-z%/ ]*){d}(?P<event>[A-Za-z_].*?){d}"
-        rf"(?:\d+\.\d+%{d})?(?P<runtime>\d+){d}(?P<share>\d+\.\d\d)"
+        rf"(?:(?P<value>{value}){d}(?P<unit>[A-Za-z%/ ]*){d}(?P<event>[A-Za-z_].*?){d}"
+        rf"(?:\d+{point}\d+%{d})?(?P<runtime>\d+){d}(?P<share>\d+{point}\d\d)"
         rf"(?:{d}[^{d}]*){{0,2}}|{d}{{3,}}(?P<metric>[\d.]+){d}(?P<name>[^{d}]+))"
     )
 

@@ -99,8 +99,18 @@ def _seff_step(said: Mapping[str, str], reading: Reading) -> Step | None:
 
 def squeue_columns(line: str) -> list[str] | None:
     """The words of squeue's header line; None if it is none."""
-    names = line.split()  # in capitals, unlike sacct's
+    names = _cells(line, _delimiter(line))  # in capitals, unlike sacct's
     return names if names[:1] == ["JOBID"] and {"ST", "STATE"} & set(names) else None
+
+
+def _delimiter(header: str) -> str | None:
+    """What `squeue -o` was told to put between its columns; None: blanks."""
+    match = re.match(r"JOBID([|,;:\t])", header)
+    return match[1] if match else None
+
+
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    return [cell.strip() for cell in line.split(delimiter)] if delimiter else line.split()
 
 
 def read_squeue(text: str) -> Reading:
@@ -109,8 +119,9 @@ def read_squeue(text: str) -> Reading:
     lines = text.split("\n")
     head = next((place for place, line in enumerate(lines) if squeue_columns(line)), None)
     names = [] if head is None else squeue_columns(lines[head]) or []
+    delimiter = None if head is None else _delimiter(lines[head])
     for line in [] if head is None else lines[head + 1 : -1]:  # what follows the last is cut
-        step = _squeue_step(line, names) if line.strip() else None
+        step = _squeue_step(line, names, delimiter) if line.strip() else None
         if step is not None:
             reading.steps.append(step)
         elif line.strip():
@@ -120,13 +131,16 @@ def read_squeue(text: str) -> Reading:
     return reading
 
 
-def _squeue_step(line: str, names: list[str]) -> Step | None:
-    words = line.split()
+def _squeue_step(line: str, names: list[str], delimiter: str | None) -> Step | None:
+    words = _cells(line, delimiter)
     short = "ST" in names
+    where = names.index("ST" if short else "STATE") if delimiter else None
+    if delimiter and len(words) != len(names):
+        return None
     states = [
         (place, state)
         for place, word in enumerate(words[1:], start=1)
-        if (state := _queue_state(word, short)) is not None
+        if where in (None, place) and (state := _queue_state(word, short)) is not None
     ]
     try:
         job = parse_job_id(words[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from harness_schemas.log_prefix import peeled
+from harness_schemas.log_prefix import is_labelled, peeled
 
 _DEVICE = re.compile(r"(?:GPU|NIC)\d{1,3}|(?:mlx|bnxt_re|efa|irdma|hfi|rdma)\w{1,20}")
 _LINK = re.compile(r"NV(\d{1,3})|SYS|NODE|PHB|PXB|PIX|PSB|SOC")
@@ -34,7 +34,9 @@ def is_matrix(text: str) -> bool:
 
 def _plain(text: str) -> str:
     """Without escape sequences, and what containers and launchers put before lines."""
-    return "\n".join(peeled(line)[0] for line in text.splitlines()) + "\n"
+    lines = text.splitlines()
+    labelled = is_labelled([line for line in lines if line.strip()])
+    return "\n".join(peeled(line, labelled)[0] for line in lines) + "\n"
 
 
 def read_matrix(text: str) -> tuple[list[dict[str, Any]], int]:

@@ -341,6 +341,22 @@ def test_the_side_of_a_pair_that_never_came(entries, suspects, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("others", "state", "pending"),
+    [
+        ([], "started", True),
+        ([], "scheduled", True),
+        ([{"profiling_name": "nccl:coalesced"}], "scheduled", False),  # torch never updates it
+        ([{"profiling_name": "nccl:coalesced"}], "started", True),
+    ],
+)
+def test_a_message_is_not_over_because_collectives_are(others, state, pending, tmp_path):
+    done = {"0": {"last_completed_collective": 9}}
+    entries = [made(0), *(made(1, **other) for other in others), made(2, state, **RECV)]
+    events = read(tmp_path, dumped(entries=entries, pg_status=done))["nccl_events"]
+    assert ["recv" in event["text"] for event in events] == ([True] if pending else [])
+
+
+@pytest.mark.parametrize(
     ("name", "rank"),
     [
         ("rank3/trace.json", 3),

@@ -148,3 +148,9 @@ def test_rows_that_another_program_laid_out(indent):
         ("task-clock", 12.5),
         ("task-clock", 3.0),
     ]
+
+
+def test_decimal_commas_between_other_separators():
+    text = "     1.000123456;1200,12;msec;task-clock;1200120000;50,00;1,200;CPUs utilized\n"
+    [counter] = read_stat(text).counters
+    assert (counter.value, counter.running_share, counter.state) == (1200.12, 0.5, "estimated")

@@ -123,3 +123,12 @@ def test_the_raw_id_will_do(tmp_path):
 )
 def test_other_tables_are_not_slurms(text, tmp_path):
     assert not COLLECTOR.recognise(tmp_path / "a.txt", text.encode())
+
+
+def test_squeue_with_a_delimiter(tmp_path):
+    text = "JOBID|NAME|STATE|TIME|NODELIST(REASON)\n8|PENDING x|RUNNING|1:00|n1\n9|a|b|c\n"
+    path = write(tmp_path, "a.txt", text)
+    assert COLLECTOR.recognise(path, text.encode())
+    rows, state = ingest(path)
+    assert states(rows) == [("8", None, "RUNNING", None)]
+    assert (rows[0]["elapsed_s"], state["unreadable"]) == (60, 1)

@@ -91,6 +91,7 @@ def test_damage_raises_nothing(data):
     ("head", "word"),
     [
         ("=== ROCm System Management Interface ===\n", "rocm-smi"),
+        ('{"card0": {"GPU use (%)": "99"}}\n', "rocm-smi"),
         ("#Entity   GRACT        SMACT\nID\nGPU 0     0.981        0.872\n", "dcgmi"),
         ("\n==============NVSMI LOG==============\n", "nvidia-smi"),
         ("GPU 0: NVIDIA A100 (UUID: GPU-5d5b)\n  MIG 1g.5gb Device 0:\n", "nvidia-smi"),

@@ -113,3 +113,10 @@ def test_a_device_number_that_is_none_is_unreadable(tmp_path):
     context = IngestContext(tmp_path)
     (found,) = list(COLLECTOR.ingest([path], context))
     assert found.data.to_pylist()[0]["state"] in ("degraded", "failed")
+
+
+def test_a_matrix_that_srun_labelled():
+    text = FIXTURE.read_text() + "\nLegend:\n\n  X    = Self\n"
+    labelled = "".join(f"0: {line}\n" for line in text.splitlines())
+    assert is_matrix(labelled)
+    assert read_matrix(labelled) == read_matrix(text)
