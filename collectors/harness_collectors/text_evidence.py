@@ -24,6 +24,19 @@ MAX_TEXT_BYTES: Final = 256 << 20
 _READ_BYTES: Final = 1 << 20
 DOCKER: Final = re.compile(rb"\s*\{\"log\": ?\"")
 """Docker's own file of what a container printed: a JSON object a line."""
+_DOCKED: Final = re.compile(
+    rb'^\{"log":"((?:[ !#-\[\]-~]++|\\u00(?:1b|26|3c|3e)|\\t)*+)\\n",'
+    rb'"stream":"[a-z]++","time":"[\w:.+-]++"\}\n',
+    re.MULTILINE,
+)
+"""Such a line without what is seldom escaped in it."""
+_ESCAPED: Final = (
+    (b"\\u001b", b"\x1b"),
+    (b"\\u003c", b"<"),
+    (b"\\u003e", b">"),
+    (b"\\u0026", b"&"),
+    (b"\\t", b"\t"),
+)
 JSON: Final = re.compile(rb"\s*\{\s*[\"}]")
 """`{'loss': 0.1}` is what a program printed."""
 
@@ -51,6 +64,13 @@ def undocked(block: bytes) -> bytes:
     """What a container printed, out of Docker's JSON lines; of a line that was cut, nothing."""
     if not DOCKER.match(block):
         return block
+    usual = _DOCKED.findall(block)
+    if len(usual) == block.count(b"\n") and block.endswith(b"\n"):
+        text = b"".join([line + b"\n" for line in usual])
+        if b"\\" in text:
+            for escaped, sign in _ESCAPED:
+                text = text.replace(escaped, sign)
+        return text
     said = []
     for line in block.split(b"\n"):
         try:

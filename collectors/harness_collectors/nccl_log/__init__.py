@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,9 +149,20 @@ def read_logs(evidence: Any, paths: Sequence[Path], root: Path) -> None:
 def relative_name(path: Path, root: Path) -> str:
     """The file's name as `collection` has it: relative to where evidence was looked for."""
     try:
-        return str(path.resolve().relative_to(root.resolve()))
+        whole = path.resolve() if path.is_symlink() else _resolved(path.parent) / path.name
+        return str(whole.relative_to(_resolved(root)))
     except ValueError:
         return path.name
+
+
+def _resolved(folder: Path) -> Path:
+    """A folder's own path, which thousands of files ask for."""
+    return _resolved_once(folder.absolute())
+
+
+@lru_cache(maxsize=16)
+def _resolved_once(folder: Path) -> Path:
+    return folder.resolve()
 
 
 def planned_world(run: Mapping[str, Any]) -> int | None:

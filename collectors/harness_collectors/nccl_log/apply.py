@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from harness_collectors.nccl_log import lines
+from harness_collectors.nccl_log import life, lines
 from harness_collectors.nccl_log.lines import Record
 from harness_collectors.nccl_log.state import (
     Comm,
@@ -97,7 +97,7 @@ def init(evidence: Evidence, line: Line) -> bool | None:
     """Init START and COMPLETE, Destroy and Abort COMPLETE, and `comm ... nRanks ... nNodes`."""
     if b"comm 0x" not in line.text or b"anks " not in line.text:
         return None
-    said = lines.parse_init(line.text)
+    said = life.parse_init(line.text)
     if said is None:
         return False
     comm = _comm_of(evidence, line, said)
@@ -120,7 +120,7 @@ def init(evidence: Evidence, line: Line) -> bool | None:
     return said.event is not None or b" nNodes " in line.text
 
 
-def _comm_of(evidence: Evidence, line: Line, said: lines.InitLine) -> Comm | None:
+def _comm_of(evidence: Evidence, line: Line, said: life.InitLine) -> Comm | None:
     """The communicator at that address, or a new one where the address was used again."""
     comm = line.process.comms.get(said.pointer)
     if comm is None or _used_again(comm, said):
@@ -128,7 +128,7 @@ def _comm_of(evidence: Evidence, line: Line, said: lines.InitLine) -> Comm | Non
     return comm
 
 
-def _used_again(comm: Comm, said: lines.InitLine) -> bool:
+def _used_again(comm: Comm, said: life.InitLine) -> bool:
     if said.event not in ("started", "complete") or not comm.seen_init:
         return False
     if said.event == "complete" and comm.state == "started":
@@ -209,7 +209,7 @@ def trees(evidence: Evidence, line: Line) -> bool | None:
     comm = line.thread.comm
     if not line.text.startswith(b"Trees [") or comm is None or line.cut:
         return None
-    for tree in lines.parse_trees(line.text):
+    for tree in life.parse_trees(line.text):
         if len(comm.trees) < _MAX_KEPT:
             comm.trees.add(tree)
     return True
@@ -219,7 +219,7 @@ def counts(evidence: Evidence, line: Line) -> bool | None:
     """`24 coll channels, ...`: about the communicator that the thread is initialising."""
     if b" coll channels, " not in line.text:
         return None
-    found = lines.parse_counts(line.text)
+    found = life.parse_counts(line.text)
     if found is None:
         return False
     comm = line.thread.comm
@@ -232,7 +232,7 @@ def counts(evidence: Evidence, line: Line) -> bool | None:
 
 def rccl_counts(evidence: Evidence, line: Line) -> bool | None:
     """RCCL's spelling, which names the communicator."""
-    match = lines.RCCL_CHANNELS.match(line.text)
+    match = life.RCCL_CHANNELS.match(line.text)
     if match is None:
         return init(evidence, line)
     comm = line.process.comms.get(match["comm"].decode("ascii"))
@@ -247,7 +247,7 @@ def timings(evidence: Evidence, line: Line) -> bool | None:
     """`Init timings`: they name rank and size, not the communicator."""
     if not line.text.startswith(b"Init timings"):
         return None
-    said = lines.parse_timings(line.text)
+    said = life.parse_timings(line.text)
     comm = _timed_comm(evidence, line, said) if said is not None else None
     if said is None or comm is None:
         return False
@@ -257,7 +257,7 @@ def timings(evidence: Evidence, line: Line) -> bool | None:
     return True
 
 
-def _timed_comm(evidence: Evidence, line: Line, said: lines.Timings) -> Comm | None:
+def _timed_comm(evidence: Evidence, line: Line, said: life.Timings) -> Comm | None:
     def fits(comm: Comm) -> bool:
         same = comm.get("rank") == said.rank and comm.nranks == said.nranks
         return same and comm.init_ns in (None, said.total) and comm.state in (None, "complete")
@@ -327,7 +327,7 @@ def plugin(evidence: Evidence, line: Line) -> bool | None:
 def connected(evidence: Evidence, line: Line) -> bool | None:
     """`Connected all rings, use ring PXN 0 GDR 1`."""
     comm = line.current()
-    switches = lines.parse_connected(line.text)
+    switches = life.parse_connected(line.text)
     if comm is None or switches is None or line.cut:
         return None
     comm.facts.update(switches)

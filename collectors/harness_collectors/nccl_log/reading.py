@@ -201,18 +201,19 @@ class Reader:
             self._glued_choice(line)
             return
         start = text[:4]
-        handler = counts if start[:1].isdigit() else HANDLERS.get(start, _NOTHING)[0]
+        handler = HANDLERS.get(start, _NOTHING)[0] or (counts if text[:1].isdigit() else None)
         if handler is None:
             cut = _CUT_CALL.match(text) if start in CHOICE_STARTS else None
             self.file.unreadable += cut is not None and cut[1].decode("ascii") in lines.OPS
             return
-        comms = len(self.evidence.comms)
+        comms = self.evidence.comms
+        known = len(comms)
         understood = handler(self.evidence, line)
         if understood:
             self.file.records += line.times
         elif understood is not None:
             self.file.unreadable += line.times
-        if len(self.evidence.comms) != comms:
+        if len(comms) != known:
             self._calls.forget()
 
     def _glued_choice(self, line: Line) -> None:

@@ -43,7 +43,14 @@ def _json(values: Mapping[str, Any]) -> str | None:
 
 def _object(values: Mapping[str, Any]) -> str:
     """`json.dumps(values, sort_keys=True)`, of values most of which were there before."""
-    return "{" + ", ".join([f'"{name}": {_value(values[name])}' for name in sorted(values)]) + "}"
+    said = [
+        f'"{name}": {_plain(value) if type(value) in _SCALARS else _value(value)}'
+        for name, value in sorted(values.items())
+    ]
+    return "{" + ", ".join(said) + "}"
+
+
+_SCALARS: Final = frozenset({str, int, type(None)})
 
 
 def _value(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from harness_collectors.nccl_log import lines
@@ -46,7 +45,10 @@ class Sorter:
         found: dict[int, Record | None] = {}
         size = len(block.pieces)
         for code in np.flatnonzero(np.bincount(block.heads + 1, minlength=1)[1:]).tolist():
-            record = _kept(self._heads, block.pieces[code % size], _head)
+            head = block.pieces[code % size]
+            record = self._heads.get(head, _UNKNOWN)
+            if record is _UNKNOWN:
+                record = _keep(self._heads, head, _head(head))
             if code >= size and record is not None and not record.start:
                 record = record._replace(start=1)  # something stands before it
             found[code] = record
@@ -56,13 +58,12 @@ class Sorter:
         """What the lines of sort LIKE at these places say: numbers, and by number."""
         import numpy as np
 
-        numbers: dict[Hop | str, int] = {}
+        codes = np.flatnonzero(np.bincount(block.texts[places], minlength=1)).tolist()
+        likes = [self._like(block.pieces[code]) for code in codes]
+        numbers = {like: number for number, like in enumerate(dict.fromkeys(likes))}
         table = np.zeros(len(block.pieces), np.int32)
-        for code in np.flatnonzero(np.bincount(block.texts[places], minlength=1)).tolist():
-            like = _kept(self._likes, block.pieces[code], _like)
-            if like is not None:
-                table[code] = numbers.setdefault(like, len(numbers))
-        return table[block.texts[places]], list(numbers)
+        table[codes] = [numbers[like] for like in likes]
+        return table[block.texts[places]], [like for like in numbers if like is not None]
 
     def sorts(self, block: Block, heads: dict[int, Record | None], cut: bool) -> np.ndarray:
         """A `Sort` for each line, int8. `cut`: the block is a line without an end."""
@@ -145,14 +146,20 @@ class Sorter:
         return [self._like_or(text, b"Ring 00", cut) for text in texts]
 
     def _like_or(self, text: bytes, before: bytes, cut: bool) -> Sort:
-        if not cut and _kept(self._likes, text, _like) is not None:
+        if not cut and self._like(text) is not None:
             return Sort.LIKE
         return self._text(before + text, cut)
 
-
-def _kept(memory: dict[Key, Value], text: Key, make: Callable[[Key], Value]) -> Value:
-    value = memory.get(text, _UNKNOWN)
-    return _keep(memory, text, make(text)) if value is _UNKNOWN else value
+    def _like(self, text: bytes) -> Hop | str | None:
+        """What a line says whose channel's number was taken out, if that is like others."""
+        like: Hop | str | None = self._likes.get(text, _UNKNOWN)
+        if like is _UNKNOWN:
+            like = None
+            if len(text) <= lines.MAX_TEXT_BYTES // 2:
+                is_hop = b" via " in text
+                like = lines.parse_hop(text) if is_hop else lines.parse_ring(b"Channel 00" + text)
+            _keep(self._likes, text, like)
+        return like
 
 
 def _keep(memory: dict[Key, Value], text: Key, value: Value) -> Value:
@@ -167,11 +174,3 @@ def _head(head: bytes) -> Record | None:
     if ODD_IN_HEADS.search(before):
         return None
     return next(lines.records(head))
-
-
-def _like(text: bytes) -> Hop | str | None:
-    if len(text) > lines.MAX_TEXT_BYTES // 2:
-        return None
-    if b" via " in text:
-        return lines.parse_hop(text)
-    return lines.parse_ring(b"Channel 00" + text)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import Any, Final
 
+from harness_collectors.nccl_log.call_log import CallLog
 from harness_collectors.nccl_log.edges import MAX_CHANNELS, Edges, Ends, lowest
 from harness_collectors.nccl_log.lines import Choice
 from harness_collectors.nccl_log.stream import Intake
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MAX_THINGS: Final = 100_000
 """Processes, communicators and kinds of calls that are kept; real logs have thousands at most."""
@@ -22,10 +18,6 @@ MAX_EDGES: Final = 2_000_000
 MAX_STRAY_EDGES: Final = 65_536
 """Of a thread, before it names their communicator."""
 MAX_EVENTS: Final = 10_000
-_SPILL_ROWS: Final = 1 << 20
-
-NO_CHOICE: Final = -1
-NO_TIME: Final = -1
 
 _SURE: Final = 3
 """A value that lines contradict counts only with this many times their votes."""
@@ -77,12 +69,12 @@ class Comm:
         """A line says that these names have these values."""
         heard, known = self._heard, self._known
         heard.append(said)
-        if len(heard) > 1 and said is heard[-2] and known is not None:
-            return
         if known is None:
             if self._votes is not None:
                 _count(self._votes, said)
-        elif not said.items() <= known.items():
+        elif not known:
+            self._known = dict(said)
+        elif said is not heard[-2]:
             for name, value in said.items():
                 if known.setdefault(name, value) != value:
                     self._known = None
@@ -276,82 +268,6 @@ class Event:
     kind: str
     text: str
     attrs: dict[str, Any]
-
-
-class CallLog:
-    """Calls in the order of lines: kind, element count, choice and time, 24 bytes a call.
-
-    Beyond a million calls they go to a temporary file; `chunks` gives all of them back, as often
-    as asked.
-    """
-
-    def __init__(self, spill_rows: int = _SPILL_ROWS) -> None:
-        self.base = 0
-        self._spill_rows = spill_rows
-        self._spilt: BinaryIO | None = None
-        self._sizes: list[int] = []
-        self._clear()
-
-    def _clear(self) -> None:
-        self.kinds = array("i")
-        self.counts = array("q")
-        self.choices = array("i")
-        self.times = array("q")
-
-    def __len__(self) -> int:
-        return self.base + len(self.kinds)
-
-    def extend(self, kinds: np.ndarray, counts: np.ndarray, times: np.ndarray | None) -> int:
-        """Append calls (int32, int64, int64; no times: None); returns the first one's row."""
-        import numpy as np
-
-        first, size = len(self), len(kinds)
-        if times is None:
-            times = np.full(size, NO_TIME, np.int64)
-        self.kinds.frombytes(kinds.astype("i4").tobytes())
-        self.counts.frombytes(counts.astype("i8").tobytes())
-        self.choices.frombytes(np.full(size, NO_CHOICE, "i4").tobytes())
-        self.times.frombytes(times.astype("i8").tobytes())
-        return first
-
-    def choose(self, rows: np.ndarray, choice: int) -> None:
-        """Note that these calls, not yet in the temporary file, were made so."""
-        import numpy as np
-
-        np.frombuffer(self.choices, "i4")[rows - self.base] = choice
-
-    def relieve(self) -> None:
-        """Move the calls to the temporary file if there are many. Call it between blocks."""
-        if len(self.kinds) < self._spill_rows:
-            return
-        if self._spilt is None:
-            self._spilt = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the log
-        for column in (self.kinds, self.counts, self.choices, self.times):
-            column.tofile(self._spilt)
-        self._sizes.append(len(self.kinds))
-        self.base += len(self.kinds)
-        self._clear()
-
-    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """(kinds int32, counts int64, choices int32, times int64), in order."""
-        import numpy as np
-
-        if self._spilt is not None:
-            self._spilt.seek(0)
-            for size in self._sizes:
-                columns = [self._spilt.read(size * width) for width in (4, 8, 4, 8)]
-                kinds, counts, choices, times = (
-                    np.frombuffer(data, dtype)
-                    for data, dtype in zip(columns, ("i4", "i8", "i4", "i8"), strict=True)
-                )
-                yield kinds, counts, choices, times
-        if self.kinds:
-            yield (
-                np.frombuffer(self.kinds, "i4"),
-                np.frombuffer(self.counts, "i8"),
-                np.frombuffer(self.choices, "i4"),
-                np.frombuffer(self.times, "i8"),
-            )
 
 
 class Evidence:

@@ -1,0 +1,178 @@
+"""The lines of a communicator's life: its beginning and end, its channels, trees and times.
+
+Of NCCL and RCCL, any version; from the print statements of the tagged sources and real logs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+_KEPT: Final = 4096
+"""Parsed lines that are remembered: a process repeats itself for every communicator."""
+
+INIT: Final = re.compile(
+    rb"(?:\[Rank \d{1,7}\] )?(?:(?P<function>nccl\w{1,60}) )?comm (?P<comm>0x[0-9a-f]{1,16})"
+    rb" rank (?P<rank>\d{1,7}) n[rR]anks (?P<nranks>\d{1,7}) (?P<rest>(?:cudaDev|nNodes|-) .*)"
+)
+"""Any line of a communicator's life; `rest` holds pairs of names and values, then the event. What
+stands before and behind the numbers shows that they are not pieces of two lines."""
+
+_PAIR: Final = re.compile(r"(\w+) (-?[0-9a-fx]+)(?=[ -]|$)", re.ASCII)
+_EVENT: Final = re.compile(
+    rb"- ?(?:Init (START|COMPLETE)|(Destroy|Abort) COMPLETE)\s*$|^- (COMPLETE)\s*$"
+)
+_LAST_PAIR_WHOLE: Final = re.compile(rb"MNNVL \d\s*$")
+_EVENTS: Final = {
+    b"START": "started",
+    b"COMPLETE": "complete",
+    b"Destroy": "destroyed",
+    b"Abort": "aborted",
+}
+
+CHANNELS: Final = re.compile(
+    rb"(?P<coll>\d{1,4}) coll channels, (?:\d+ collnet channels, )?"
+    rb"(?:(?P<nvls>\d{1,4}) nvls channels, )?(?P<p2p>\d{1,4}) p2p channels, "
+    rb"\d+ p2p channels per peer"
+)
+"""The number of collnet channels is not read: from 2.21.5 on it repeats that of channels."""
+
+RCCL_CHANNELS: Final = re.compile(
+    rb"comm:(?P<comm>0x[0-9a-f]{1,16}), nRanks:(?P<nranks>\d{1,7}), nNodes:\d+, coll channels:"
+    rb"(?P<coll>\d{1,4}) collnet channels:\d+, nvls channels:(?P<nvls>\d{1,4}), "
+    rb"p2p channels:(?P<p2p>\d{1,4}), "
+)
+
+TIMINGS: Final = re.compile(
+    rb"Init timings(?: - (?P<function>\w+))?: rank (?P<rank>\d{1,7}) nranks (?P<nranks>\d{1,7})"
+    rb" total (?P<total>\d{1,7}\.\d{2,6}) \((?P<parts>[^)]*)\)"
+)
+_PART: Final = re.compile(rb"(\w+) (-?\d{1,7}\.\d{2,6})(?:, |$)")
+
+
+class InitLine(NamedTuple):
+    """What a line of a communicator's life says. `event` is None where the line was cut."""
+
+    pointer: str
+    rank: int
+    nranks: int
+    function: str | None
+    event: str | None
+    facts: dict[str, str]
+    heard: tuple[Mapping[str, Any], ...]
+    """All of that which may contradict other lines, by name."""
+
+
+_INIT_START: Final = b" - Init START"
+_INIT_COMPLETE: Final = b" - Init COMPLETE"
+_IDLE_FACTS: Final = frozenset({"localRank", "localRanks", "MNNVL"})
+"""What lines of a communicator's life say that nobody asks for. All else may contradict."""
+
+
+def parse_init(text: bytes) -> InitLine | None:
+    """Read an init, destroy or abort line of any version; None: it is none, or two glued."""
+    for end, event in ((_INIT_START, "started"), (_INIT_COMPLETE, "complete")):
+        if text.endswith(end) and (said := _life(text[: -len(end)], True)) is not None:
+            pointer, rank, nranks, function, _, facts, heard = said
+            return InitLine(pointer, rank, nranks, function, event, facts, heard)
+    return _life(text, False)
+
+
+@lru_cache(maxsize=_KEPT)
+def _life(text: bytes, is_whole: bool) -> InitLine | None:
+    """Read such a line, or, `is_whole`, one whose event was taken off."""
+    match = INIT.match(text)
+    if match is None:
+        return None
+    pointer, rank, nranks, rest = match.group("comm", "rank", "nranks", "rest")
+    event = _EVENT.search(rest)
+    pairs = _PAIR.findall(rest.decode("latin-1"))
+    facts = dict(pairs)
+    if len(facts) < len(pairs):
+        return None  # one line's beginning and another's end
+    is_whole = is_whole or event is not None or _LAST_PAIR_WHOLE.search(rest) is not None
+    if pairs and not is_whole:
+        del facts[pairs[-1][0]]  # its value may be cut
+    word = next((group for group in event.groups() if group), b"") if event else b""
+    said = {"rank": int(rank), "nranks": int(nranks)}
+    more = {name: value for name, value in facts.items() if name not in _IDLE_FACTS}
+    return InitLine(
+        pointer=pointer.decode("ascii"),
+        rank=said["rank"],
+        nranks=said["nranks"],
+        function=match["function"].decode("ascii") if match["function"] else None,
+        event=_EVENTS.get(word),
+        facts=facts,
+        heard=(said, more) if said.keys() & more.keys() else ({**said, **more},),
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def parse_seconds(text: bytes) -> int:
+    """Decimal seconds in nanoseconds, exactly."""
+    whole, _, fraction = text.lstrip(b"-").partition(b".")
+    value = int(whole) * 1_000_000_000 + int(fraction.ljust(9, b"0"))
+    return -value if text.startswith(b"-") else value
+
+
+class Timings(NamedTuple):
+    """What a line of `Init timings` says, in nanoseconds."""
+
+    rank: int
+    nranks: int
+    total: int
+    function: str | None
+    parts: dict[str, int]
+
+
+def parse_timings(text: bytes) -> Timings | None:
+    """Read `Init timings: ... (kernels 0.18, bootstrap 1.60, ...)`; None: it is cut."""
+    match = TIMINGS.match(text)
+    if match is None:
+        return None
+    return Timings(
+        int(match["rank"]),
+        int(match["nranks"]),
+        parse_seconds(match["total"]),
+        (match["function"] or b"").decode("ascii") or None,
+        _parts(match["parts"]),
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _parts(text: bytes) -> dict[str, int]:
+    """The parts of a time; nobody changes what is given back."""
+    return {name.decode("ascii"): parse_seconds(value) for name, value in _PART.findall(text)}
+
+
+@lru_cache(maxsize=_KEPT)
+def parse_counts(text: bytes) -> dict[str, int] | None:
+    """Channels of `24 coll channels, ...`, by their names in `nccl_comms`; None: it is cut."""
+    match = CHANNELS.match(text)
+    if match is None:
+        return None
+    counts = {"coll_channels": int(match["coll"]), "p2p_channels": int(match["p2p"])}
+    return counts | {"nvls_channels": int(match["nvls"])} if match["nvls"] else counts
+
+
+@lru_cache(maxsize=_KEPT)
+def parse_connected(text: bytes) -> dict[str, int] | None:
+    """The switches in `Connected all rings, use ring PXN 0 GDR 1`; None: it has none."""
+    words = text.split()
+    if b"PXN" not in words:
+        return None
+    switches = {}
+    for name in (b"PXN", b"GDR"):
+        value = words[words.index(name) + 1 :][:1] if name in words else []
+        if value and value[0].isdigit():
+            switches[name.decode("ascii").lower()] = int(value[0][:4])
+    return switches
+
+
+@lru_cache(maxsize=_KEPT)
+def parse_trees(text: bytes) -> tuple[str, ...]:
+    """The distinct trees of `Trees [0] children->me->parent [1] ...`, in order."""
+    found = dict.fromkeys(text.split()[2::2])
+    return tuple(tree.decode("ascii", "replace") for tree in found if tree.count(b"->") == 2)
