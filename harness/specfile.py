@@ -97,7 +97,9 @@ def _yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ValueError(f"{getattr(error, 'problem', None) or error}{where}") from None
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".yaml": _yaml, ".yml": _yaml}
@@ -149,9 +151,11 @@ def _sentence(kind: str, message: str, given: Any) -> str:
         return "is missing"
     if not message.startswith("Input should be "):
         return message.removeprefix("Value error, ")
-    wanted = re.split(", (?:unable to parse|got) ", message.removeprefix("Input should be "))[0]
-    for theirs, ours in (("a valid integer", "an integer"), ("a valid dictionary", "a table")):
+    wanted = message.removeprefix("Input should be ")
+    wanted = re.split(", unable to parse |, got | or instance of ", wanted)[0]
+    for theirs, ours in (("valid integer", "whole number"), ("valid dictionary", "table")):
         wanted = wanted.replace(theirs, ours)
+    wanted = wanted.replace("a valid ", "a ")
     shown = f", not {given!r}" if isinstance(given, str | int | float) else ""
     return f"must be {wanted}{shown}"
 

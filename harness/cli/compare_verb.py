@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.output import emit, format_options
+from harness.cli.output import HTML, check_ending, emit, format_options
 
 
 @click.command(
@@ -44,6 +44,7 @@ def command(
     from harness_analysis.compare.sides import pair_sides
     from harness_schemas.errors import ExitCode
 
+    check_ending("--html", html, HTML)
     gates = [parse_gate(text) for text in conditions]
     pairs = pair_sides(load_named(runs, lambda line: click.echo(line, err=True)))
     found = [compare_sides(a, b, gates) for a, b in pairs]

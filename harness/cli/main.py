@@ -97,7 +97,13 @@ def invoke(argv: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        _complain(" ".join(error.format_message().rstrip(".").split()), _help_of(error))
+        said = " ".join(error.format_message().rstrip(".").split())
+        for theirs, ours in (
+            ("valid integer range", "whole number"),
+            ("valid float range", "number"),
+        ):
+            said = said.replace(theirs, ours)
+        _complain(said, _help_of(error))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted", "")

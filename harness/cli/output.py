@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.sections import Section
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+HTML = (".html", ".htm")
 
 
 def format_options(function: F) -> F:
@@ -22,6 +26,16 @@ def format_options(function: F) -> F:
     return click.option("--table", "style", flag_value="table", default="table", hidden=True)(
         function
     )
+
+
+def check_ending(option: str, path: Path | None, endings: Sequence[str]) -> None:
+    """Refuse a name that promises another format; one without an ending promises none.
+
+    Raises:
+        click.UsageError: it does.
+    """
+    if path is not None and path.suffix and path.suffix.lower() not in endings:
+        raise click.UsageError(f"{option} writes {', '.join(endings)}, not {path.suffix}")
 
 
 def emit(text: str) -> None:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.output import emit, emit_sections
+from harness.cli.output import HTML, check_ending, emit, emit_sections
 
 if TYPE_CHECKING:
     import duckdb
 
-HTML = (".html", ".htm")
 MARKDOWN = ".md"
 
 
@@ -54,8 +53,8 @@ def command(
     beside it. Of a specification run with --split, one table: what each run's evidence says.
     """
     names = runs or ("latest",)
-    _check_ending("-o", output, (*HTML, MARKDOWN))
-    _check_ending("--picture", picture, (".svg",))
+    check_ending("-o", output, (*HTML, MARKDOWN))
+    check_ending("--picture", picture, (".svg",))
     if len(names) == 1 and _report_group(names[0], style, html, output, picture):
         return 0
     from harness.page import write_run_page
@@ -69,7 +68,7 @@ def command(
         said = " ".join(names) if len(names) <= 3 else f"{len(names)} names"
         report_runs(said, [database, *more], style, html, output)
         return 0
-    _check_ending("-o", output, HTML)
+    check_ending("-o", output, HTML)
     page = output or (database.with_name("report.html") if html else None)
     if page is None and picture is None:
         _print_answer(database, style)
@@ -82,12 +81,6 @@ def command(
             _draw(con, picture, other)
             emit(str(picture))
     return 0
-
-
-def _check_ending(option: str, path: Path | None, endings: tuple[str, ...]) -> None:
-    """Refuse names that promise another format; one without an ending promises none."""
-    if path is not None and path.suffix and path.suffix.lower() not in endings:
-        raise click.UsageError(f"{option} writes {', '.join(endings)}, not {path.suffix}")
 
 
 def _report_group(

@@ -72,10 +72,18 @@ def test_a_wrong_value_is_told_with_what_was_given(tmp_path, capsys):
     )
     assert invoke(["run", str(spec), "--dry-run"]) == 2
     err = capsys.readouterr().err
-    assert "parallel.tp: must be an integer, not 'two'" in err
-    assert "parallel.pp: must be an integer, not 1.5" in err
+    assert "parallel.tp: must be a whole number, not 'two'" in err
+    assert "parallel.pp: must be a whole number, not 1.5" in err
     assert "inject.rank: is missing" in err
     assert "launcher.kind: must be 'auto', 'local' or 'slurm', not 'ssh'" in err
+
+
+def test_yaml_that_is_none_is_told_by_its_line(tmp_path, capsys):
+    (tmp_path / "s.yaml").write_text("model:\n  synthetic: [\n")
+    assert invoke(["run", str(tmp_path / "s.yaml")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("not valid yaml: expected the node content, but found '<stream end>' "
+                         "(line 3, column 1)")  # fmt: skip
 
 
 def test_a_full_disk_behind_stdout_is_no_defect():
