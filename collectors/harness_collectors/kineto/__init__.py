@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from harness_collectors.kineto.trace import Numbering, TraceFile
 
 NAME: Final = "kineto"
+LATE: Final = 1 << 40
+"""First span id of a rank that only the end of a packed file tells, and others may tell too."""
 ALONE: Final = "no file names its rank"
-"""Word for a part of files of unknown rank, where there are no others."""
+BESIDE: Final = "other files name theirs"
+"""Words for a part of files of unknown rank."""
 
 
 class Kineto:
@@ -79,13 +82,14 @@ class Kineto:
         those of unknown rank."""
         groups = by_rank(files)
         unknown = sorted(groups.pop(None, []), key=_natural)
-        first = [Part(tuple(unknown), "" if groups else ALONE)] if unknown else []
+        first = [Part(tuple(unknown), BESIDE if groups else ALONE)] if unknown else []
         return [*first, *(Part(tuple(group)) for group in groups.values())]
 
     def ingest_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
         """Rows of some files that share their numbering."""
         numberings: dict[int | None, Numbering] = {}
-        owners = Owners(part.step == ALONE and not context.run, len(part.files))
+        beside = part.step == BESIDE
+        owners = Owners(part.step == ALONE and not context.run, len(part.files), beside)
         for path in part.files:
             yield from _ingest_file(path, context, numberings, owners)
 
@@ -106,15 +110,17 @@ def head_rank(path: Path) -> int | None:
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sorts `trace_2` before `trace_10`."""
     parts = re.split(r"(\d{1,18})", str(path))
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _head_metadata(path: Path) -> dict[str, Any]:
-    from harness_collectors.kineto.stream import Health, read_blocks, salvage
+    from harness_collectors.kineto.stream import Health, read_blocks, salvage, tail
 
     try:
         with closing(read_blocks(path, Health())) as blocks:
-            return salvage(next(blocks, b""))
+            found = salvage(next(blocks, b""))
+        # On-demand traces end with what others begin with.
+        return found if "distributedInfo" in found else {**salvage(tail(path)), **found}
     except OSError:
         return {}
 
@@ -141,7 +147,8 @@ def _ingest_file(
     if stranger := owners.stranger(origin, columns):
         yield state.failed(name, stranger)
         return
-    numbering = numberings.setdefault(origin.rank, Numbering())
+    first = LATE if origin.rank is not None and owners.beside else 1
+    numbering = numberings.setdefault(origin.rank, Numbering(first))
     trace = _resolve(columns, metadata, origin, bool(health.cut), numbering)
     if trace.bounds is not None:
         if not numbering.anchored and origin.wall_clock:

@@ -101,6 +101,8 @@ class Owners:
 
     alone: bool
     files: int
+    beside: bool = False
+    """These files did not name their rank at once, and others did."""
     _by_rank: dict[int, tuple[int, str]] = field(default_factory=dict)
     _seen: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
     _numbered: dict[tuple[str | None, int | str], int] = field(default_factory=dict)

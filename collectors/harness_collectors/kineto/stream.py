@@ -26,6 +26,7 @@ BLOCK_BYTES: Final = 1 << 18
 """What is decoded at once: it and its events fit the processor's cache."""
 MAX_HEADER_BYTES: Final = 32 << 20
 """Largest text before or after the events that is kept."""
+TAIL_BYTES: Final = 1 << 16
 MAX_EVENT_BYTES: Final = 16 << 20
 PATIENCE_BYTES: Final = 1 << 20
 """An event longer than this that holds the beginning of another one has lost its own end."""
@@ -119,6 +120,19 @@ def _stored_blocks(
             place = stream.tell()
             for start in range(0, len(inflated), BLOCK_BYTES):
                 yield inflated[start : start + BLOCK_BYTES]
+
+
+def tail(path: Path) -> bytes:
+    """The end of a file as it is stored; nothing where it is gzip.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        if stream.read(len(gunzip.MAGIC)) == gunzip.MAGIC:
+            return b""
+        stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return stream.read()
 
 
 class Splitter(Generic[E]):

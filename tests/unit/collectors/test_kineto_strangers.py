@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import duckdb
@@ -185,3 +186,16 @@ def test_a_replay_without_kernels_is_not_idle_time(tmp_path):
         ).fetchall()
     assert parts == (170_000, 20_000, 0, 150_000)
     assert reason.startswith("1 launches of CUDA graphs show no device work")
+
+
+@pytest.mark.parametrize("suffix", ["json", "json.gz"])
+def test_a_rank_that_the_end_of_a_file_tells(tmp_path, suffix):
+    """On-demand traces: span ids and calls of a rank stay apart from those of its other file."""
+    late = text(decode_events(), TP2, base=BASE + 10**9, at_end=("distributedInfo",))
+    data = late.encode()
+    (tmp_path / f"a.{suffix}").write_bytes(gzip.compress(data) if suffix != "json" else data)
+    (tmp_path / "b.json").write_text(text(decode_events(), TP2))
+    found = tables(sorted(tmp_path.iterdir()), tmp_path)
+    assert {row["rank"] for row in found["spans"]} == {0}
+    ids = [row["span_id"] for row in found["spans"]]
+    assert len(ids) == len(set(ids))
