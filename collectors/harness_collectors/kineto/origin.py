@@ -158,8 +158,8 @@ class Owners:
                 what = (
                     "the same recording again, not used"
                     if same
-                    else "of another process, or the same recording exported otherwise; not used: "
-                    "ingest it by itself"
+                    else "a trace of another job or attempt, or the same recording exported "
+                    "otherwise; not used; ingest it by itself"
                 )
                 return f"{origin.name}: it shows rank {rank} while {name} does: {what}"
         seen.append((start, end, origin.name))

@@ -199,3 +199,13 @@ def test_a_rank_that_the_end_of_a_file_tells(tmp_path, suffix):
     assert {row["rank"] for row in found["spans"]} == {0}
     ids = [row["span_id"] for row in found["spans"]]
     assert len(ids) == len(set(ids))
+
+
+def test_processes_of_one_id_at_once_are_not_one_rank(tmp_path):
+    """As in containers: both see themselves as process 7, and as rank 0."""
+    for number, name in enumerate(("a.json", "b.json")):
+        traced = text(decode_events(), TP2, base=BASE + number * 20_000)
+        (tmp_path / name).write_text(traced)
+    first, second = tables(sorted(tmp_path.iterdir()), tmp_path)["collection"]
+    assert (first["state"], second["state"]) == ("ok", "failed")
+    assert "a trace of another job or attempt" in second["reason"]
