@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness_analysis.findings.finding import Finding
+from harness_analysis.verdict.tables import foreign_jobs
 from harness_schemas.units import format_ns
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ def other_jobs(con: duckdb.DuckDBPyConnection) -> list[Finding]:
             f" {REMEDY}"
         )
         found.append(Finding("problem", "other_job", text, evidence=source))
+    foreign = foreign_jobs(con)
+    if foreign:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        job, why = foreign[0]
+        text = f"job {job}{more} of Slurm's accounting is not what was recorded: {why}"
+        found.append(Finding("problem", "other_job", f"{text}; its end is not this run's"))
     refused = con.execute(
         "SELECT collector, reason FROM run.collection WHERE state = 'failed'"
         " AND reason LIKE '%of another job or attempt%' ORDER BY ALL"

@@ -35,15 +35,20 @@ _STEP_COLUMNS = (
     "derived_exit",
 )
 _MOST_LINES = 20_000
+_WALL_NS = 10**18
+"""Earlier times are of no wall clock."""
+_FAR_NS = 26 * 3_600 * 10**9
+"""Further than any two time zones are apart."""
 
 
 def evidence_of(con: duckdb.DuckDBPyConnection, known: VerdictEvidence) -> VerdictEvidence:
     """`known` (exit codes, stderr of ranks) with everything that the tables add to it.
 
     Steps are those of one job; of several jobs none are taken, for which of them the other
-    evidence belongs to is not known (table `job_verdicts` judges each).
+    evidence belongs to is not known (table `job_verdicts` judges each), nor those of another job.
     """
-    steps = _steps(con)
+    foreign = {job for job, _ in foreign_jobs(con)}
+    steps = [step for step in _steps(con) if step.job_id not in foreign]
     (job,) = con.execute("SELECT first(job_id) FROM runs").fetchone() or (None,)
     jobs = {_whole(step.job_id) for step in steps}
     mine = [step for step in steps if step.job_id == job or len(jobs) == 1]
@@ -56,6 +61,34 @@ def evidence_of(con: duckdb.DuckDBPyConnection, known: VerdictEvidence) -> Verdi
         oom_kills=known.oom_kills if kills is None else max(kills, known.oom_kills or 0),
         progress=known.progress or tuple(_progress(con)),
     )
+
+
+def foreign_jobs(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    """Jobs that cannot be the one that was recorded, and why: only times far apart tell, since
+    accounting may be in the time of its own zone."""
+    return [
+        (job, why)
+        for job, why in con.execute(
+            f"""
+            WITH recorded AS (
+              SELECT coalesce(min(r.started_ns), min(c.begin_ns)) AS begin_ns,
+                coalesce(max(r.ended_ns), max(c.end_ns)) AS end_ns
+              FROM runs r CROSS JOIN (
+                SELECT min(start_ns) AS begin_ns, max(end_ns) AS end_ns FROM collectives
+                WHERE start_ns > {_WALL_NS}
+              ) c
+            ), jobs AS (
+              SELECT job_id, min(started_ns) AS begin_ns, max(ended_ns) AS end_ns
+              FROM slurm_steps WHERE job_id IS NOT NULL GROUP BY job_id
+            )
+            SELECT job_id, CASE
+              WHEN j.begin_ns > r.end_ns + {_FAR_NS} THEN 'it began long after the recording'
+              WHEN j.end_ns < r.begin_ns - {_FAR_NS} THEN 'it had ended long before the recording'
+            END AS why
+            FROM jobs j CROSS JOIN recorded r WHERE why IS NOT NULL ORDER BY job_id
+            """
+        ).fetchall()
+    ]
 
 
 def _whole(job_id: str) -> str:

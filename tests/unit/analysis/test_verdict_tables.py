@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import cuts, interleaved_chunks, interleaved_lines
 from support import SAMPLES, needs_samples
+from truth.simulate_devices import make_batch
 
 from harness.ingest import ingest_paths
+from harness_analysis.build.database import build_database
 from harness_analysis.store import open_database
 from harness_analysis.verdict.judge import VerdictEvidence, judge, lines_of
 from harness_collectors.failure_log.lines import notable_lines, speaks
@@ -161,3 +163,18 @@ def test_the_parts_of_a_heterogeneous_job_are_one_job(tmp_path):
     )
     verdict, _, jobs = ingested([table], tmp_path)
     assert (verdict, jobs) == ("node_fail", {"90+0": "node_fail", "90+1": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("days", "verdict"), [(0, "timeout"), (-1, "timeout"), (-2, "ok"), (2, "ok")]
+)
+def test_the_end_of_a_job_of_another_time_is_not_the_runs(tmp_path, days, verdict):
+    begin, hour = 1_700_000_000 * 10**9, 3_600 * 10**9
+    times = {"started_ns": begin + days * 24 * hour, "ended_ns": begin + (days * 24 + 1) * hour}
+    step = {"job_id": "7", "state": "TIMEOUT", **times}
+    run = {"status": "finished", "verdict": "ok", "started_ns": begin, "ended_ns": begin + hour}
+    build_database(tmp_path / "d.duckdb", "r", run, [make_batch("slurm_steps", [step])])
+    with open_database(tmp_path / "d.duckdb") as con:
+        assert con.execute("SELECT verdict FROM runs").fetchone() == (verdict,)
+        named = con.execute("SELECT kind FROM findings").fetchall()
+    assert named == ([("other_job",)] if verdict == "ok" else [])
