@@ -306,6 +306,7 @@ def write_starts(
 
 def write_files(folder: Path, megabytes: float, job: Job) -> None:
     """The same, a file a process, as `nccl.%h.%p.log` gives."""
+    folder.mkdir()
     left, serial = megabytes * 1e6, 0
     while left > 0:
         for rank in range(job.ranks):

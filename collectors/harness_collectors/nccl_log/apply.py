@@ -183,7 +183,8 @@ def add_hop(
     `comm` is what unnamed lines of the thread are about, `comm_rank` its rank there.
     """
     own = hop.own_rank
-    line.process.edge_ranks[own] += times
+    ranks = line.process.edge_ranks
+    ranks[own] = ranks.get(own, 0) + times
     if hop.comm:
         comm = line.process.comms.get(hop.comm)
         comm_rank = comm.get("rank") if comm is not None else None
@@ -258,14 +259,17 @@ def timings(evidence: Evidence, line: Line) -> bool | None:
 
 
 def _timed_comm(evidence: Evidence, line: Line, said: life.Timings) -> Comm | None:
-    def fits(comm: Comm) -> bool:
-        same = comm.get("rank") == said.rank and comm.nranks == said.nranks
-        return same and comm.init_ns in (None, said.total) and comm.state in (None, "complete")
-
-    if line.thread.comm is not None and fits(line.thread.comm):
-        return line.thread.comm
-    fitting = [comm for comm in line.process.all_comms if fits(comm)]
+    comm = line.thread.comm
+    if comm is not None and _fits(comm, said):
+        return comm
+    fitting = [comm for comm in line.process.all_comms if _fits(comm, said)]
     return fitting[0] if len(fitting) == 1 else evidence.new_comm(line.process, None)
+
+
+def _fits(comm: Comm, said: life.Timings) -> bool:
+    if comm.state not in (None, "complete") or comm.init_ns not in (None, said.total):
+        return False
+    return bool(comm.get("rank") == said.rank and comm.nranks == said.nranks)
 
 
 def banner(evidence: Evidence, line: Line) -> bool | None:

@@ -42,6 +42,14 @@ class Edges(Generic[Kind]):
             known |= channels
         return known
 
+    def begin(self, ends: Ends, kind: Kind, channels: int) -> bool:
+        """The first channels between two ends; False: there are some."""
+        if ends in self._kinds or not channels:
+            return False
+        self._kinds[ends] = {kind: channels}
+        self.size += channels.bit_count()
+        return True
+
     def put(self, ends: Ends, kind: Kind, channels: int, known: int) -> None:
         """The channels (bits) are of this kind, whatever they were; `known` is `known(ends)`."""
         if not channels:

@@ -75,14 +75,22 @@ def find(text: bytes, signs: np.ndarray, word: bytes, telling: tuple[int, int]) 
     return words
 
 
+def all_of(signs: np.ndarray, sign: str) -> np.ndarray:
+    """Where a sign stands."""
+    import numpy as np
+
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(signs), _STRETCH):
+        found.append(np.flatnonzero(signs[start : start + _STRETCH] == ord(sign)) + start)
+    places: np.ndarray = np.concatenate(found)
+    return places
+
+
 def starts_of(signs: np.ndarray) -> np.ndarray:
     """Where lines begin."""
     import numpy as np
 
-    found = [np.zeros(1, np.int64)]
-    for start in range(0, len(signs), _STRETCH):
-        found.append(np.flatnonzero(signs[start : start + _STRETCH] == ord("\n")) + (start + 1))
-    starts = np.concatenate(found)
+    starts = np.concatenate(([0], all_of(signs, "\n") + 1))
     begins: np.ndarray = starts[starts < len(signs)]
     return begins
 
@@ -224,7 +232,7 @@ def own_prefixes(signs: np.ndarray, begins: np.ndarray, behind: np.ndarray) -> n
     """
     import numpy as np
 
-    spaces = np.concatenate(([-1, -1, -1], np.flatnonzero(signs == ord(" "))))
+    spaces = np.concatenate(([-1, -1, -1], all_of(signs, " ")))
     marks = behind - MARK_BYTES
     last = np.searchsorted(spaces, marks) - 1
     ends, devices, hosts = (spaces[np.maximum(last - back, 0)] for back in range(3))

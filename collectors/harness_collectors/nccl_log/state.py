@@ -189,7 +189,7 @@ class Process:
     versions: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
     """(library, version, CUDA version)."""
     networks: Counter[str] = field(default_factory=Counter)
-    edge_ranks: Counter[int] = field(default_factory=Counter)
+    edge_ranks: dict[int, int] = field(default_factory=dict)
     """Ranks as which it printed transports."""
     ring_sizes: Counter[int] = field(default_factory=Counter)
     """Ranks in the ring maps that it printed, as rank 0 alone does."""
@@ -321,9 +321,13 @@ class Evidence:
 
     def add_edges(self, comm: Comm, ends: Ends, side: str, transport: str, channels: int) -> None:
         """Note edges of a communicator (channels as bits); the sender's word counts."""
+        has_room = self.edges + MAX_CHANNELS <= MAX_EDGES
+        if has_room and comm.edges.begin(ends, (side, transport), channels):
+            self.edges += channels.bit_count()
+            return
         known = comm.edges.known(ends)
         new, taken = channels & ~known, channels & known
-        if self.edges + MAX_CHANNELS > MAX_EDGES:
+        if not has_room:
             new = lowest(new, max(MAX_EDGES - self.edges, 0))
         self.edges += new.bit_count()
         comm.edges.put(ends, (side, transport), new | taken if side == "send" else new, known)
