@@ -12,7 +12,11 @@ _DENIED = re.compile(
     r"|to (?:fix|debug|handle|catch))"
     r"(?: (?:an?|any|the|further|more))? $"
 )
-_EXPECTED = re.compile(r"[^.;:]{0,40}\b(?:as|is|was) expected\b")
+_NOT_ONE = re.compile(
+    r"[^.;:]{0,40}\b(?:as|is|was) expected\b|\s*[:=]\s*(?:0|none|no|never)\b(?:\s*$| times|[.,;])"
+)
+_CODE = re.compile(r"\s*(?:[+-]\s*)?(?:except|raise)\b|\++ |[+-] {2,}")
+"""Of a program, a difference between two, or a shell that echoes its commands."""
 _QUOTE = re.compile(r"(?:^\s*-|\w,?) (['\"`])[^'\"`]*$")
 """What stands before a quotation in a list or within a sentence; an error's own text follows `:`,
 `=` or a bracket."""
@@ -25,7 +29,7 @@ def said(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 def _mentioned(match: re.Match[str]) -> bool:
     text = match.string
-    if _EXPECTED.match(text, match.end()):
+    if _CODE.match(text) or _NOT_ONE.match(text, match.end()):
         return True
     before = text[max(0, match.start() - _NEAR) : match.start()]
     if not before.strip():

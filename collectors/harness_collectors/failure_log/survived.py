@@ -19,6 +19,7 @@ PROGRESSED: Final = 5
 """Lines of a form with a growing number, up to the end, where the form is new."""
 _FORMS: Final = 200
 _LONGEST: Final = 400
+_COLUMNS: Final = 8
 _CHECKED: Final = 20_000
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _STAMP = re.compile(
@@ -42,10 +43,10 @@ _IGNORED = re.compile(r"Exception ignored in")
 
 @dataclass
 class _Form:
-    """Lines of one form: where they stand, and the first number of each that is no time."""
+    """Lines of one form: where they stand, and the first numbers of each that are no times."""
 
     places: list[int] = field(default_factory=list)
-    numbers: list[float] = field(default_factory=list)
+    numbers: list[tuple[float, ...]] = field(default_factory=list)
 
 
 def survived(
@@ -87,8 +88,7 @@ def _forms(
         bare = _STAMP.sub("@", text[:_LONGEST])
         form = found.setdefault(rank, {}).setdefault(_NUMBER.sub("#", bare), _Form())
         form.places.append(place)
-        number = _NUMBER.search(bare)
-        form.numbers.append(float(number[0]) if number else 0.0)
+        form.numbers.append(tuple(map(float, _NUMBER.findall(bare)[:_COLUMNS])))
     return {
         rank: _recurring(form for text, form in forms.items() if not failing(text))
         for rank, forms in found.items()
@@ -117,13 +117,15 @@ def _progressed(forms: Sequence[_Form], place: int, last_told: int, end: int) ->
     """Whether after the last failure a new number grew, line by line, up to near the end."""
     for form in forms:
         start = bisect_right(form.places, last_told)
-        numbers = form.numbers[start:]
-        new = form.places[0] > place
-        if new and len(numbers) >= PROGRESSED and numbers == sorted(numbers):
-            near_end = form.places[-1] >= end - 3 * PROGRESSED
-            if near_end and len(set(numbers)) >= PROGRESSED:
-                return True
+        near_end = form.places[-1] >= end - 3 * PROGRESSED
+        columns = zip(*form.numbers[start:], strict=True)  # of one form, so as many in each
+        if form.places[0] > place and near_end and any(map(_grows, columns)):
+            return True
     return False
+
+
+def _grows(numbers: tuple[float, ...]) -> bool:
+    return len(set(numbers)) >= PROGRESSED and numbers == tuple(sorted(numbers))
 
 
 def _last_restart(lines: Sequence[tuple[int | None, str]], told: set[int]) -> int:

@@ -33,6 +33,11 @@ NONE = {
     "a finalizer": STEPS + FINALIZER + '  File "x.py"\nAttributeError: no workers\n',
     "an expected one": "test_a ... CUDA out of memory raised as expected\nok\n",
     "a guess": "the worker may have been killed by the OOM killer\n",
+    "new work whose first number stands still": OOM
+    + "".join(f"INFO t.py:88 step {n}\n" for n in range(9)),
+    "a count of none": "summary: CUDA out of memory: 0 times, CUDA_ERROR_OUT_OF_MEMORY = none\n",
+    "a program": "+    except torch.cuda.OutOfMemoryError:\n+ grep 'DUE TO TIME LIMIT' x\n",
+    "a handler": "KeyboardInterrupt handler installed\n",
     "denied": "no CUDA out of memory, 0 oom-kill: events, without OutOfMemoryError\n",
     "a condition": "[monitor] if you see CUDA out of memory, lower --batch\n",
     "a help text": "  --retry N   retry N times on 'CUDA out of memory' (default 3)\n",
