@@ -87,7 +87,8 @@ def _life(text: bytes, is_whole: bool) -> InitLine | None:
     if match is None:
         return None
     pointer, rank, nranks, rest = match.group("comm", "rank", "nranks", "rest")
-    event = _EVENT.search(rest)
+    has_event = not is_whole and (b"COMPLETE" in rest or b"START" in rest)
+    event = _EVENT.search(rest) if has_event else None
     pairs = _PAIR.findall(rest.decode("latin-1"))
     facts = dict(pairs)
     if len(facts) < len(pairs):
@@ -97,7 +98,9 @@ def _life(text: bytes, is_whole: bool) -> InitLine | None:
         del facts[pairs[-1][0]]  # its value may be cut
     word = next((group for group in event.groups() if group), b"") if event else b""
     said = {"rank": int(rank), "nranks": int(nranks)}
-    more = {name: value for name, value in facts.items() if name not in _IDLE_FACTS}
+    more = facts
+    if not _IDLE_FACTS.isdisjoint(facts):
+        more = {name: value for name, value in facts.items() if name not in _IDLE_FACTS}
     return InitLine(
         pointer=pointer.decode("ascii"),
         rank=said["rank"],

@@ -173,9 +173,11 @@ def _name_groups(groups: Groups) -> None:
     for members, same in by_members.items():
         # The order in which the group's lowest rank made them.
         same.sort(key=lambda comms: min((c.global_rank or 0, c.order) for c in comms)[1])
+        named = f"[{','.join(map(str, members))}]"
         for ordinal, comms in enumerate(same):
+            group = f"{named}#{ordinal}"  # one text for all: of a thousand ranks it is long
             for comm in comms:
-                comm.group = f"[{','.join(map(str, members))}]#{ordinal}"
+                comm.group = group
 
 
 def _members(comms: list[Comm], is_world: bool) -> tuple[int, ...] | None:

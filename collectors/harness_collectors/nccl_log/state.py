@@ -128,10 +128,10 @@ class Comm:
     def nranks(self) -> int | None:
         """Size of the communicator: init lines, else what its calls say."""
         known = self._known
-        if known is not None:
-            value = known.get("nranks", known.get("call_nranks"))
+        if known is not None and "nranks" in known:
+            value = known["nranks"]
         else:
-            value = self.get("nranks" if "nranks" in self.votes else "call_nranks")
+            value = self.get("nranks" if self.has("nranks") else "call_nranks")
         return int(value) if value else None
 
     @property
