@@ -26,15 +26,18 @@ _USUAL_PLACES: Final = (
 WINDOW_RANGE: Final = "harness-window"
 """The NVTX range that opens the window where there is no CUDA to start the profiler."""
 
-# In the rank's own shell, which becomes nsys, which starts the rank: a node without nsys runs the
-# rank as it is and says so in the folder.
+# In the rank's own shell, which becomes nsys, which starts the rank: a node without nsys, or on
+# which it does not start, runs the rank as it is and says so in the folder.
 WRAP: Final = """\
 nsys=$1 folder="$2/$(uname -n)" flags=$3; shift 3
 rank=$(printf %05d "${RANK:-${SLURM_PROCID:-0}}")
 mkdir -p "$folder"
-command -v "$nsys" >/dev/null 2>&1 || {
+why=
+command -v "$nsys" >/dev/null 2>&1 || why="is not found"
+[ "$why" ] || "$nsys" --version >/dev/null 2>&1 || why="does not start"
+[ ! "$why" ] || {
   shift "$flags"
-  echo "nsys is not found on $(uname -n)" >"$folder/rank-$rank.missing"
+  echo "nsys $why on $(uname -n)" >"$folder/rank-$rank.missing"
   exec "$@"
 }
 exec "$nsys" profile --output="$folder/rank-$rank" "$@"

@@ -23,7 +23,8 @@ def ingest(files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         sources = []
         for source in find_sources(files, context.root):
             if source.form == "missing":
-                yield _told(source, "skipped", "nsys is not found on this node")
+                said = source.files[0].read_text(errors="replace").partition(" on ")[0]
+                yield _told(source, "skipped", f"{said} on this node")
                 continue
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-")))
             try:

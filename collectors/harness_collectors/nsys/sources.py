@@ -26,8 +26,8 @@ REPORT_MAGIC: Final = b"NVIDIA Tegra Profiler Report"
 REPORT_SUFFIXES: Final = (".nsys-rep", ".qdrep")
 TABLE_SUFFIXES: Final = (".parquet", ".arrow")
 EXPORT_SECONDS: Final = 1800
-NOT_FOUND: Final = b"nsys is not found on "
-"""What a rank's wrapper leaves on a node without nsys."""
+NOT_FOUND: Final = (b"nsys is not found on ", b"nsys does not start on ")
+"""What a rank's wrapper leaves on a node where nsys cannot be had."""
 _FORMS: Final = ("folder", "sqlite", "report", "missing")
 """Best first."""
 _TABLES = re.compile(
@@ -57,7 +57,7 @@ class Source:
 
 def recognise(path: Path, head: bytes) -> bool:
     """A report, an SQLite file with its tables, or a table's file in an exported folder."""
-    if head.startswith((REPORT_MAGIC, NOT_FOUND)):
+    if head.startswith((REPORT_MAGIC, *NOT_FOUND)):
         return True
     if head.startswith(MAGIC):
         return any(name in head for name in _SQL_TABLES)

@@ -174,6 +174,16 @@ def test_a_node_without_nsys_runs_the_rank_as_it_is(tmp_path):
     assert COLLECTOR.recognise(left, left.read_bytes())
 
 
+def test_a_node_whose_nsys_does_not_start_runs_the_rank_as_it_is(tmp_path):
+    broken = tmp_path / "nsys"
+    broken.write_text("#!/bin/sh\nexit 127\n")
+    broken.chmod(0o755)
+    done = wrapped(tmp_path, str(broken), ["sh", "-c", "echo alive; exit 4"], RANK="2")
+    assert (done.returncode, done.stdout) == (4, b"alive\n")
+    (left,) = tmp_path.rglob("*.missing")
+    assert COLLECTOR.recognise(left, left.read_bytes())
+
+
 def test_the_plan_names_the_hook_and_the_window(tmp_path, monkeypatch):
     put_nsys(tmp_path, "2024.5.1.113", monkeypatch)
     request = CaptureRequest(tmp_path / "run", 2, "cuda", COLLECTOR.options({"first": 4}))

@@ -116,13 +116,14 @@ def test_a_report_needs_nsys(tmp_path, monkeypatch):
     assert "nsys export --type sqlite run.nsys-rep" in reason
 
 
-def test_a_node_without_nsys_is_skipped(tmp_path):
+@pytest.mark.parametrize("said", ["nsys is not found", "nsys does not start"])
+def test_a_node_without_nsys_is_skipped(said, tmp_path):
     path = tmp_path / "artifacts" / "nsys" / "node2" / "rank-00003.missing"
     path.parent.mkdir(parents=True)
-    path.write_text("nsys is not found on node2\n")
+    path.write_text(f"{said} on node2\n")
     (row,) = tables([path], tmp_path)["collection"]
     assert (row["host"], row["rank"], row["state"]) == ("node2", 3, "skipped")
-    assert row["reason"] == "nsys is not found on this node"
+    assert row["reason"] == f"{said} on this node"
 
 
 def test_evidence_is_recognised_by_its_content(tmp_path):
