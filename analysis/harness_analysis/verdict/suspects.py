@@ -20,8 +20,10 @@ _WHO: Final = (
 _TIMED_OUT = re.compile(
     _WHO + r"Watchdog caught collective operation timeout: WorkNCCL\(SeqNum=(?P<seq>\d+),"
 )
-_PROGRESS = re.compile(_WHO + r"last enqueued (?:NCCL )?work: (?P<enqueued>-?\d+)[,.\s]")
-_AT_WORK = re.compile(r"at work(?: sequence id)?: (\d+)[,.\s]")
+_PROGRESS = re.compile(
+    _WHO + r"last enqueued (?:NCCL )?work: (?P<enqueued>-?\d+)(?:,|\.?\s*$|\.\s)"
+)
+_AT_WORK = re.compile(r"at work(?: sequence id)?: (\d+)(?:,|\.?\s*$|\.\s| PG\b)")
 # Numbers end with a mark: of a line that is cut in one, a smaller rank or number would be read.
 _MOST_CALLED = re.compile(r"not seen to end; most ranks called ([a-z_]+)")
 _NEVER_CALLED = re.compile(r"not seen to end, and rank (\d+) never called (send|recv)$")

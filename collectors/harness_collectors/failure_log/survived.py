@@ -20,7 +20,6 @@ PROGRESSED: Final = 5
 _FORMS: Final = 200
 _LONGEST: Final = 400
 _COLUMNS: Final = 8
-_CHECKED: Final = 20_000
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _STAMP = re.compile(
     r"\d+[-/]\d+[-/]\d+|\d+:\d\d(?::\d\d)?(?:[.,]\d+)?|(?:pid|PID)[= ]\d+|0x[0-9a-f]+"
@@ -60,21 +59,51 @@ def survived(
     """
     if not told or len(lines) - told[0] <= RESUMED:
         return frozenset()
-    restarted = _last_restart(lines, set(told))
-    forms = _forms(lines, set(told), failing)
+    telling = set(told)
+    restarted = _last_restart(lines, telling)
+    last_told = {lines[place][0]: place for place in told}
+    work = {
+        rank: _work(forms, last_told.get(rank, len(lines)), len(lines))
+        for rank, forms in _forms(lines, telling, failing).items()
+    }
     found = set(_ignored(lines))
-    last_told = {rank: place for place in told for rank in [lines[place][0]]}
-    for place in told[-_CHECKED:]:
+    for place in told:
         rank, text = lines[place]
         if _KERNEL.search(text):
             continue
-        outlived = not _FINAL.match(text) and (
-            _resumed(forms.get(rank, ()), place)
-            or _progressed(forms.get(rank, ()), place, last_told[rank], len(lines))
-        )
-        if place < restarted or outlived:
+        goes_on = rank in work and not _FINAL.match(text) and work[rank].goes_on(place)
+        if place < restarted or goes_on:
             found.add(place)
     return frozenset(found)
+
+
+@dataclass
+class _Work:
+    """A rank's lines of work: where they stand, each with its form, and the newest progress."""
+
+    places: list[int]
+    forms: list[_Form]
+    progressed_from: int
+
+    def goes_on(self, place: int) -> bool:
+        """Whether the work before a place goes on after it, or new work gets anywhere.
+
+        Lines of another form than the last one before the place prove nothing: a monitor reports
+        an idle GPU when all is over.
+        """
+        if self.progressed_from > place:
+            return True
+        nearest = bisect_right(self.places, place) - 1
+        if nearest < 0:
+            return False
+        form = self.forms[nearest]
+        return len(form.places) - bisect_right(form.places, place) >= RESUMED
+
+
+def _work(forms: Sequence[_Form], last_told: int, end: int) -> _Work:
+    listed = sorted(((at, form) for form in forms for at in form.places), key=lambda pair: pair[0])
+    begins = [form.places[0] for form in forms if _progressed(form, last_told, end)]
+    return _Work([at for at, _ in listed], [form for _, form in listed], max(begins, default=-1))
 
 
 def _forms(
@@ -100,28 +129,12 @@ def _recurring(forms: Iterable[_Form]) -> list[_Form]:
     return sorted(often, key=lambda form: -len(form.places))[:_FORMS]
 
 
-def _resumed(forms: Sequence[_Form], place: int) -> bool:
-    """Whether the work before a place, by the form of the last line of work there, goes on.
-
-    Lines of another form prove nothing: a monitor reports an idle GPU when all is over.
-    """
-    reached = ((bisect_right(form.places, place), form) for form in forms)
-    before = [(form.places[at - 1], at, form.places) for at, form in reached if at]
-    if not before:
+def _progressed(form: _Form, last_told: int, end: int) -> bool:
+    """Whether after the last failure a number grew, line by line, up to near the end."""
+    if form.places[-1] < end - 3 * PROGRESSED:
         return False
-    _, at, places = max(before)
-    return len(places) - at >= RESUMED
-
-
-def _progressed(forms: Sequence[_Form], place: int, last_told: int, end: int) -> bool:
-    """Whether after the last failure a new number grew, line by line, up to near the end."""
-    for form in forms:
-        start = bisect_right(form.places, last_told)
-        near_end = form.places[-1] >= end - 3 * PROGRESSED
-        columns = zip(*form.numbers[start:], strict=True)  # of one form, so as many in each
-        if form.places[0] > place and near_end and any(map(_grows, columns)):
-            return True
-    return False
+    after = form.numbers[bisect_right(form.places, last_told) :]
+    return any(map(_grows, zip(*after, strict=True)))  # of one form, so as many numbers in each
 
 
 def _grows(numbers: tuple[float, ...]) -> bool:
@@ -130,11 +143,12 @@ def _grows(numbers: tuple[float, ...]) -> bool:
 
 def _last_restart(lines: Sequence[tuple[int | None, str]], told: set[int]) -> int:
     """Where the last attempt begins that got anywhere; 0: there is one attempt only."""
+    after = 0
     for place in range(len(lines) - 1, -1, -1):
-        if _RESTARTED.search(lines[place][1]):
-            after = range(place + 1, len(lines))
-            if sum(n not in told and not _NO_WORK.match(lines[n][1]) for n in after) >= RESUMED:
-                return place + 1
+        text = lines[place][1]
+        if after >= RESUMED and _RESTARTED.search(text):
+            return place + 1
+        after += place not in told and not _NO_WORK.match(text)
     return 0
 
 
