@@ -32,6 +32,8 @@ _MOST_RATIO: Final = 1000
 """gzip cannot shrink anything further than about this; exports reach 5."""
 _DAMAGE: Final = (OSError, ValueError, pa.ArrowException)
 """What pyarrow raises over damaged files; texts that are no UTF-8 among them."""
+_EXACT: Final = float(2**53)
+"""Below, float64 holds every whole number."""
 _LARGEST_SMALL: Final = 64 << 20
 
 
@@ -164,7 +166,18 @@ def _quoted(name: str) -> str:
 
 
 def _integers(values: Sequence[Any]) -> Ints:
-    return np.fromiter((v if type(v) is int else NULL for v in values), np.int64, len(values))
+    return np.fromiter(map(_integer, values), np.int64, len(values))
+
+
+def _integer(value: Any) -> int:
+    """A whole number, though a program between has made a float or a text of it."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return int(value)
+    if isinstance(value, bytes) and len(value) < 19 and value.isdigit():
+        return int(value)
+    return NULL
 
 
 def _binaries(values: Sequence[Any]) -> pa.Array:
@@ -279,6 +292,8 @@ def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _int_column(batch: pa.RecordBatch, name: str) -> Ints:
     column = _column(batch, name)
+    if column is not None and pa.types.is_floating(column.type):
+        return _integers(column.to_pylist())
     if column is None or not pa.types.is_integer(column.type):
         return np.full(batch.num_rows, NULL)
     values: Ints = (

@@ -33,6 +33,10 @@ _INT_BYTES: Final = (0, 1, 2, 3, 4, 6, 8)
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _FIRST_WORD = re.compile(r'\s*(?:"([^"]*)"|`([^`]*)`|\[([^\]]*)\]|([^\s(,]+))\s*(\w*)')
 _NO_ROW_IDS = re.compile(r"\)\s*(?:STRICT\s*,\s*)?WITHOUT\s+ROWID\b", re.IGNORECASE)
+_REWRITTEN = re.compile(
+    r"[\s(,\"`\[](?:start|end)[\"`\]]?\s+(?:REAL|FLOAT|DOUBLE|TEXT|NUMERIC)", re.I
+)
+"""Tables that other programs have written again: only an INTEGER's values are read from pages."""
 _CONSTRAINTS: Final = frozenset({"primary", "unique", "check", "foreign", "constraint"})
 
 
@@ -101,8 +105,8 @@ class PageFile:
             for kind, name, sql, root in zip(
                 kinds, names, texts, chunk.ints["rootpage"].tolist(), strict=True
             ):
-                if kind == "view" or (sql and _NO_ROW_IDS.search(sql)):
-                    raise NotReadable("it has views, or tables that are indices")
+                if kind == "view" or (sql and (_NO_ROW_IDS.search(sql) or _REWRITTEN.search(sql))):
+                    raise NotReadable("it has views, tables that are indices, or times as floats")
                 if kind == "table" and name and sql:
                     columns, row_id = parse_columns(sql)
                     found[name] = Table(root, columns, row_id)

@@ -40,6 +40,11 @@ REWRITTEN = {
     "a table that is an index": "CREATE TABLE s (id INTEGER PRIMARY KEY, value) WITHOUT ROWID;"
     "INSERT INTO s SELECT id, value FROM StringIds; DROP TABLE StringIds;"
     "ALTER TABLE s RENAME TO StringIds;",
+    "times as floats, ids as texts": "CREATE TABLE k (start REAL, end REAL, deviceId TEXT,"
+    "streamId INTEGER, correlationId TEXT, globalPid TEXT, shortName TEXT, gridX INTEGER);"
+    "INSERT INTO k SELECT start, end, deviceId, streamId, correlationId, globalPid, shortName,"
+    "gridX FROM CUPTI_ACTIVITY_KIND_KERNEL; DROP TABLE CUPTI_ACTIVITY_KIND_KERNEL;"
+    "ALTER TABLE k RENAME TO CUPTI_ACTIVITY_KIND_KERNEL;",
     "tables of other interfaces": "CREATE TABLE MPI_COLLECTIVES_EVENTS (start INTEGER);"
     "CREATE TABLE DX12_API (start INTEGER); CREATE TABLE GPU_METRICS (timestamp INTEGER);",
 }
