@@ -72,6 +72,15 @@ def with_disk(end: End, run: RunDir) -> End:
     return replace(end, kernel_lines=(*end.kernel_lines, f"{why}: {run.path}"))
 
 
+def with_room(error: HarnessError, run: RunDir) -> HarnessError:
+    """The error of a launch, with the full disk behind it where there is one."""
+    why = why_full(run.path)
+    if why is None:
+        return error
+    hint = "free some room there, or choose another place with --output"
+    return HarnessError(f"{error.message}: {why}: {run.path}", hint, error.exit_code)
+
+
 def build(run: RunDir, data: Mapping[str, Any] | None = None, more: Sequence[Path] = ()) -> Built:
     """Build the database; what was recorded stays if that fails, and so does the exit code.
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from harness import witness as witnesses
 from harness.capture import Capture, plan_capture
 from harness.interpreter import Interpreter, choose_interpreter
-from harness.keep import RunResult, conclude, keep, with_disk
+from harness.keep import RunResult, conclude, keep, with_disk, with_room
 from harness.outcome import Outcome, end_of, judge_run
 from harness.progress import Narrator, follow
 from harness.provenance import provenance
@@ -202,9 +202,10 @@ def record_run(plan: SessionPlan, narrator: Narrator, marks: Mapping[str, Any]) 
             plan = replace(plan, launch=replace(plan.launch, env={**plan.launch.env, **trace}))
             result = _execute(plan, narrator)
     except HarnessError as error:
-        outcome = Outcome("failed", "unknown", error.message, error.exit_code)
+        told = with_room(error, run)
+        outcome = Outcome("failed", "unknown", told.message, told.exit_code)
         _finish(run, data, outcome, narrator)
-        raise
+        raise told from None
     end = with_disk(end_of(result, witness), run)
     data["end"] = end.to_json()
     outcome = judge_run(run, end, spec.world_size)

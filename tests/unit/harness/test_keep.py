@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.keep import build, conclude, keep, why_full, with_disk
+from harness.keep import build, conclude, keep, why_full, with_disk, with_room
 from harness.outcome import End, judge_run
 from harness.progress import Narrator
 from harness_analysis.store import open_database
+from harness_schemas.errors import LaunchError
 from harness_schemas.rundir import RunDir, create_run
 
 
@@ -45,6 +46,12 @@ def test_a_full_folder_is_a_line_and_no_end(run, full):
     end = with_disk(End(exit_code=1), run)
     assert end.kernel_lines == (f"File too large: {run.path}",)
     assert with_disk(End(exit_code=0), run) == End(exit_code=0)
+
+
+def test_a_launch_that_failed_for_the_full_disk_says_so(run, full):
+    told = with_room(LaunchError("the launcher ended", "see its log"), run)
+    assert told.message == f"the launcher ended: File too large: {run.path}"
+    assert told.hint and "--output" in told.hint and told.exit_code == 125
 
 
 def test_the_full_disk_is_the_verdict_where_ranks_could_not_say_it(run):
