@@ -62,6 +62,25 @@ class Chunk:
     texts: dict[str, pa.Array]
 
 
+_SCHEMA: Final = Table(1, ("type", "name", "tbl_name", "rootpage", "sql"), -1)
+
+
+def _tables(schema: Iterator[Chunk]) -> dict[str, Table]:
+    """The tables that the rows of the schema declare."""
+    found = {}
+    for chunk in schema:
+        kinds, names, texts = (_strings(chunk.texts[n]) for n in ("type", "name", "sql"))
+        for kind, name, sql, root in zip(
+            kinds, names, texts, chunk.ints["rootpage"].tolist(), strict=True
+        ):
+            if kind == "view" or (sql and (_NO_ROW_IDS.search(sql) or _REWRITTEN.search(sql))):
+                raise NotReadable("it has views, tables that are indices, or times as floats")
+            if kind == "table" and name and sql:
+                columns, row_id = parse_columns(sql)
+                found[name] = Table(root, columns, row_id)
+    return found
+
+
 def _page_sizes(head: bytes) -> tuple[int, int]:
     """Size of a page, and what of it holds records, from the file's first 100 bytes."""
     size = int.from_bytes(head[16:18], "big")
@@ -96,21 +115,7 @@ class PageFile:
         self._words = np.ndarray(window, "<u8", self._bytes.data, 0, (1,))
         self._at_end = True
         self._layouts: dict[bytes, _Layout] = {}
-        self.tables = self._read_schema()
-
-    def _read_schema(self) -> dict[str, Table]:
-        schema, found = Table(1, ("type", "name", "tbl_name", "rootpage", "sql"), -1), {}
-        for chunk in self._chunks(schema, ("rootpage",), ("type", "name", "sql")):
-            kinds, names, texts = (_strings(chunk.texts[n]) for n in ("type", "name", "sql"))
-            for kind, name, sql, root in zip(
-                kinds, names, texts, chunk.ints["rootpage"].tolist(), strict=True
-            ):
-                if kind == "view" or (sql and (_NO_ROW_IDS.search(sql) or _REWRITTEN.search(sql))):
-                    raise NotReadable("it has views, tables that are indices, or times as floats")
-                if kind == "table" and name and sql:
-                    columns, row_id = parse_columns(sql)
-                    found[name] = Table(root, columns, row_id)
-        return found
+        self.tables = _tables(self._chunks(_SCHEMA, ("rootpage",), ("type", "name", "sql")))
 
     def read(self, table: str, ints: Sequence[str], texts: Sequence[str] = ()) -> Iterator[Chunk]:
         """Rows of a table in the order of their ids; a column that it lacks is all NULL."""
