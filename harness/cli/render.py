@@ -75,7 +75,7 @@ def _head(answer: Answer) -> str:
         lines.append(run.verdict_detail)
     shape = f"TP {_known(run.tp)} x PP {_known(run.pp)}" if run.tp or run.pp else None
     hosts = f" on {run.hosts[0]}" if len(run.hosts) == 1 else f" on {len(run.hosts)} hosts"
-    ranks = f"{run.ranks} ranks" if run.ranks != 1 else "1 rank"
+    ranks = "1 rank" if run.ranks == 1 else f"{run.ranks or 'unknown'} ranks"
     if run.world_size is not None and run.world_size != run.ranks:
         ranks += f" of {run.world_size}"
     facts = [shape, ranks + (hosts if run.hosts else ""), run.device, run.dtype, run.runner]

@@ -114,7 +114,11 @@ def _run_facts(con: duckdb.DuckDBPyConnection) -> RunFacts:
     hosts = con.execute(
         "SELECT DISTINCT host FROM ranks WHERE host IS NOT NULL ORDER BY host"
     ).fetchall()
-    ranks = con.execute("SELECT count(DISTINCT rank) FROM ranks").fetchone()
+    # Evidence that says nothing of ranks themselves (NCCL's logs alone) shows whose calls they are.
+    ranks = con.execute(
+        """SELECT coalesce(nullif(count(DISTINCT rank), 0),
+             (SELECT count(DISTINCT rank) FROM collectives_all)) FROM ranks"""
+    ).fetchone()
     return RunFacts(
         **dict(zip(names, row, strict=True)),
         ranks=ranks[0] if ranks else 0,

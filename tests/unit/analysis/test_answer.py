@@ -10,6 +10,7 @@ from example_run import CORRECTNESS, LATE, batch, example_database
 from truth.simulate import Scenario
 
 from harness_analysis.answer import Parts, load_answer, read_correctness, total_parts
+from harness_analysis.build.database import build_database
 from harness_analysis.store import open_database
 from harness_schemas.errors import EvidenceError
 from harness_schemas.vocabulary import PARTS
@@ -126,6 +127,16 @@ def test_without_units_the_row_of_all_activity_answers(tmp_path):
     (row,) = answer.of_phase("all")
     assert (row.units, row.evidence) == (None, "torch_profiler")
     assert (row.parts.ns["compute_ns"], row.parts.ns["idle_ns"]) == (70, 10)
+
+
+def test_ranks_are_those_of_calls_where_nothing_else_tells(tmp_path):
+    """NCCL's logs alone: two ranks called, and no table says more of them."""
+    path = tmp_path / "nccl.duckdb"
+    calls = [{"rank": rank, "source": "nccl_log", "op": "all_reduce", "seq": 0} for rank in (0, 1)]
+    build_database(path, "nccl", {"name": "nccl"}, [batch("collectives", calls)])
+    with open_database(path) as con:
+        assert load_answer(con).run.ranks == 2
+        assert con.execute("SELECT count(*) FROM ranks").fetchone() == (0,)
 
 
 def test_a_foreign_database_is_refused_in_one_line(tmp_path):
