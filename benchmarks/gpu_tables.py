@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_tables --tp 2 --pp 1
     python -m benchmarks.gpu_tables --only injection --budget 540 --cases graph:device:layer
     python -m benchmarks.gpu_tables --only injection --cases eager:device:layer \
-        --model llama-3.3-70b --layers 4 --batch 128 --prompt-words 1500
+        --model llama-70b --layers 4 --batch 128 --prompt-words 1500
 
 The last one has steps long enough on the device that its hosts run ahead: eager steps of a small
 model are bound by their hosts, and a delay on the device vanishes in its idle time.

@@ -89,25 +89,23 @@ def _databases(path: Path) -> list[Path]:
 
 def find_sweep(name: str) -> Path | None:
     """The folder of the sweep that a name means; None where it means something else."""
-    if _wild(name):
-        return None
-    try:
-        path = find_run(name)
-    except UsageError:
-        return None
-    return path if (path / SWEEP_JSON).is_file() else None
+    return _folder_with(SWEEP_JSON, name)
 
 
 def find_split(name: str) -> Path | None:
     """The folder of the split specification that a name means; None where it means something
     else."""
+    return _folder_with(SPLIT_JSON, name)
+
+
+def _folder_with(file: str, name: str) -> Path | None:
     if _wild(name):
         return None
     try:
         path = find_run(name)
     except UsageError:
         return None
-    return path if (path / SPLIT_JSON).is_file() else None
+    return path if (path / file).is_file() else None
 
 
 def find_run(name: str, root: Path | None = None) -> Path:

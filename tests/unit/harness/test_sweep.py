@@ -221,7 +221,7 @@ def test_a_dry_run_names_what_cannot_run_and_leaves_it_out_of_the_cost(tmp_path,
     done = capsys.readouterr()
     good, bad = json.loads(done.out)
     assert (good["seconds"], bad["seconds"], bad["seconds_from"]) == (3600, None, "cannot run here")
-    assert "tp=3 cannot run" in done.err and "heads" in done.err
+    assert "tp=3 cannot run and is left out: " in done.err and "heads" in done.err
     assert "wall time): 1 (1 x launcher" in done.err
 
 
