@@ -15,7 +15,8 @@ from harness.status.snapshot import take_snapshot
 from harness.witness import Witness
 from harness_analysis.hang.model import HANG_LINE, DeclaredHang
 from harness_analysis.hang.say import reason
-from harness_analysis.verdict.judge import TextLine, Verdict, VerdictEvidence, judge, lines_of
+from harness_analysis.verdict.judge import judge
+from harness_analysis.verdict.model import TextLine, Verdict, VerdictEvidence, lines_of
 from harness_analysis.verdict.suspects import CollectiveProgress, Suspects
 from harness_schemas.errors import ExitCode, HarnessError
 from harness_schemas.live import read_page

@@ -14,7 +14,7 @@ from harness.cli.output import emit, emit_rows, format_options
 
 if TYPE_CHECKING:
     from harness.doctor import Check
-    from harness_analysis.verdict.judge import Verdict
+    from harness_analysis.verdict.model import Verdict
 
 COLUMNS = ("state", "check", "found", "what that costs", "how to mend it")
 VERDICT_COLUMNS = ("verdict", "evidence", "source", "suspect", "why", "mend", "also")

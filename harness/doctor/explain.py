@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness_analysis.verdict.judge import TextLine, Verdict, VerdictEvidence, judge
+from harness_analysis.verdict.judge import judge
+from harness_analysis.verdict.model import TextLine, Verdict, VerdictEvidence
 from harness_collectors.failure_log.lines import Notable, notable, notable_lines
 from harness_collectors.failure_log.wrapped import unwrapped
 from harness_collectors.text_evidence import as_utf8

@@ -27,7 +27,8 @@ from harness_analysis.memory import shortages_told
 from harness_analysis.overhead.measure import measure_overhead
 from harness_analysis.parquet import ParquetSet
 from harness_analysis.store import Writer
-from harness_analysis.verdict.judge import NOTHING_MORE, VerdictEvidence
+from harness_analysis.verdict.model import VerdictEvidence
+from harness_analysis.verdict.rules import NOTHING_MORE
 from harness_analysis.verdict.tables import job_verdicts, settle
 from harness_schemas.spi import Batch
 from harness_schemas.vocabulary import SYNCHRONISING_OPS

@@ -10,14 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness_analysis.verdict.judge import (
-    SURVIVED,
-    StepState,
-    TextLine,
-    Verdict,
-    VerdictEvidence,
-    judge,
-)
+from harness_analysis.verdict.judge import judge
+from harness_analysis.verdict.model import SURVIVED, StepState, TextLine, Verdict, VerdictEvidence
 from harness_analysis.verdict.suspects import CollectiveProgress
 
 if TYPE_CHECKING:

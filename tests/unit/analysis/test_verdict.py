@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from mutations import cuts, flipped, interleaved_lines
 from support import SAMPLES, needs_samples
 
-from harness_analysis.verdict.judge import (
+from harness_analysis.verdict.judge import judge
+from harness_analysis.verdict.model import (
     CONSEQUENCE,
     VERDICTS,
     StepState,
     TextLine,
     VerdictEvidence,
-    judge,
     lines_of,
-    load_rules,
-    parse_rules,
 )
+from harness_analysis.verdict.rules import load_rules, parse_rules
 from harness_analysis.verdict.suspects import (
     CollectiveProgress,
     suspects_from_progress,

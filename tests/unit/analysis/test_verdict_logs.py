@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from harness_analysis.verdict.judge import TextLine, VerdictEvidence, judge
+from harness_analysis.verdict.judge import judge
 from harness_analysis.verdict.launchers import first_exits
+from harness_analysis.verdict.model import TextLine, VerdictEvidence
 from harness_collectors.failure_log import COLLECTOR
 from harness_collectors.failure_log.lines import notable_lines, speaks_of_failure
 from harness_collectors.text_evidence import as_utf8

@@ -16,7 +16,8 @@ from truth.simulate_devices import make_batch
 from harness.ingest import ingest_paths
 from harness_analysis.build.database import build_database
 from harness_analysis.store import open_database
-from harness_analysis.verdict.judge import VerdictEvidence, judge, lines_of
+from harness_analysis.verdict.judge import judge
+from harness_analysis.verdict.model import VerdictEvidence, lines_of
 from harness_collectors.failure_log.lines import notable_lines, speaks
 
 LOGS = SAMPLES / "logs" if SAMPLES else Path()

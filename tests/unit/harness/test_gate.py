@@ -13,7 +13,8 @@ from harness.cli.main import invoke
 from harness.doctor.facts import Facts, Gpu
 from harness.doctor.gate import refusal
 from harness.doctor.gather import gather_gpus
-from harness_analysis.verdict.judge import TextLine, VerdictEvidence, judge
+from harness_analysis.verdict.judge import judge
+from harness_analysis.verdict.model import TextLine, VerdictEvidence
 from harness_schemas.errors import ExitCode
 
 NODE = Facts(

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness.cli.main import invoke
-from harness_analysis.verdict.judge import TextLine, VerdictEvidence, judge
+from harness_analysis.verdict.judge import judge
+from harness_analysis.verdict.model import TextLine, VerdictEvidence
 from harness_runners.files import checksums
 from harness_runners.model.checkpoint import INDEX, read_checkpoint
 from harness_schemas.errors import UsageError

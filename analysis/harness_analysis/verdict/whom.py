@@ -1,0 +1,60 @@
+"""Whom a verdict suspects: by the way that its rule names (`suspect` in `rules.toml`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness_analysis.verdict.launchers import tasks_of
+from harness_analysis.verdict.model import TextLine, VerdictEvidence
+from harness_analysis.verdict.rules import Rule
+from harness_analysis.verdict.suspects import (
+    Suspects,
+    suspects_from_dumps,
+    suspects_from_progress,
+    suspects_from_ras,
+    suspects_from_watchdog,
+)
+from harness_analysis.verdict.wording import failed_ranks
+
+
+def suspects_of(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence) -> Suspects:
+    """The ranks that `rule` suspects, of the lines that it `matched`, where they can be named."""
+    if rule.suspect == "none":
+        return Suspects()
+    if rule.suspect == "missing":
+        return _missing(evidence)
+    if rule.suspect == "tasks" and (found := _tasks(rule, matched, evidence)).ranks:
+        return found
+    # What all say, the first to say it started: where that is nobody known, nobody is named.
+    ranks = (rule.rank_of(line) for line in (matched[:1] if rule.echo else matched))
+    first = next((rank for rank in ranks if rank is not None), None)
+    if first is None and (failed := failed_ranks(evidence)):
+        return Suspects((failed[0],), "failed first")
+    return Suspects() if first is None else Suspects((first,))
+
+
+def _missing(evidence: VerdictEvidence) -> Suspects:
+    """The ranks that others waited for, from the best that tells."""
+    if evidence.hang:
+        return Suspects(evidence.hang.suspects)
+    if evidence.standing.ranks:
+        return evidence.standing
+    if (found := suspects_from_progress(evidence.progress)).ranks:
+        return found
+    if (found := suspects_from_dumps((line.rank, line.text) for line in evidence.lines)).ranks:
+        return found
+    texts = [line.text for line in evidence.lines]
+    if (found := suspects_from_ras(texts)).ranks:
+        return found
+    return suspects_from_watchdog(texts, evidence.world_size)
+
+
+def _tasks(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence) -> Suspects:
+    """The tasks that srun names, those that memory ran out for before all others."""
+    if rule.verdict == "oom_host":
+        for_memory = [line.text for line in evidence.lines if "Out Of Memory" in line.text]
+        if tasks := tasks_of(for_memory, first_only=False):
+            return Suspects(tasks, "named by srun as out of memory")
+        matched = evidence.lines
+    tasks = tasks_of([line.text for line in matched], first_only=True)
+    return Suspects(tasks, "named by srun first") if tasks else Suspects()
