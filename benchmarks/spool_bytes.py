@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness_probe as probe
-from harness_probe.device import DeviceTimeline, Interval, device_head
+from harness_probe.device import DeviceTimeline, Interval
+from harness_probe.device_calls import device_head
 from harness_probe.recorder import KIND_DEVICE, Recorder
 from harness_probe.spans import next_ordinal
 

@@ -26,7 +26,7 @@ from harness_probe.spans import (
 )
 
 if TYPE_CHECKING:
-    from harness_probe.device import DeviceSpan
+    from harness_probe.device_calls import DeviceSpan
     from harness_probe.graphs import GraphMarks
 
 _active: Recorder | None = None
@@ -250,7 +250,7 @@ def device_span(name: str, category: str = "other") -> DeviceSpan | Noop:
     rec = _active
     if rec is None or rec.device is None or rec.paused:
         return NOOP
-    from harness_probe.device import DeviceSpan
+    from harness_probe.device_calls import DeviceSpan
 
     head = rec.descriptor(
         KIND_DEVICE,
@@ -268,8 +268,9 @@ def graph_marks(instrumented: bool) -> GraphMarks | None:
     rec = _active
     if rec is None or rec.device is None:
         return None
-    marks: GraphMarks = rec.device.graph_marks(instrumented)
-    return marks
+    from harness_probe import graphs
+
+    return graphs.graph_marks(rec, rec.device, instrumented)
 
 
 def group(ranks: list[int] | tuple[int, ...], name: str = "", token: Any = None) -> int:

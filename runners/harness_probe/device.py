@@ -6,7 +6,8 @@ are chained (`elapsed_time` is a float32 of milliseconds: 4 us coarse after a mi
 
 Events are resolved when the caller has synchronised anyway (`resolve`). Eager event pairs enclose
 the host's launch: with each goes the host's own call, so that ingest can bound what it cannot know.
-What happens inside CUDA graphs is told by harness_probe.graphs.
+Calls and spans are queued by harness_probe.device_calls; what happens inside CUDA graphs is told
+by harness_probe.graphs.
 """
 
 from __future__ import annotations
@@ -16,15 +17,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from harness_probe.live import slot_of
-from harness_probe.recorder import KIND_COLLECTIVE, KIND_DEVICE, KIND_P2P, Recorder
-from harness_probe.spans import next_ordinal, write
+from harness_probe.recorder import KIND_DEVICE, Recorder
+from harness_probe.spans import write
 from harness_probe.stamps import StampError, StampKernel
-
-if TYPE_CHECKING:
-    from harness_probe.graphs import GraphMarks
 
 PAIR_TRIES = 8
 LEAD_CYCLES = 1_000_000
@@ -73,6 +70,21 @@ class Interval:
     ordinal: int = -1
 
 
+class CapturedCalls(Protocol):
+    """The communication calls of one CUDA graph (harness_probe.graphs)."""
+
+    def around(
+        self, op: str, group: int, peer: int, num_bytes: int, dtype: str, call: Callable[[], Any]
+    ) -> Any:
+        """Capture one call."""
+
+    def read(self) -> None:
+        """Write the records of the replays that are over."""
+
+    def close(self) -> int:
+        """How many records never came."""
+
+
 class DeviceTimeline:
     """The device timeline of one rank. Use from the recording thread."""
 
@@ -87,8 +99,9 @@ class DeviceTimeline:
         self._raw_stream = getattr(torch._C, "_cuda_getCurrentStream", None)
         self._raw_device = getattr(torch._C, "_cuda_getDevice", None)
         self._pending: deque[Interval | Base] = deque()
-        self._marks: list[GraphMarks] = []
-        self.capturing: GraphMarks | None = None
+        self.graphs: list[CapturedCalls] = []
+        self.capturing: CapturedCalls | None = None
+        """The graph that is being captured."""
         self.dropped = 0
         self.stamp_origin_ns = 0
         """What the stamps' clock shows at the first base."""
@@ -142,6 +155,10 @@ class DeviceTimeline:
             return torch.zeros(items, dtype=torch.int64, pin_memory=True)
         return torch.zeros(items, dtype=torch.int64, device="cuda")
 
+    def external_event(self) -> Any:
+        """A timing event for a graph under capture: every replay records it anew."""
+        return self._cuda.Event(enable_timing=True, external=True)
+
     # -- intervals -------------------------------------------------------------------------
 
     def open_unit(self, phase: str) -> Interval:
@@ -174,8 +191,8 @@ class DeviceTimeline:
 
     def resolve(self) -> None:
         """Write the records of everything that has happened; waits for nothing."""
-        for marks in self._marks:
-            marks.read()
+        for graph in self.graphs:
+            graph.read()
         while self._pending:
             item = self._pending[0]
             if isinstance(item, Base):
@@ -273,116 +290,6 @@ class DeviceTimeline:
             self.resolve()
             self.pair_clocks()
         lost = self.dropped + sum(isinstance(item, Interval) for item in self._pending)
-        lost += sum(marks.close() for marks in self._marks)
+        lost += sum(graph.close() for graph in self.graphs)
         self._pending.clear()
         self._rec.meta.write("device_end", lost=lost)
-
-    def graph_marks(self, instrumented: bool) -> GraphMarks:
-        """Marks for one graph that is going to be captured."""
-        from harness_probe.graphs import EventClock, GraphClock, GraphMarks, StampClock
-
-        clock: GraphClock | None = None
-        if instrumented:
-            stamps = self.stamps
-            clock = EventClock(self._cuda) if stamps is None else StampClock(self, stamps)
-        marks = GraphMarks(self, self._rec, len(self._marks) + 1, clock)
-        self._marks.append(marks)
-        return marks
-
-
-def device_head(rec: Recorder, op: str, dtype: str, source: str, posted: bool = False) -> int:
-    """Head word of a communication on the device timeline.
-
-    `posted`: the interval is what the stream waited for it; its kernel ran beside the stream.
-    """
-    key = ("device", op, dtype, source, posted)
-    found = rec.heads.get(key)
-    if found is not None:
-        return found
-    kind = KIND_P2P if op in ("send", "recv") else KIND_COLLECTIVE
-    return rec.descriptor(
-        kind,
-        key,
-        name=op,
-        category="comm",
-        op=op,
-        dtype=dtype,
-        timeline="device",
-        source=source,
-        **({"posted": True} if posted else {}),
-    )
-
-
-def record_call(
-    rec: Recorder,
-    timeline: DeviceTimeline,
-    op: str,
-    group: int,
-    peer: int,
-    num_bytes: int,
-    dtype: str,
-    call: Callable[[], Any],
-    posted: tuple[int, int, int] | None = None,
-) -> Any:
-    """A communication call on device tensors: an event pair, or marks inside a capture.
-
-    `posted`: ordinal, host time and unit of a call made earlier, of which this is the wait.
-    """
-    if timeline.is_capturing():
-        marks = timeline.capturing
-        if marks is None:
-            return call()
-        return marks.around(op, group, peer, num_bytes, dtype, call)
-    group_peer = group << 32 | (peer + 1)
-    unit = rec.unit_id
-    if posted is None:
-        ordinal = next_ordinal(rec, op, group, peer)
-    else:
-        ordinal, _, unit = posted
-    # Launched is entered; whether it has been left only the device knows.
-    rec.entered += 1
-    rec.live.group(slot_of(op, group, peer), ordinal, ordinal - 1)
-    head = device_head(rec, op, dtype, "app_timers", posted is not None)
-    start = timeline.mark()
-    begin = _now()
-    if ordinal:
-        rec.live.touch(begin)
-    else:  # NCCL makes its communicator in the first call: there the host itself may stand
-        place = (head & 0xFFFFFFFF, group_peer, ordinal, begin, num_bytes)
-        rec.live.update(begin, rec.unit_id, *place, rec.entered)
-    result = call()
-    returned = _now()
-    if not ordinal:
-        rec.live.update(returned, rec.unit_id, entered=rec.entered)
-    begin = begin if posted is None else posted[1]
-    end = timeline.mark()
-    timeline.add(
-        Interval(
-            timeline.base, start, end, head, unit, begin, returned, num_bytes, group_peer, ordinal
-        )
-    )
-    return result
-
-
-class DeviceSpan:
-    """A named interval on the device, by an event pair."""
-
-    __slots__ = ("_begin", "_head", "_rec", "_start", "_timeline")
-
-    def __init__(self, rec: Recorder, timeline: DeviceTimeline, head: int) -> None:
-        self._rec = rec
-        self._timeline = timeline
-        self._head = head
-
-    def __enter__(self) -> None:
-        self._start = self._timeline.mark()
-        self._begin = _now()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        timeline = self._timeline
-        returned = _now()
-        end = timeline.mark()
-        unit = self._rec.unit_id
-        timeline.add(
-            Interval(timeline.base, self._start, end, self._head, unit, self._begin, returned)
-        )

@@ -206,7 +206,7 @@ class Call:
         make: Callable[[], Any],
         posted: tuple[int, int, int] | None = None,
     ) -> Any:
-        from harness_probe.device import record_call
+        from harness_probe.device_calls import record_call
 
         rec = self.rec
         thread = get_ident()

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from harness_probe.device import Base, DeviceSpan, DeviceTimeline, Interval, device_head
+from harness_probe.device import Base, DeviceTimeline, Interval
+from harness_probe.device_calls import DeviceSpan, device_head
 from harness_probe.recorder import KIND_DEVICE
 from harness_probe.spans import next_ordinal
 from harness_probe.stamps import ITEM_BYTES, StampKernel
@@ -68,12 +69,12 @@ class EventClock:
     gap_ns: int | None = None
     keeps = 1
 
-    def __init__(self, cuda: Any) -> None:
-        self._cuda = cuda
+    def __init__(self, timeline: DeviceTimeline) -> None:
+        self._timeline = timeline
         self._events: list[Any] = []
 
     def mark(self) -> int:
-        event = self._cuda.Event(enable_timing=True, external=True)
+        event = self._timeline.external_event()
         event.record()
         self._events.append(event)
         return len(self._events) - 1
@@ -289,3 +290,14 @@ class GraphMarks:
         lost = self.lost + len(self._unread) * len(self.marks)
         self._unread.clear()
         return lost
+
+
+def graph_marks(rec: Recorder, timeline: DeviceTimeline, instrumented: bool) -> GraphMarks:
+    """Marks for one graph that is going to be captured; the timeline reads what they leave."""
+    clock: GraphClock | None = None
+    if instrumented:
+        stamps = timeline.stamps
+        clock = EventClock(timeline) if stamps is None else StampClock(timeline, stamps)
+    marks = GraphMarks(timeline, rec, len(timeline.graphs) + 1, clock)
+    timeline.graphs.append(marks)
+    return marks

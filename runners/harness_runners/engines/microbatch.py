@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -12,7 +12,6 @@ from harness_runners.engines.sampling import Sampler
 
 if TYPE_CHECKING:
     from harness_runners.engines.kv_cache import StageCache
-    from harness_runners.engines.step_graph import StepGraph
 
 
 def pad_left(rows: Sequence[Sequence[int]], fill: int) -> tuple[list[list[int]], list[int]]:
@@ -27,6 +26,23 @@ def divide(count: int, parts: int) -> list[range]:
     parts = min(parts, count)
     ends = [count * (part + 1) // parts for part in range(parts)]
     return [range(first, end) for first, end in zip([0, *ends], ends, strict=False)]
+
+
+class DecodeGraph(Protocol):
+    """The captured decode step of a micro-batch.
+
+    `token_in`, `source`: where it takes the last token (first stage of several) or the activation
+    (later stages) from; None where it takes neither from outside.
+    """
+
+    token_in: torch.Tensor | None
+    source: torch.Tensor | None
+
+    def replay(self, instrumented: bool) -> torch.Tensor:
+        """Run the step; the result is overwritten by the next replay."""
+
+    def close(self) -> None:
+        """Free what the graph holds."""
 
 
 class MicroBatch:
@@ -45,7 +61,7 @@ class MicroBatch:
         self.sampler = sampler
         self.cache = cache
         self.num_slots = num_slots
-        self.graph: StepGraph | None = None
+        self.graph: DecodeGraph | None = None
         self.prompt = torch.zeros((len(rows), 1), dtype=torch.long, device=device)
         self.pad = torch.zeros(len(rows), dtype=torch.long, device=device)
         self._next_slot = torch.ones(1, dtype=torch.long, device=device)

@@ -10,7 +10,8 @@ import pytest
 import harness_probe as probe
 from harness_collectors.app_timers import AppTimers
 from harness_probe import api
-from harness_probe.device import DeviceTimeline, record_call
+from harness_probe.device import DeviceTimeline
+from harness_probe.device_calls import record_call
 from harness_schemas.live import Slot, read_page
 from harness_schemas.spi import IngestContext
 
