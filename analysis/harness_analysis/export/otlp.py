@@ -1,9 +1,9 @@
 """A run as OpenTelemetry spans: the run, its requests, and every rank's units of work.
 
-Format: OTLP/JSON of opentelemetry-proto 1.x (ids in hexadecimal, 64-bit numbers as text), in a
-file an `ExportTraceServiceRequest` a line, over HTTP one a POST. Requests carry the GenAI semantic
-conventions (`gen_ai.*`, opentelemetry-semantic-conventions 0.66b2); what they have no word for is
-under `harness.*`. Our own names are mapped here and nowhere else, since the conventions move.
+Format: harness_schemas.otlp; in a file an `ExportTraceServiceRequest` a line, over HTTP one a
+POST. Requests carry the GenAI semantic conventions (`gen_ai.*`, opentelemetry-semantic-conventions
+0.66b2); what they have no word for is under `harness.*`. Our own names are mapped here and nowhere
+else, since the conventions move.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness_analysis.export.files import bounded, whole_text
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
+from harness_schemas.otlp import SCOPE, attributes_of, export_request
 from harness_schemas.vocabulary import PARTS
 
 if TYPE_CHECKING:
@@ -159,28 +160,25 @@ def _model(spec: str | None) -> str | None:
 def _packed(
     trace: Trace, rank: int | None, host: str | None, spans: Iterable[dict[str, Any]]
 ) -> Iterator[tuple[str, int]]:
-    resource = _attributes(
-        {
-            "service.name": "harness",
-            "service.instance.id": None if rank is None else f"{trace.run_id}/{rank}",
-            "host.name": host,
-            "harness.run_id": trace.run_id,
-            "harness.rank": rank,
-        }
-    )
+    resource = {
+        "service.name": SCOPE,
+        "service.instance.id": None if rank is None else f"{trace.run_id}/{rank}",
+        "host.name": host,
+        "harness.run_id": trace.run_id,
+        "harness.rank": rank,
+    }
     pack: list[dict[str, Any]] = []
     for span in spans:
         pack.append(span)
         if len(pack) == SPANS_A_LINE:
-            yield _request(resource, pack), len(pack)
+            yield _line(resource, pack), len(pack)
             pack = []
     if pack:
-        yield _request(resource, pack), len(pack)
+        yield _line(resource, pack), len(pack)
 
 
-def _request(resource: list[dict[str, Any]], spans: list[dict[str, Any]]) -> str:
-    scope = {"scope": {"name": "harness"}, "spans": spans}
-    whole = {"resourceSpans": [{"resource": {"attributes": resource}, "scopeSpans": [scope]}]}
+def _line(resource: Mapping[str, Any], spans: list[dict[str, Any]]) -> str:
+    whole = export_request(resource, spans)
     return json.dumps(whole, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -196,7 +194,7 @@ def _run_span(trace: Trace) -> dict[str, Any]:
         "kind": INTERNAL,
         "startTimeUnixNano": str(trace.start_ns),
         "endTimeUnixNano": str(trace.end_ns),
-        "attributes": _attributes({"harness.status": trace.status, "harness.name": trace.name}),
+        "attributes": attributes_of({"harness.status": trace.status, "harness.name": trace.name}),
         "status": {"code": STATUS_ERROR if failed else STATUS_OK},
     }
 
@@ -239,7 +237,7 @@ def _request_span(trace: Trace, row: Mapping[str, Any]) -> dict[str, Any]:
         "kind": INTERNAL,
         "startTimeUnixNano": str(row["start_ns"]),
         "endTimeUnixNano": str(row["start_ns"] + row["e2e_ns"]),
-        "attributes": _attributes(attributes),
+        "attributes": attributes_of(attributes),
         "events": first,
     }
 
@@ -266,24 +264,9 @@ def _unit_spans(
             "kind": INTERNAL,
             "startTimeUnixNano": str(row["start_ns"]),
             "endTimeUnixNano": str(row["start_ns"] + row["window_ns"]),
-            "attributes": _attributes({f"harness.{name}": row[name] for name in facts}),
+            "attributes": attributes_of({f"harness.{name}": row[name] for name in facts}),
         }
 
 
 def _event(name: str, ts_ns: int) -> dict[str, str]:
     return {"name": name, "timeUnixNano": str(ts_ns)}
-
-
-def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Key-value pairs of the protocol; what is unknown has none."""
-    return [{"key": k, "value": _value(v)} for k, v in values.items() if v is not None]
-
-
-def _value(value: Any) -> dict[str, Any]:
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    if isinstance(value, float):
-        return {"doubleValue": value}
-    return {"stringValue": str(value)}

@@ -1,8 +1,7 @@
 """OpenTelemetry spans of the run, its phases and its requests, as lines of OTLP JSON.
 
 Only what is rare: an SDK span costs 15 to 25 us, so steps and collectives are the recorder's.
-Each line is one `ExportTraceServiceRequest` in OTLP's JSON encoding
-(https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding), which any OpenTelemetry
+Each line is one `ExportTraceServiceRequest` (harness_schemas.otlp), which any OpenTelemetry
 collector reads (`otlpjsonfile` receiver). Trace context goes from process to process in the
 variable TRACEPARENT (https://www.w3.org/TR/trace-context/).
 """
@@ -13,7 +12,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.trace import Span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-SCOPE = "harness"
+from harness_schemas.otlp import SCOPE, attributes_of, export_request
 
 
 class JsonLinesExporter(SpanExporter):
@@ -36,9 +35,8 @@ class JsonLinesExporter(SpanExporter):
         """Append one line for these spans."""
         if not spans:
             return SpanExportResult.SUCCESS
-        scope = {"scope": {"name": SCOPE}, "spans": [otlp_span(span) for span in spans]}
-        resource = {"attributes": otlp_attributes(spans[0].resource.attributes)}
-        line = json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]})
+        resource = spans[0].resource.attributes
+        line = json.dumps(export_request(resource, [otlp_span(span) for span in spans]))
         try:
             with self._path.open("a") as stream:
                 stream.write(line + "\n")
@@ -59,24 +57,9 @@ def otlp_span(span: ReadableSpan) -> dict[str, Any]:
         "kind": span.kind.value + 1,
         "startTimeUnixNano": str(span.start_time),
         "endTimeUnixNano": str(span.end_time),
-        "attributes": otlp_attributes(span.attributes or {}),
+        "attributes": attributes_of(span.attributes or {}),
         "status": {"code": span.status.status_code.value},
     }
-
-
-def otlp_attributes(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Attributes in OTLP's JSON encoding."""
-    return [{"key": key, "value": _otlp_value(value)} for key, value in attributes.items()]
-
-
-def _otlp_value(value: Any) -> dict[str, Any]:
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    if isinstance(value, float):
-        return {"doubleValue": value}
-    return {"stringValue": str(value)}
 
 
 class Telemetry:
