@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.progress import Narrator
-from harness.provenance import provenance
 from harness.runs import find_databases
+from harness.setup.provenance import provenance
 from harness_analysis.store import open_database
 from harness_runners.bench.plan import ITEM_BYTES, OPS, BenchPlan, Issued
 from harness_runners.plan import resolve_device

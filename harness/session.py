@@ -20,14 +20,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import witness as witnesses
-from harness.capture import Capture, plan_capture
-from harness.interpreter import Interpreter, choose_interpreter
-from harness.keep import RunResult, conclude, keep, with_disk, with_room
-from harness.outcome import Outcome, end_of, judge_run
+from harness.conclude import RunResult, conclude
+from harness.ending import witness as witnesses
+from harness.ending.outcome import Outcome, end_of, judge_run
+from harness.ending.room import keep, with_disk, with_room
 from harness.progress import Narrator, follow
-from harness.provenance import provenance
-from harness.staged import patience_s, say_what_stayed, with_mover
+from harness.setup.capture import Capture, plan_capture
+from harness.setup.interpreter import Interpreter, choose_interpreter
+from harness.setup.provenance import provenance
+from harness.setup.spool_staging import patience_s, say_what_stayed, with_mover
 from harness.status.hang_plan import beside, limit_ns, with_watch
 from harness_runners.plan import RunPlan, make_plan, resolve_device
 from harness_runners.preflight import preflight

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.capture import plan_capture
 from harness.runs.folders import SPLIT_JSON
+from harness.setup.capture import plan_capture
 from harness_schemas.errors import HarnessError
 from harness_schemas.rundir import RunDir, name_run, point_latest, write_json
 from harness_schemas.spi import CapturePlan
 
 if TYPE_CHECKING:
-    from harness.keep import RunResult
+    from harness.conclude import RunResult
     from harness.progress import Narrator
     from harness_schemas.spec import RunSpec
 

@@ -20,13 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import witness as witnesses
-from harness.capture import Capture, plan_wrap_capture
-from harness.keep import RunResult, conclude, keep, with_disk
-from harness.outcome import End, Outcome, end_of, judge_run
+from harness.conclude import RunResult, conclude
+from harness.ending import witness as witnesses
+from harness.ending.outcome import End, Outcome, end_of, judge_run
+from harness.ending.room import keep, with_disk
 from harness.progress import Narrator
-from harness.provenance import provenance
 from harness.session import agent_command, samplers, traced
+from harness.setup.capture import Capture, plan_wrap_capture
+from harness.setup.provenance import provenance
 from harness.status.hang_plan import limit_ns, with_watch
 from harness.status.hang_watch import watch
 from harness.status.snapshot import take_snapshot

@@ -57,7 +57,7 @@ def command(
     check_ending("--picture", picture, (".svg",))
     if len(names) == 1 and _report_group(names[0], style, html, output, picture):
         return 0
-    from harness.page import write_run_page
+    from harness.planning.page import write_run_page
     from harness.runs import find_databases
     from harness_analysis.store import open_database
 

@@ -11,8 +11,8 @@ import click
 from harness.cli.output import emit
 
 if TYPE_CHECKING:
+    from harness.conclude import RunResult
     from harness.jobs.drive import JobAnswer
-    from harness.keep import RunResult
     from harness.progress import Narrator
     from harness_schemas.spec import RunSpec
 
@@ -108,7 +108,7 @@ def command(
     if spec is None or wrapped or click.get_current_context().meta.get(_DASHES):
         argv = ((spec,) if spec else ()) + wrapped
         return _wrap(argv, Path(output or "runs"), name, hang_timeout, narrator, dry_run, detach)
-    from harness.specfile import load_spec
+    from harness.setup.specfile import load_spec
 
     extra = [*overrides, *_options_as_overrides(name, output, inject, override)]
     extra += [f'launcher.kind="{launcher}"'] if launcher else []

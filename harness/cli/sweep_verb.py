@@ -167,7 +167,7 @@ def _read(spec: Path, options: dict[str, Any]) -> tuple[dict[str, Any], SweepSpe
 
     from pydantic import ValidationError
 
-    from harness.specfile import problems_of, read_spec
+    from harness.setup.specfile import problems_of, read_spec
     from harness.sweep.plan import parse_grid
     from harness_schemas.errors import SpecError, UsageError
     from harness_schemas.sweep_spec import SweepSpec

@@ -51,7 +51,7 @@ def explain_run(path: Path) -> Verdict:
         if kept is None:
             raise UsageError(f"{path} is neither a run folder nor a database")
         return kept
-    from harness.outcome import known_end
+    from harness.ending.outcome import known_end
 
     found = judge(known_end(run.read(), path))
     return kept if kept is not None and kept.name != found.name else found

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.ending.outcome import known_end
 from harness.ingest.ahead import ahead
 from harness.ingest.asked import with_silent
 from harness.ingest.evidence import find_evidence, read_head, run_folders, survey
@@ -18,7 +19,6 @@ from harness.ingest.parts import Task, plan_tasks, read_task
 from harness.ingest.progress import PartWatch, Watch
 from harness.ingest.unread import Failures, say_unread
 from harness.ingest.workers import Workers
-from harness.outcome import known_end
 from harness_analysis.build.database import build_database, safe_run_id
 from harness_analysis.parquet import ParquetSet
 from harness_schemas.errors import EvidenceError, UsageError

@@ -35,7 +35,8 @@ def _silent(run: Mapping[str, Any], told: set[str]) -> Iterator[dict[str, str]]:
     ended = run.get("status") not in (None, "running", "submitted")
     if not ended or not isinstance(run.get("spec"), dict):
         return
-    from harness.capture import wanted_collectors  # pydantic, which strangers' evidence never needs
+    # Both import pydantic, which strangers' evidence never needs.
+    from harness.setup.capture import wanted_collectors
     from harness_schemas.spec import RunSpec
 
     try:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import click
 
+from harness.conclude import RunResult
 from harness.jobs.finish import finish
 from harness.jobs.follow import Follower
-from harness.keep import RunResult
 from harness.progress import Narrator
 from harness_schemas.errors import ExitCode, UsageError
 from harness_schemas.rundir import RunDir

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.keep import RunResult, build, conclude, keep, why_full, with_disk
-from harness.outcome import End, Outcome, judge_run, outputs_elsewhere
+from harness.conclude import RunResult, build, conclude
+from harness.ending.outcome import End, Outcome, judge_run, outputs_elsewhere
+from harness.ending.room import keep, why_full, with_disk
 from harness.progress import Narrator
 from harness_collectors.sacct.fields import Step
 from harness_collectors.sacct.query import (

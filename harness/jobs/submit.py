@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.progress import Narrator
-from harness.provenance import provenance
+from harness.setup.provenance import provenance
 from harness_runners.files.cache import cache_dir
 from harness_runners.preflight import preflight
 from harness_schemas.errors import HarnessError, SpecError

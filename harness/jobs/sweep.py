@@ -13,7 +13,7 @@ from harness.jobs.finish import finish
 from harness.jobs.follow import Follower
 from harness.jobs.submit import make_task, note_job
 from harness.progress import Narrator
-from harness.provenance import provenance
+from harness.setup.provenance import provenance
 from harness.sweep.folder import CellRun, claimed, done_runs, write_sweep
 from harness.sweep.plan import Item, SweepPlan
 from harness_runners.files.cache import cache_dir

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.capture import Capture, plan_wrap_capture
 from harness.jobs.submit import make_tasks, note_job, told_if_refused
 from harness.progress import Narrator
-from harness.provenance import provenance
 from harness.session import traced
+from harness.setup.capture import Capture, plan_wrap_capture
+from harness.setup.provenance import provenance
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spec_slurm import array_tasks

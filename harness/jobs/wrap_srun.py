@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.capture import Capture
 from harness.jobs.finish import told_sleep
 from harness.jobs.follow import SETTLE_SECONDS
 from harness.progress import Narrator
 from harness.session import agent_command
+from harness.setup.capture import Capture
 from harness_collectors.sacct.query import Policy, fetch
 from harness_schemas.rundir import RunDir
 from harness_slurm.job.arguments import split_line

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.planning.tables import Plan, gib
 from harness.sections import Section
-from harness.specfile import problems_of
+from harness.setup.specfile import problems_of
 from harness.sweep.plan import Cell, plan_sweep
 from harness_runners.capacity.memory import worst_rank
 from harness_runners.capacity.steptime import decode_floor

@@ -44,7 +44,7 @@ def _of_specification(path: Path, options: Options, measured: tuple[str, ...]) -
     """The plan of a specification; of one that describes a sweep its cells, and the one that
     needs most."""
     from harness.planning.cells import cells_section, needs, sweep_cells
-    from harness.specfile import load_spec, read_spec
+    from harness.setup.specfile import load_spec, read_spec
 
     data = read_spec(path)
     if "sweep" not in data:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from harness.capture import Capture
 from harness.progress import Narrator
+from harness.setup.capture import Capture
 from harness.status.hang_watch import hint, watch
 from harness_schemas import hang_files
 from harness_schemas.rundir import RunDir

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.specfile import set_key, spec_from
+from harness.setup.specfile import set_key, spec_from
 from harness_schemas.errors import SpecError, UsageError
 from harness_schemas.spec import RunSpec
 from harness_schemas.sweep_spec import SweepSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.capture import Capture
+from harness.setup.capture import Capture
 from harness_schemas.spi import CapturePlan
 
 

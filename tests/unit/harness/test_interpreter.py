@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.interpreter import bound_folders, choose_interpreter
 from harness.session import plan_run, prepare_command
+from harness.setup.interpreter import bound_folders, choose_interpreter
 from harness_schemas.errors import SpecError
 from harness_schemas.rundir import name_run
 from harness_schemas.spec import RunSpec

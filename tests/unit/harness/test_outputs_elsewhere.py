@@ -7,8 +7,8 @@ import subprocess
 import sys
 from dataclasses import asdict
 
+from harness.ending.outcome import End, judge_run, outputs_elsewhere
 from harness.jobs.finish import later_programs
-from harness.outcome import End, judge_run, outputs_elsewhere
 from harness_schemas.rundir import RunDir, create_run, write_json
 from harness_slurm.job.marks import Begin
 

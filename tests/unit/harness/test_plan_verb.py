@@ -11,7 +11,7 @@ from example_run import batch, example_database
 from truth.simulate import Scenario
 
 from harness.cli import plan_verb
-from harness.specfile import load_spec
+from harness.setup.specfile import load_spec
 from harness_schemas.errors import UsageError
 
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart.toml"

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import capture, split
+from harness import split
 from harness.cli.main import invoke
 from harness.ingest import ingest_run
+from harness.setup import capture
 from harness_schemas.errors import LaunchError, UsageError
 from harness_schemas.rundir import create_run, name_run
 from harness_schemas.spec import RunSpec

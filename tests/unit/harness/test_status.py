@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.cli import main
-from harness.outcome import End, judge_run
+from harness.ending.outcome import End, judge_run
 from harness.status.headline import headline
 from harness.status.processes import Here
 from harness.status.rank_files import read_rank

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from harness.outcome import End, end_of, known_end
-from harness.witness import Witness, kernel_log, oom_kills
+from harness.ending.outcome import End, end_of, known_end
+from harness.ending.witness import Witness, kernel_log, oom_kills
 from harness_analysis.verdict.judge import judge
 from harness_schemas.spi import LaunchResult, RankExit
 
@@ -52,7 +52,7 @@ KERNEL = (
 
 
 def test_kernel_lines_are_of_this_run_and_kills_only_where_one_was_killed(monkeypatch):
-    monkeypatch.setattr("harness.witness.kernel_log", lambda: list(KERNEL))
+    monkeypatch.setattr("harness.ending.witness.kernel_log", lambda: list(KERNEL))
     witness = Witness(0, 10)
     assert witness.kernel_lines(killed=False) == (KERNEL[3][1],)
     assert witness.kernel_lines(killed=True) == (KERNEL[2][1], KERNEL[3][1])

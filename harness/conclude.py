@@ -1,24 +1,26 @@
-"""What is kept of an end where the run's folder takes no more: nothing of the answer is lost."""
+"""The last step of every run: its database, and the verdict that rests on it.
+
+Where the run's folder takes no more the database is built elsewhere: nothing of the answer is lost.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.ending.outcome import Outcome, settled
+from harness.ending.room import why_full
 from harness.ingest import ingest_run
-from harness.outcome import End, Outcome, settled
 from harness.progress import Narrator
 from harness_schemas.errors import HarnessError
 from harness_schemas.rundir import RunDir
 
-_PROBE_BYTES = 1 << 16
 _NO_ROOM = re.compile(r"No space left|quota exceeded|Could not write|Read-only file system", re.I)
 
 
@@ -40,45 +42,6 @@ class Built:
     database: Path | None
     problems: tuple[str, ...] = ()
     note: str = ""
-
-
-def keep(run: RunDir, data: dict[str, Any], narrator: Narrator) -> None:
-    """Write run.json, or say that it cannot be written: the run and its exit code go on."""
-    try:
-        run.write(data)
-    except HarnessError as error:
-        narrator.say(f"  {error.message}")
-
-
-def why_full(folder: Path) -> str | None:
-    """What the system says to a small file in `folder`, as `No space left on device`."""
-    probe = folder / f".room-{os.getpid()}"
-    try:
-        with probe.open("wb", buffering=0) as stream:
-            stream.write(bytes(_PROBE_BYTES))
-            os.fsync(stream.fileno())
-        return None
-    except OSError as error:
-        return error.strerror or str(error)
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
-
-
-def with_disk(end: End, run: RunDir) -> End:
-    """A bad end with what the file system says: ranks could not write their last words."""
-    if not end.exit_code or (why := why_full(run.path)) is None:
-        return end
-    return replace(end, kernel_lines=(*end.kernel_lines, f"{why}: {run.path}"))
-
-
-def with_room(error: HarnessError, run: RunDir) -> HarnessError:
-    """The error of a launch, with the full disk behind it where there is one."""
-    why = why_full(run.path)
-    if why is None:
-        return error
-    hint = "free some room there, or choose another place with --output"
-    return HarnessError(f"{error.message}: {why}: {run.path}", hint, error.exit_code)
 
 
 def build(run: RunDir, data: Mapping[str, Any] | None = None, more: Sequence[Path] = ()) -> Built:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.keep import build, conclude, keep, why_full, with_disk, with_room
-from harness.outcome import End, judge_run
+from harness.conclude import build, conclude
+from harness.ending.outcome import End, judge_run
+from harness.ending.room import keep, why_full, with_disk, with_room
 from harness.progress import Narrator
 from harness_analysis.store import open_database
 from harness_schemas.errors import LaunchError
@@ -62,7 +63,7 @@ def test_the_full_disk_is_the_verdict_where_ranks_could_not_say_it(run):
 
 
 def test_the_database_is_built_where_there_is_room(run, tmp_path, monkeypatch):
-    import harness.keep as module
+    import harness.conclude as module
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(module.tempfile, "tempdir", None)
@@ -89,7 +90,7 @@ def test_a_defect_of_ingest_is_told_and_kept(run, monkeypatch):
     def broken(run, **_):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("harness.keep.ingest_run", broken)
+    monkeypatch.setattr("harness.conclude.ingest_run", broken)
     built = build(run)
     assert built.database is None and "ZeroDivisionError: division by zero" in built.problems[0]
     assert "Traceback" in Path(run.logs / "ingest.log").read_text()

@@ -6,8 +6,8 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
-from harness.capture import Capture
 from harness.progress import Narrator
+from harness.setup.capture import Capture
 from harness_runners.plan import StagePlan
 from harness_schemas.spi import CapturePlan, SamplerSpec
 

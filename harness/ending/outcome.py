@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.ending.witness import Witness
 from harness.status.hang_report import read_report
 from harness.status.snapshot import take_snapshot
-from harness.witness import Witness
 from harness_analysis.hang.model import HANG_LINE, DeclaredHang
 from harness_analysis.hang.say import reason
 from harness_analysis.verdict.judge import judge

@@ -1,0 +1,1 @@
+"""How a run ended, as far as its folder and the machine tell before there is a database."""
