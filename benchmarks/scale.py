@@ -62,7 +62,7 @@ def do(what: str, *names: str) -> None:
     elif what == "build":
         ingest_stored(paths[0], paths[1])
     else:
-        rows = query_runs([paths[0]], QUESTION).rows[0][0]
+        rows = query_runs([paths[0]], QUESTION).results[0].rows[0][0]
     seconds = time.perf_counter() - begin
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024

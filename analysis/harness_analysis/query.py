@@ -28,15 +28,24 @@ class Result:
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query returned, a result a statement that asks, in their order.
+
+    `unanswered`: a line for each group of columns that the query names and nothing was recorded of.
+    """
+
+    results: tuple[Result, ...]
     unanswered: tuple[str, ...] = ()
-    """A line for each group of columns that the query names and nothing was recorded of."""
 
 
-def query_runs(paths: Sequence[Path], sql: str) -> Result:
-    """Rows of `sql` over the databases.
+def query_runs(paths: Sequence[Path], sql: str) -> Answer:
+    """Results of `sql`, one or several statements, over the databases.
 
     Raises:
-        UsageError: the SQL is wrong.
+        UsageError: the SQL is wrong, or says nothing.
         EvidenceError: a file is no database.
     """
     import duckdb
@@ -44,14 +53,28 @@ def query_runs(paths: Sequence[Path], sql: str) -> Result:
     # The table of what can be answered is asked too, whatever the query names.
     with open_runs(paths, f"{sql} -- can_answer") as con:
         try:
-            con.execute(sql)
-            columns = tuple(column[0] for column in con.description or ())
-            rows = con.fetchall()
-            return Result(columns, rows, tuple(not_answered(con, sql)))
+            return Answer(_results(con, sql), tuple(not_answered(con, sql)))
         except duckdb.Error as error:
             raise UsageError(
                 f"the query failed: {_tidy(error)}", "`harness schema` lists tables and columns"
             ) from None
+
+
+def _results(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Result, ...]:
+    """Every statement's; of those that only prepare (SET, CREATE) none unless nothing asks."""
+    import duckdb
+
+    asked: list[Result] = []
+    prepared: list[Result] = []
+    for statement in con.extract_statements(sql):
+        asks = statement.expected_result_type == [duckdb.ExpectedResultType.QUERY_RESULT]
+        pivots = statement.type == duckdb.StatementType.MULTI
+        con.execute(statement)
+        columns = tuple(column[0] for column in con.description or ())
+        (asked if asks or pivots else prepared).append(Result(columns, con.fetchall()))
+    if not asked and not prepared:
+        raise UsageError("the query says nothing")
+    return tuple(asked or prepared[-1:])
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from harness.cli.output import emit_rows, format_options
+from harness.cli.output import emit_rows, emit_tables, format_options
 
 
 @click.command(
@@ -21,7 +21,8 @@ def command(runs: tuple[str, ...], example: str | None, list_examples: bool, sty
 
     Over several runs every table and view holds the rows of all of them, told apart by run_id.
     `harness schema` lists tables, views and columns. The database is read-only. Where a query
-    names what nothing was recorded of, stderr says so and why (table `can_answer`).
+    names what nothing was recorded of, stderr says so and why (table `can_answer`). Of several
+    statements (`a; b`) every result is printed, in JSON as a list of them; CSV takes one only.
     """
     from harness.runs import find_databases
     from harness_analysis.cookbook import find_question, load_questions
@@ -45,10 +46,12 @@ def command(runs: tuple[str, ...], example: str | None, list_examples: bool, sty
         )
     if not sql.strip() or (not names and example is None and _names_a_run(sql)):
         raise click.UsageError("the query is missing: it comes after the run, in quotes")
-    result = query_runs(find_databases(names or ["latest"]), sql)
-    for line in result.unanswered:
+    answer = query_runs(find_databases(names or ["latest"]), sql)
+    if style == "csv" and len(answer.results) > 1:
+        raise click.UsageError(f"CSV holds one table: the query has {len(answer.results)} results")
+    for line in answer.unanswered:
         click.echo(line, err=True)
-    emit_rows(result.columns, result.rows, style)
+    emit_tables([(result.columns, result.rows) for result in answer.results], style)
     return 0
 
 

@@ -27,7 +27,7 @@ def database(tmp_path_factory):
 
 def answer(database, name):
     """Rows of a question's answer as dictionaries."""
-    result = query_runs([database], find_question(name).sql)
+    [result] = query_runs([database], find_question(name).sql).results
     return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
 
 
@@ -39,7 +39,8 @@ def test_there_are_enough_questions_with_names_of_their_own():
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
 def test_every_question_is_answered(database, question):
-    assert query_runs([database], question.sql).rows
+    [result] = query_runs([database], question.sql).results
+    assert result.rows
 
 
 def test_the_page_is_current(database):

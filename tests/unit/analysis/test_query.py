@@ -5,6 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
+from harness.cli.main import invoke
 from harness_analysis import query
 from harness_analysis.query import query_runs
 from harness_schemas.errors import EvidenceError, UsageError
@@ -32,8 +33,23 @@ def databases(tmp_path):
 def test_every_name_means_the_rows_of_all(databases, monkeypatch, most):
     """Attached all at once, or copied one after the other: the same rows."""
     monkeypatch.setattr(query, "MOST_ATTACHED", most)
-    result = query_runs(databases, SQL)
+    [result] = query_runs(databases, SQL).results
     assert result.rows == [(f"r{k}", k, 2 * k) for k in range(COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1 AS a; SELECT 2 AS b, 3 AS c;", [(("a",), [(1,)]), (("b", "c"), [(2, 3)])]),
+        ("SET threads = 1; CREATE TEMP TABLE t AS SELECT 4 AS x; FROM t", [(("x",), [(4,)])]),
+        ("PIVOT (SELECT 'p' AS k, 5 AS v) ON k USING sum(v)", [(("p",), [(5,)])]),
+        ("SELECT ';' AS x -- ; no end", [(("x",), [(";",)])]),
+        ("SET threads = 1", [(("Success",), [])]),
+    ],
+)
+def test_every_statement_that_asks_has_a_result(databases, sql, expected):
+    found = query_runs(databases[:1], sql).results
+    assert [(result.columns, result.rows) for result in found] == expected
 
 
 def test_few_files_are_open_at_once(databases, monkeypatch):
@@ -59,4 +75,24 @@ def test_what_is_no_database_is_named(databases, monkeypatch, tmp_path, most):
 def test_wrong_sql_over_many_is_a_mistake_of_the_user(databases, monkeypatch):
     monkeypatch.setattr(query, "MOST_ATTACHED", 2)
     with pytest.raises(UsageError, match="nowhere"):
-        query_runs(databases, "FROM nowhere")
+        query_runs(databases, "SELECT 1; FROM nowhere")
+    with pytest.raises(UsageError, match="says nothing"):
+        query_runs(databases, "-- nothing")
+
+
+@pytest.mark.parametrize(
+    ("style", "expected"),
+    [
+        ([], "a\n-\n1\n\nb\n-\n2\n"),
+        (["--json"], '[[\n {"a": 1}\n],\n[\n {"b": 2}\n]]\n'),
+        (["--markdown"], "| a |\n| ---: |\n| 1 |\n\n| b |\n| ---: |\n| 2 |\n"),
+    ],
+)
+def test_several_results_are_all_printed(databases, capsys, style, expected):
+    assert invoke(["query", str(databases[0]), "SELECT 1 AS a; SELECT 2 AS b", *style]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_csv_takes_one_result(databases, capsys):
+    assert invoke(["query", str(databases[0]), "SELECT 1; SELECT 2", "--csv"]) == 2
+    assert "the query has 2 results" in capsys.readouterr().err

@@ -80,18 +80,24 @@ def test_the_database_is_the_same_through_parquet(run, direct, tmp_path, monkeyp
     assert {row.split(", ")[1] for row in direct["spans"]} == {"None", "0", "1", "2", "3"}
 
 
+def only_row(database, sql):
+    [result] = query_runs([database], sql).results
+    [row] = result.rows
+    return row
+
+
 def test_spans_stay_in_the_files_and_move_with_the_database(run, tmp_path):
     place = tmp_path / "here"
     store_share([run], place / "parquet", Share())
     assert invoke(["ingest", str(place / "parquet"), "-o", str(place / "a.duckdb")]) == 0
     moved = place.rename(tmp_path / "there")
-    found = query_runs([moved / "a.duckdb"], "SELECT count(*), count(DISTINCT rank) FROM spans")
-    assert found.rows[0][1] == 4
+    rows, ranks = only_row(moved / "a.duckdb", "SELECT count(*), count(DISTINCT rank) FROM spans")
+    assert ranks == 4
     anybody = ds.dataset(moved / "parquet" / "spans", partitioning="hive")
-    assert anybody.count_rows() == found.rows[0][0]
+    assert anybody.count_rows() == rows
     ends = "WHERE table_name = 'spans' AND column_name = 'end_ns'"
-    [row] = query_runs([moved / "a.duckdb"], f"SELECT comment FROM duckdb_columns() {ends}").rows
-    assert row[0]
+    [comment] = only_row(moved / "a.duckdb", f"SELECT comment FROM duckdb_columns() {ends}")
+    assert comment
 
 
 def test_a_share_that_is_missing_is_told(run, tmp_path):
@@ -99,10 +105,9 @@ def test_a_share_that_is_missing_is_told(run, tmp_path):
     store_share([run], folder, Share.parse("1/2"))
     assert missing_shares(read_manifests(folder)) == [2]
     assert invoke(["ingest", str(folder), "-o", str(tmp_path / "a.duckdb")]) == 0
-    found = query_runs(
-        [tmp_path / "a.duckdb"], "SELECT state, reason FROM collection WHERE collector = 'parquet'"
-    )
-    assert found.rows == [("degraded", "of 2 shares these were not written: 2")]
+    sql = "SELECT state, reason FROM collection WHERE collector = 'parquet'"
+    reason = "of 2 shares these were not written: 2"
+    assert only_row(tmp_path / "a.duckdb", sql) == ("degraded", reason)
 
 
 def test_a_share_that_was_cut_off_leaves_nothing_that_counts(run, tmp_path, monkeypatch):
