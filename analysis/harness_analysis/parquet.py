@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness_analysis.clocks.axis import aligned_select, clock_select
-from harness_schemas.columns import Table
 from harness_schemas.parquet import PARTITIONED, Manifest, missing_shares, read_manifests
 from harness_schemas.spi import Batch
 from harness_schemas.tables import BY_NAME
+from harness_schemas.tables.columns import Table
 
 if TYPE_CHECKING:
     import pyarrow

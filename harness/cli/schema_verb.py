@@ -57,6 +57,6 @@ def sweep_schema() -> str:
     """JSON Schema of a specification's table [sweep]."""
     import json
 
-    from harness_schemas.sweep_spec import SweepSpec
+    from harness_schemas.spec.sweep import SweepSpec
 
     return json.dumps(SweepSpec.model_json_schema(), indent=2)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.sweep.folder import Done
     from harness.sweep.plan import Item, SweepPlan
     from harness.sweep.refusals import Refusals
-    from harness_schemas.sweep_spec import SweepSpec
+    from harness_schemas.spec.sweep import SweepSpec
 
 DRY_COLUMNS = ("cell", "ranks", "runs", "done", "failed", "seconds", "seconds_from", "key")
 
@@ -170,7 +170,7 @@ def _read(spec: Path, options: dict[str, Any]) -> tuple[dict[str, Any], SweepSpe
     from harness.setup.specfile import problems_of, read_spec
     from harness.sweep.plan import parse_grid
     from harness_schemas.errors import SpecError, UsageError
-    from harness_schemas.sweep_spec import SweepSpec
+    from harness_schemas.spec.sweep import SweepSpec
 
     named = [("name", options["name"]), ("output.dir", options["output"])]
     more = [f"{key}={json.dumps(value)}" for key, value in named if value is not None]

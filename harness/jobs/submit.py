@@ -17,7 +17,7 @@ from harness_runners.preflight import preflight
 from harness_schemas.errors import HarnessError, SpecError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spec import RunSpec
-from harness_schemas.spec_slurm import array_tasks
+from harness_schemas.spec.slurm import array_tasks
 from harness_slurm.job.controller import Controller
 from harness_slurm.job.marks import PARTS, JobRecord, folder, task_run
 from harness_slurm.job.script import describe_slurm, job_shape, render_script

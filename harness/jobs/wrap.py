@@ -20,7 +20,7 @@ from harness.setup.capture import Capture, plan_wrap_capture
 from harness.setup.provenance import provenance
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir, create_run, name_run
-from harness_schemas.spec_slurm import array_tasks
+from harness_schemas.spec.slurm import array_tasks
 from harness_slurm.job.arguments import (
     Line,
     asked,

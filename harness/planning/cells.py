@@ -15,7 +15,7 @@ from harness.sweep.plan import Cell, plan_sweep
 from harness_runners.capacity.memory import worst_rank
 from harness_runners.capacity.steptime import decode_floor
 from harness_schemas.errors import SpecError
-from harness_schemas.sweep_spec import SweepSpec
+from harness_schemas.spec.sweep import SweepSpec
 
 Planned = tuple[Cell, Plan]
 COLUMNS = ("cell", "gpus", "needs_gib", "fits", "step_ms", "tok_per_s")

@@ -14,7 +14,7 @@ from typing import Any
 from harness.setup.specfile import set_key, spec_from
 from harness_schemas.errors import SpecError, UsageError
 from harness_schemas.spec import RunSpec
-from harness_schemas.sweep_spec import SweepSpec
+from harness_schemas.spec.sweep import SweepSpec
 
 KEY_DIGITS = 12
 UNADDRESSED = ("name", "output")

@@ -20,7 +20,7 @@ DRIVER = """
 import json, sys
 from pathlib import Path
 from harness_schemas.rundir import RunDir, create_run
-from harness_schemas.spec_slurm import SlurmSpec
+from harness_schemas.spec.slurm import SlurmSpec
 from harness_schemas.spi import LaunchPlan
 from harness_slurm.step.launcher import SrunLauncher
 from harness_slurm.step.placement import Allocation

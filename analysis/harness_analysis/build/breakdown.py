@@ -178,8 +178,8 @@ def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator
         length = np.diff(windows.edges)[windows.kept]
         columns: dict[str, Any] = {name: parts[:, k] for k, name in enumerate(classes)}
         columns["idle_ns"] = length - parts.sum(axis=1)
-        whole = np.ones(len(length), dtype=bool)
         starts = windows.edges[:-1][windows.kept]
+        whole = ~_lost_end(con, evidence, starts)
         yield _table(evidence, windows.keys, starts, length, whole, columns)
 
 
@@ -285,6 +285,19 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
     kept = np.isin(edges[:-1], first)
     kept[1:] &= edges[1:-1] != edges[:-2]
     return Windows({name: table[name] for name in KEYS}, edges, kept)
+
+
+def _lost_end(
+    con: duckdb.DuckDBPyConnection, evidence: Evidence, starts: Times
+) -> NDArray[np.bool_]:
+    """Which windows are the last of a recording whose end is lost: they may have gone on."""
+    lost = np.zeros(len(starts), dtype=bool)
+    opened = np.sort(_spans_at(con, evidence, "host", _RECORDED).start)
+    for start in _spans_at(con, evidence, "host", f"{_RECORDED} AND NOT complete").start:
+        after = opened[opened > start][:1]
+        last = np.searchsorted(starts, after[0] if len(after) else np.iinfo(np.int64).max)
+        lost[max(last - 1, 0) : last] = True
+    return lost
 
 
 def _unrecorded(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Intervals:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness_schemas.errors import SpecError
 from harness_schemas.spec import RunSpec
-from harness_schemas.spec_slurm import SlurmSpec
+from harness_schemas.spec.slurm import SlurmSpec
 from harness_schemas.units import parse_duration_ns
 
 TASK_FOLDER = "task-{}"

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness_schemas.spec_slurm import SlurmSpec
+from harness_schemas.spec.slurm import SlurmSpec
 
 PYTHON = ("python3", "-P")
 """The image's own interpreter; its packages, not the folder it is started in, hold the harness."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness_schemas.errors import ExitCode, LaunchError
 from harness_schemas.rundir import RunDir, write_json
-from harness_schemas.spec_slurm import SlurmSpec
+from harness_schemas.spec.slurm import SlurmSpec
 from harness_schemas.spi import LaunchPlan, LaunchResult, RankExit
 from harness_slurm.failures import Ended, explain, last_words
 from harness_slurm.step.placement import Allocation, place_ranks

@@ -14,7 +14,7 @@ from harness.sweep.execute import run_sweep
 from harness.sweep.folder import CellRun, done_runs, pending, sweep_folder
 from harness.sweep.plan import parse_grid, plan_sweep
 from harness_schemas.errors import ExitCode, HarnessError, SpecError, UsageError
-from harness_schemas.sweep_spec import SweepSpec
+from harness_schemas.spec.sweep import SweepSpec
 
 SOURCE = Path("study.toml")
 QUIET = Narrator(stream=io.StringIO())

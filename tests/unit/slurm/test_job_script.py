@@ -9,7 +9,7 @@ import pytest
 
 from harness_schemas.errors import SpecError
 from harness_schemas.spec import RunSpec
-from harness_schemas.spec_slurm import SlurmSpec, array_tasks
+from harness_schemas.spec.slurm import SlurmSpec, array_tasks
 from harness_slurm.job.script import job_shape, render_script
 from harness_slurm.step.container import container_prefix
 

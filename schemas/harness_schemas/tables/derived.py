@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness_schemas.columns import KEYS, RANK, RUN, Table, columns
+from harness_schemas.tables.columns import KEYS, RANK, RUN, Table, columns
 
 DERIVED_TABLES: tuple[Table, ...] = (
     Table(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from harness_schemas.spec_slurm import SlurmSpec
+from harness_schemas.spec.slurm import SlurmSpec
 from harness_schemas.units import parse_duration_ns
 
 FILED_SHAPES = ("tiny-llama", "tiny-mistral", "tiny-qwen2", "small-llama")

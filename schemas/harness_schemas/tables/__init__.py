@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness_schemas.columns import (
+from harness_schemas.tables.columns import (
     BIGINT,
     BOOLEAN,
     DOUBLE,
@@ -20,9 +20,9 @@ from harness_schemas.columns import (
     Column,
     Table,
 )
-from harness_schemas.tables_derived import DERIVED_TABLES
-from harness_schemas.tables_evidence import EVIDENCE_TABLES
-from harness_schemas.tables_run import RUN_TABLES
+from harness_schemas.tables.derived import DERIVED_TABLES
+from harness_schemas.tables.evidence import EVIDENCE_TABLES
+from harness_schemas.tables.run import RUN_TABLES
 
 if TYPE_CHECKING:
     import pyarrow
