@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.cli.render import render_rows
+from harness.cli.printing.rows import render_rows
 from harness.ingest import ingest_run
 from harness.progress import Narrator
 from harness.session import run_spec

@@ -24,7 +24,7 @@ from example_run import (
     requests_and_tokens,
 )
 
-from harness.cli.render import render_rows
+from harness.cli.printing.rows import render_rows
 from harness_analysis.cookbook import AREAS, Question, load_questions
 from harness_analysis.query import open_runs
 from harness_schemas.spi import Batch

@@ -58,7 +58,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _as_text(rule: str, severity: str, where: str, numbers: str, todo: str) -> str:
-    from harness.cli.rows import printable
+    from harness.cli.printing.rows import printable
 
     lines = (f"{severity:7} {rule}: {where}", f"        {numbers}", f"        -> {todo}")
     return "\n".join(printable(line) for line in lines)

@@ -37,7 +37,7 @@ def command(
     A and B are runs, databases, globs or folders of runs. One name is one side, and its runs
     repeat each other; a sweep makes a side of each of its cells. The first side is the baseline.
     """
-    from harness.cli.render_compare import render_comparisons
+    from harness.cli.printing.comparison import render_comparisons
     from harness.runs.sides import load_named
     from harness_analysis.compare import compare_sides
     from harness_analysis.compare.gates import exit_state, parse_gate

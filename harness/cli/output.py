@@ -52,7 +52,7 @@ def emit_tables(
     tables: Sequence[tuple[Sequence[str], Sequence[Sequence[Any]]]], style: str
 ) -> None:
     """Write (columns, rows) one after the other; several as JSON are one list."""
-    from harness.cli.rows import render_rows
+    from harness.cli.printing.rows import render_rows
 
     texts = [render_rows(columns, rows, style).rstrip("\n") for columns, rows in tables]
     if style == "json" and len(texts) > 1:
@@ -63,7 +63,7 @@ def emit_tables(
 
 def emit_sections(sections: Sequence[Section], style: str) -> None:
     """Write several tables to stdout: JSON is one object, the others follow each other."""
-    from harness.cli.rows import render_rows
+    from harness.cli.printing.rows import render_rows
 
     if style == "json":
         import json
@@ -82,7 +82,7 @@ def emit_sections(sections: Sequence[Section], style: str) -> None:
 
 
 def _section_text(section: Section, style: str) -> str:
-    from harness.cli.rows import printable, render_rows, wrap_lines
+    from harness.cli.printing.rows import printable, render_rows, wrap_lines
 
     body = render_rows(section.columns, section.rows, style).rstrip("\n")
     title, notes = printable(section.title), [printable(note) for note in section.notes]

@@ -63,7 +63,7 @@ def command(
 
     database, *more = find_databases(names)
     if more:
-        from harness.cli.sweep_report import report_runs
+        from harness.cli.printing.sweep import report_runs
 
         said = " ".join(names) if len(names) <= 3 else f"{len(names)} names"
         report_runs(said, [database, *more], style, html, output)
@@ -91,14 +91,14 @@ def _report_group(
 
     sweep = find_sweep(name)
     if sweep is not None:
-        from harness.cli.sweep_report import report_sweep
+        from harness.cli.printing.sweep import report_sweep
 
         report_sweep(sweep, style, html, output)
         return True
     split = find_split(name)
     if split is None or html or output is not None or picture is not None:
         return False
-    from harness.cli.split_report import report_split
+    from harness.cli.printing.split import report_split
 
     report_split(split, style)
     return True
@@ -135,7 +135,7 @@ def _print_answer(database: Path, style: str) -> None:
     if style not in ("csv", "markdown"):
         emit(answer_text(database, style == "json"))
         return
-    from harness.cli.answer_sections import answer_sections
+    from harness.cli.printing.answer_tables import answer_sections
     from harness_analysis.answer import load_answer
     from harness_analysis.store import open_database
 
@@ -145,7 +145,7 @@ def _print_answer(database: Path, style: str) -> None:
 
 def answer_text(database: Path, as_json: bool = False) -> str:
     """The answer of one run as text."""
-    from harness.cli.render import render_answer
+    from harness.cli.printing.answer import render_answer
     from harness_analysis.answer import load_answer
     from harness_analysis.store import open_database
 

@@ -268,7 +268,7 @@ def _run_spec(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool) ->
 
 def _run_split(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool) -> int:
     """A run with each of the collectors that exclude each other; the first bad exit code."""
-    from harness.cli.split_report import report_split
+    from harness.cli.printing.split import report_split
     from harness.split import group_folder, run_split, split_spec
     from harness_runners.plan import resolve_device
 

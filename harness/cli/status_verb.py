@@ -112,7 +112,7 @@ def _show(now: Snapshot, style: str, before: str) -> None:
 
 def _wrapped(lines: list[str]) -> list[str]:
     """The first line whole, since it is what one greps for; the others at the width of a page."""
-    from harness.cli.rows import printable, wrap_lines
+    from harness.cli.printing.rows import printable, wrap_lines
 
     return [printable(lines[0]), *(part for line in lines[1:] for part in wrap_lines(line.strip()))]
 

@@ -222,7 +222,7 @@ def _conclude(folder: Path, interrupted: bool, narrator: Any, style: str) -> Non
     if interrupted:
         narrator.say("interrupted; the same command goes on where this one ended")
         return
-    from harness.cli.sweep_report import report_sweep
+    from harness.cli.printing.sweep import report_sweep
 
     report_sweep(folder, style)
     narrator.say("next:")

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from truth.simulate import Scenario
 
-from harness.cli.render import GLYPHS, bar, render_answer
-from harness.cli.rows import WIDTH
+from harness.cli.printing.answer import GLYPHS, bar, render_answer
+from harness.cli.printing.rows import WIDTH
 from harness_analysis.answer import Parts, load_answer
 from harness_analysis.store import open_database
 from harness_schemas.vocabulary import PARTS
@@ -131,7 +131,7 @@ import sys
 from pathlib import Path
 from harness_analysis.answer import load_answer
 from harness_analysis.store import open_database
-from harness.cli.render import render_answer
+from harness.cli.printing.answer import render_answer
 with open_database(Path({str(path)!r})) as con:
     sys.stdout.write(render_answer(load_answer(con)))
 """

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.rows import MOST_LINES, WIDTH, render_rows
+from harness.cli.printing.rows import MOST_LINES, WIDTH, render_rows
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 VALUES = st.one_of(

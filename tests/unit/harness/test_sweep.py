@@ -176,7 +176,7 @@ def test_a_failed_cell_is_recorded_and_the_rest_continued(tmp_path):
 
 
 def test_a_sweep_that_could_not_start_anything_says_so(tmp_path):
-    from harness.cli.sweep_report import load_sweep, sweep_text
+    from harness.cli.printing.sweep import load_sweep, sweep_text
 
     found = plan(grid={"parallel.tp": [1, 2]}, repeats=2)
     bad = {1: HarnessError("no"), 2: HarnessError("no")}

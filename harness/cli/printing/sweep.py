@@ -86,7 +86,7 @@ def load_sweep(folder: Path) -> tuple[SweepFacts, list[Study]]:
 
 def sweep_text(facts: SweepFacts, studies: Sequence[Study]) -> str:
     """The studies as tables for a terminal."""
-    from harness.cli.rows import render_rows, wrapped
+    from harness.cli.printing.rows import render_rows, wrapped
     from harness_analysis.scaling.rows import limits_table, seed_table, sentences, title
 
     failed = f", {facts.failed} failed" if facts.failed else ""

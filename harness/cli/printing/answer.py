@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.cli.rows import WIDTH, printable, render_rows, wrapped
+from harness.cli.printing.rows import WIDTH, printable, wrapped
 from harness_analysis.answer import Parts, total_parts
 from harness_analysis.overhead.lines import overhead_lines
 from harness_schemas.units import format_count, format_ns, format_share
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from harness_analysis.answer import Answer, Correctness, Coverage, RankBreakdown, Throughput
-
-__all__ = ["render_answer", "render_rows"]
 
 NO_RATE = "- tokens/s: no measured batch ended"
 TOP_FINDINGS = 5

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.cli.rows import printable, render_rows, wrapped
+from harness.cli.printing.rows import printable, render_rows, wrapped
 from harness_analysis.compare import Comparison
 from harness_analysis.compare.effects import CANNOT, NO_DIFFERENCE, Effect
 from harness_analysis.compare.parts import WINDOW
