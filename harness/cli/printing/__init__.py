@@ -1,0 +1,1 @@
+"""What verbs print, as text and as rows; `harness.cli.output` writes it to stdout."""
