@@ -179,8 +179,7 @@ def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator
         columns: dict[str, Any] = {name: parts[:, k] for k, name in enumerate(classes)}
         columns["idle_ns"] = length - parts.sum(axis=1)
         starts = windows.edges[:-1][windows.kept]
-        whole = ~_lost_end(con, evidence, starts)
-        yield _table(evidence, windows.keys, starts, length, whole, columns)
+        yield _table(evidence, windows.keys, starts, length, windows.whole, columns)
 
 
 def _event_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
@@ -212,8 +211,7 @@ def _event_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[
         "memcpy_ns": pa.array(parts[:, 3], mask=hidden & (parts[:, 3] == 0)),
         "unresolved_ns": length - parts[:, :4].sum(axis=1) - compute,
     }
-    whole = np.ones(len(length), dtype=bool)
-    yield _table(evidence, windows.keys, windows.edges[:-1], length, whole, columns)
+    yield _table(evidence, windows.keys, windows.edges[:-1], length, windows.whole, columns)
 
 
 def _is_alone(con: duckdb.DuckDBPyConnection) -> bool:
@@ -250,11 +248,13 @@ def _graph_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows on a device: edges, which of the windows between them are units, their keys."""
+    """Windows on a device: edges, which of the windows between them are units, their keys, and
+    which of these units ended before their recording did."""
 
     keys: dict[str, Any]
     edges: Times
     kept: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
 
 
 def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows | None:
@@ -265,11 +265,14 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
     table = _arrow(
         con,
         f"""
-        SELECT {", ".join(KEYS)}, min(start_ns) AS first_ns, max(end_ns) AS last_ns
+        SELECT {", ".join(KEYS)}, min(start_ns) FILTER (timeline = 'device') AS first_ns,
+          max(end_ns) FILTER (timeline = 'device') AS last_ns,
+          coalesce(bool_and(complete) FILTER (category = 'unit'), true) AS sure
         FROM spans_here
-        WHERE rank = ? AND source = ? AND timeline = 'device' AND phase IS NOT NULL
-          AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset', 'graph')
-        GROUP BY {", ".join(KEYS)} ORDER BY first_ns
+        WHERE rank = ? AND source = ? AND phase IS NOT NULL
+          AND (timeline = 'host' AND category = 'unit' OR timeline = 'device'
+            AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset', 'graph'))
+        GROUP BY {", ".join(KEYS)} HAVING first_ns IS NOT NULL ORDER BY first_ns
         """,
         [evidence.rank, evidence.source],
     )
@@ -284,20 +287,10 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
     edges = np.sort(np.concatenate([tile(first, last), np.minimum(ends, first[1:][cut[:-1]])]))
     kept = np.isin(edges[:-1], first)
     kept[1:] &= edges[1:-1] != edges[:-2]
-    return Windows({name: table[name] for name in KEYS}, edges, kept)
-
-
-def _lost_end(
-    con: duckdb.DuckDBPyConnection, evidence: Evidence, starts: Times
-) -> NDArray[np.bool_]:
-    """Which windows are the last of a recording whose end is lost: they may have gone on."""
-    lost = np.zeros(len(starts), dtype=bool)
-    opened = np.sort(_spans_at(con, evidence, "host", _RECORDED).start)
-    for start in _spans_at(con, evidence, "host", f"{_RECORDED} AND NOT complete").start:
-        after = opened[opened > start][:1]
-        last = np.searchsorted(starts, after[0] if len(after) else np.iinfo(np.int64).max)
-        lost[max(last - 1, 0) : last] = True
-    return lost
+    # Where the end of a recording is lost, its last unit on the device may have gone on.
+    sure = table["sure"].to_numpy()
+    whole = sure | np.append(~sure[1:], False)
+    return Windows({name: table[name] for name in KEYS}, edges, kept, whole)
 
 
 def _unrecorded(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Intervals:
@@ -323,8 +316,8 @@ def _marked_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
     if table.num_rows == 0:
         return None
     edges = tile(table["start_ns"].to_numpy(), table["end_ns"].to_numpy())
-    kept = np.ones(len(edges) - 1, dtype=bool)
-    return Windows({name: table[name] for name in KEYS}, edges, kept)
+    every = np.ones(len(edges) - 1, dtype=bool)
+    return Windows({name: table[name] for name in KEYS}, edges, every, every)
 
 
 def _activity(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> list[Windows]:
@@ -340,7 +333,8 @@ def _activity(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> list[Window
     if row[0] is None:
         return []
     edges = np.array(row, dtype=np.int64)
-    return [Windows({"phase": pa.array([ALL])}, edges, np.array([True]))]
+    every = np.array([True])
+    return [Windows({"phase": pa.array([ALL])}, edges, every, every)]
 
 
 # -- shared ----------------------------------------------------------------------------------

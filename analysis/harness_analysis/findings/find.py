@@ -264,7 +264,7 @@ def _trimmed(con: duckdb.DuckDBPyConnection) -> list[Finding]:
         ranks = [row[1:] for row in rows if row[0] == phase]
         left = [f"{out} of rank {rank}" for rank, _, out, _ in ranks if out]
         total, out = sum(row[1] for row in ranks), sum(row[2] for row in ranks)
-        if not out:
+        if not out or len(ranks) == 1:  # of one rank only what was cut is left out: `_cut`
             continue
         began = sorted((start, rank) for rank, _, _, start in ranks)
         late = began[-1][0] - began[0][0]
@@ -282,5 +282,8 @@ def _cut(con: duckdb.DuckDBPyConnection) -> list[Finding]:
     if not rows:
         return []
     ranks = ", ".join(str(rank) for (rank,) in rows)
-    text = f"the evidence of rank {ranks} is cut: it ended without closing its spool"
+    text = (
+        f"the evidence of rank {ranks} is cut: its recording was not closed, or its file lost its "
+        f"end; what came later is unknown"
+    )
     return [Finding("notice", "cut", text, rank=rows[0][0])]

@@ -165,7 +165,7 @@ def _phase_title(rows: Sequence[RankBreakdown], phase: str) -> str:
         several = f"{units[0]} to {units[-1]}" if len(units) > 1 else str(units[0])
         title += f": {several} unit{'' if units == [1] else 's'} a rank"
         left_out = sum(row.left_out or 0 for row in rows)
-        title += f" ({left_out} warm-up or perturbed left out)" if left_out else ""
+        title += f" ({left_out} warm-up, perturbed or cut left out)" if left_out else ""
     else:
         title += ": first to last activity of each rank"
     return wrapped([f"{title}, {first.timeline or 'unknown'} timeline, from {first.basis}"])

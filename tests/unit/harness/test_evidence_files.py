@@ -70,6 +70,14 @@ def test_holes_that_a_crash_left_in_a_log_do_not_hide_it(tmp_path):
         assert con.execute("SELECT verdict FROM runs").fetchone() == ("oom_gpu",)
 
 
+def test_a_file_given_alone_keeps_its_name(tmp_path):
+    (tmp_path / "accounts.txt").write_text(SACCT)
+    database = ingest_paths([tmp_path / "accounts.txt"], tmp_path / "x.duckdb")
+    with open_database(database) as con:
+        detail = con.execute("SELECT detail FROM collection WHERE collector = 'sacct'").fetchone()
+    assert '"accounts.txt"' in detail[0]
+
+
 def test_what_is_not_read_is_said_and_evidence_is_never_replaced(tmp_path, capsys):
     folder = tmp_path / "evidence"
     folder.mkdir()

@@ -82,7 +82,7 @@ def _basis(rows: Sequence[RankBreakdown]) -> str:
     evidence = " and ".join(sorted({row.basis for row in rows}))
     note = f"From {evidence}, {rows[0].timeline or 'unknown'} timeline"
     note += f", {format_count(units)} units" if units else ", first to last activity"
-    note += f" ({format_count(left_out)} warm-up or perturbed left out)" if left_out else ""
+    note += f" ({format_count(left_out)} warm-up, perturbed or cut left out)" if left_out else ""
     missing = [part_label(p) for p in PARTS if all(row.parts.ns[p] is None for row in rows)]
     note += f"; no evidence for {', '.join(missing)}" if missing else ""
     if len(rows) > MOST_BARS:
