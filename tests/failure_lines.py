@@ -98,6 +98,29 @@ OTHERS = {
     "ModuleNotFoundError: No module named 'deepspeed'": "rank_failed",
     "[rank1]: KeyError: 'lm_head.weight'": "rank_failed",
     "sacct: error: Problem talking to the database: Connection refused": "sacct_unavailable",
+    "RuntimeError: CUDA error: uncorrectable NVLink error detected during the execution": "xid",
+    "(raylet) node_manager.cc:1: 2 Workers (tasks / actors) killed due to memory pressure (OOM), 0 "
+    "Workers crashed due to other reasons at node (ID: 3)": "oom_host",
+    "[  5.6] amdgpu 0000:67:00.0: GPU reset begin!": "rank_failed",
+    "amdgpu 0000:0a:00.0: Unable to change power state from D3hot to D0, device inaccessible":
+        "fell_off_bus",
+    ":0:rocdevice.cpp :29: Queue 0x7f aborting with error : HSA_STATUS_ERROR_OUT_OF_RESOURCES: x":
+        "rank_failed",
+    "[4c86:144] Signal: Segmentation fault (11)": "rank_failed",
+    "=   KILLED BY SIGNAL: 9 (Killed)": "rank_failed",
+    "Abort(109) on node 0 (rank 0 in comm 0): Fatal error in PMPI_Init: Other": "rank_failed",
+    "a.service: Main process exited, code=killed, status=9/KILL": "rank_failed",
+    "[01/02/2026-03:04:05] [TRT-LLM] [RANK 0] [E] Hang detected on rank 0 in PyExecutor.": "hang",
+    "submitit WARNING (2026-01-02) - Caught signal SIGHUP on n1: this job is preempted.":
+        "preempted",
+    "submitit WARNING (2026-01-02) - Caught signal SIGUSR2 on n1: this job is timed-out.":
+        "timeout",
+    "n1:1:2 [0] ofi.c:3 NCCL WARN NET/OFI Request 0x7 completed with error. RC: 5": "nccl_error",
+    "n1:1:1 [0] cudawrap.cc:1 NCCL WARN Cuda failure 35 'CUDA driver version is insufficient for "
+    "CUDA runtime version'": "no_driver",
+    "requests.exceptions.ReadTimeout: HTTPConnectionPool(host='n1', port=8000)": "rank_failed",
+    "srun: error: n1: task 0: Exited with exit code 143": "cancelled",
+    "*** JOB 7 ON n1 CANCELLED AT 2026-01-02T03:04:05 DUE TO USER REQUEST ***": "cancelled",
     "INFO all is well": "unknown",
 }  # fmt: skip
 
@@ -188,6 +211,12 @@ HARMLESS = (
     "slurm_script: line 4: module: command not found",
     "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.104.05",
     "found no NaN in the logits; error rate 0.0",
+    "slurmstepd: error: Detected 0 oom-kill event(s) in StepId=7.0 cgroup.",
+    "(raylet) node_manager.cc:1: 0 Workers (tasks / actors) killed due to memory pressure (OOM)",
+    "a.service: Main process exited, code=exited, status=0/SUCCESS",
+    "[rank1]:[W1 TCPStore.cpp:125] [c10d] recvValue failed on SocketImpl: Connection reset by peer",
+    "[prompt 13] Explain srun: error: n1: task 3: Out Of Memory",
+    "[answer 12] To fix a CUDA out of memory error you can lower the batch size.",
     "WARNING: Could not find any nv files on this host!",
     "consider decreasing `gpu_memory_utilization` if you are running out of memory",
 )

@@ -1,7 +1,8 @@
 """What launchers, containers and engines put in front of a program's own line, and the rank in it.
 
-Forms seen in real logs: colours, times (container runtimes, syslog, ISO), docker compose, srun's
-and Open MPI's labels, torchrun's, Ray's, and the heads of vLLM, SGLang, TensorRT-LLM and DeepSpeed.
+Forms seen in real logs: colours (with their escape sign, or as syslog and web pages leave them),
+times (container runtimes, syslog, ISO), docker compose, kubectl, srun's and Open MPI's labels,
+torchrun's, Ray's, and the heads of vLLM, SGLang, TensorRT-LLM and DeepSpeed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_COLOUR: Final = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
+_COLOUR: Final = re.compile(
+    r"(?:\x1b|\^\[|#033|\\x1b|\\033|\\u001b)\[[0-9;?]{0,16}[A-Za-z]|(?:^|(?<=[\s)]))\[(?:\d{1,3};)*\d{1,3}m"
+)
+_COLOURED: Final = ("\x1b", "^[", "#033", "\\x1b", "\\033", "\\u001b", "m(", "m[")
 _TIME: Final = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
 _LEVEL: Final = r"(?:ERROR|CRITICAL|FATAL)"
 """Only these: a line of a lower level keeps its head, for it is no cause."""
@@ -24,6 +28,7 @@ _PREFIX: Final = re.compile(
             r"\[(?P<scheduler>(?:(?:DP|PP|TP|EP)\d{1,4} ?){1,4})\] ",
             r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d [\w.-]{1,80} [\w.()/-]{1,60}(?:\[\d+\])?: ",
             r"[\w.-]{1,80} {0,40}\| ",  # docker compose
+            r"\[pod/[\w./-]{1,250}\] ",  # kubectl logs --prefix
             r"\[(?P<torch>rank\d{1,6})\]: ?",
             r"\[(?:default|trainer|worker)_?\d{1,6}\]: ?",  # torchrun --tee: a local rank
             r"\s*[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}(?=\[\d)",  # of mpirun
@@ -56,7 +61,7 @@ def peeled(text: str, labelled: bool = False) -> tuple[str, int | None]:
     `labelled`: its file has `srun --label`'s task in front of every line. A rank within tensor
     parallelism is the rank only where nothing else divides the model; a local rank is none.
     """
-    text = _COLOUR.sub("", text) if "\x1b" in text else text
+    text = _COLOUR.sub("", text) if any(sign in text for sign in _COLOURED) else text
     rank: int | None = None
     if labelled and (label := _LABEL.match(text)):
         rank, text = int(label[1]), text[label.end() :]

@@ -15,16 +15,27 @@ _CODE = re.compile(r"^\s*exitcode\s+: (-?\d{1,4}) \(pid: \d+\)")
 _TIME = re.compile(r"^\s*time\s+: (\d{4}-\d\d-\d\d_\d\d:\d\d:\d\d)\s*$")
 _SUMMARY_LINES: Final = 12
 _MPI_PROCESS = re.compile(r"^\s*Process name: \[\[\d+,1\],(\d{1,6})\]\s*$")
+_PRTE_PROCESS = re.compile(
+    r"^\s*Process name: \[prterun-[\w.-]+@1,(\d{1,6})\] Exit code: +(\d{1,3})\s*$"
+)
+_PALS = re.compile(
+    r"^(?:[\w.-]+: )?rank (\d{1,6}) "
+    r"(?:exited with code ([1-9]\d{0,2})|died from signal (\d{1,2}))\s*$"
+)
 _MPI_CODE = re.compile(r"^\s*Exit code: +(\d{1,3})\s*$")
 _MPI_ABORT = re.compile(
     r"MPI_ABORT was invoked on rank (?P<open>\d{1,6}) in communicator MPI_COMM_WORLD"
     r"|called MPI_Abort\(MPI_COMM_WORLD, -?\d+\) - process (?P<mpich>\d{1,6})\b"
 )
-_WORDS: Final = (" : ", "Root Cause", "MPI_", "Process name", "Exit code")
+_WORDS: Final = (
+    *(" : ", "Root Cause", "MPI_", "Process name", "Exit code"),
+    *("exited with code", "died from signal"),
+)
 """One of them is in every line that is looked at: cheap, and rare."""
 _TASKS = re.compile(
     r"\btasks? (?P<tasks>\d[\d,-]*): "
-    r"(?:Out Of Memory|Killed|Exited with|Segmentation|Bus error|Illegal|Floating|Aborted)"
+    r"(?:Out Of Memory|Killed|Exited with exit code (?!(?:130|143)\s*$)"
+    r"|Segmentation|Bus error|Illegal|Floating|Aborted)"
 )
 _MOST_TASKS: Final = 4096
 SAYS_LITTLE: Final = frozenset({-6, -15})
@@ -34,7 +45,7 @@ SAYS_LITTLE: Final = frozenset({-6, -15})
 def first_exits(texts: Iterable[str]) -> list[RankExit]:
     """Ranks that launchers say failed first, the earliest first where they give times."""
     listed = [peeled(text)[0] for text in texts if any(word in text for word in _WORDS)]
-    return elastic_exits(listed) or mpi_exits(listed)
+    return elastic_exits(listed) or mpi_exits(listed) or pals_exits(listed)
 
 
 def elastic_exits(texts: Iterable[str]) -> list[RankExit]:
@@ -67,12 +78,21 @@ def mpi_exits(texts: Iterable[str]) -> list[RankExit]:
     for text in texts:
         if match := _MPI_ABORT.search(text):
             found.append(RankExit(int(match["open"] or match["mpich"]), 1, ""))
+        elif match := _PRTE_PROCESS.match(text):
+            found.append(RankExit(int(match[1]), int(match[2]), ""))
         elif match := _MPI_PROCESS.match(text):
             rank = int(match[1])
         elif (match := _MPI_CODE.match(text)) and rank is not None:
             found.append(RankExit(rank, int(match[1]), ""))
             rank = None
     return found
+
+
+def pals_exits(texts: Iterable[str]) -> list[RankExit]:
+    """The ranks that mpiexec of HPE's PALS says ended by themselves, in its order."""
+    found = [match for text in texts if (match := _PALS.match(text))]
+    ends = [RankExit(int(end[1]), int(end[2] or -int(end[3])), "") for end in found]
+    return [end for end in ends if end.exit_code not in (-15, 143)]
 
 
 def tasks_of(texts: Sequence[str], first_only: bool) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ _NEAR: Final = 60
 _DENIED = re.compile(
     r"\b(?:[Nn]o|[Ww]ithout|[Nn]ever|[Zz]ero|(?<![.\w])0|[Aa]void(?:s|ing)?|[Pp]revent(?:s|ing)?"
     r"|(?:may|might|possibly|perhaps)\b[^.;:!]*|in case of|in the event of|[Ii]f [^.;:!]*"
-    r"|to (?:fix|debug|handle|catch))"
+    r"|[Tt]o (?:fix|debug|handle|catch))"
     r"(?: (?:an?|any|the|further|more))? $"
 )
 _NOT_ONE = re.compile(
@@ -17,9 +17,11 @@ _NOT_ONE = re.compile(
 )
 _CODE = re.compile(r"\s*(?:[+-]\s*)?(?:except|raise)\b|\++ |[+-] {2,}")
 """Of a program, a difference between two, or a shell that echoes its commands."""
-_QUOTE = re.compile(r"(?:^\s*-|\w,?) (['\"`])[^'\"`]*$")
+_QUOTE = re.compile(r"(?:^\s*-|[A-Za-z)](?<!failure)(?<!error),?) (['\"`])[^'\"`]*$")
 """What stands before a quotation in a list or within a sentence; an error's own text follows `:`,
-`=` or a bracket."""
+`=`, a bracket or its number."""
+_RETOLD = re.compile(r"(?:^|\s)(?!std)[A-Z]?[a-z]+ (?:srun|slurmstepd): error: ")
+"""A sentence about what Slurm prints: Slurm's own words begin a line, or are glued to another."""
 
 
 def said(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -30,6 +32,8 @@ def said(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 def _mentioned(match: re.Match[str]) -> bool:
     text = match.string
     if _CODE.match(text) or _NOT_ONE.match(text, match.end()):
+        return True
+    if "rror: " in text and _RETOLD.search(text, max(0, match.start() - _NEAR), match.end()):
         return True
     before = text[max(0, match.start() - _NEAR) : match.start()]
     if not before.strip():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from harness_analysis.verdict.launchers import tasks_of
 from harness_analysis.verdict.model import TextLine, VerdictEvidence
@@ -16,6 +18,8 @@ from harness_analysis.verdict.suspects import (
 )
 from harness_analysis.verdict.wording import failed_ranks
 
+_NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
+
 
 def suspects_of(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence) -> Suspects:
     """The ranks that `rule` suspects, of the lines that it `matched`, where they can be named."""
@@ -28,9 +32,19 @@ def suspects_of(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEviden
     # What all say, the first to say it started: where that is nobody known, nobody is named.
     ranks = (rule.rank_of(line) for line in (matched[:1] if rule.echo else matched))
     first = next((rank for rank in ranks if rank is not None), None)
-    if first is None and (failed := failed_ranks(evidence)):
+    failed = failed_ranks(evidence)
+    if first is None and failed:
         return Suspects((failed[0],), "failed first")
-    return Suspects() if first is None else Suspects((first,))
+    if first is None or (not failed and _said_by_others(rule, matched, first)):
+        return Suspects()
+    return Suspects((first,))
+
+
+def _said_by_others(rule: Rule, matched: Sequence[TextLine], rank: int) -> bool:
+    """Whether other ranks say what this one says: whose line came first in a file tells nothing."""
+    said = [(rule.rank_of(line), _NUMBER.sub("#", line.text)) for line in matched]
+    first = next(text for who, text in said if who == rank)
+    return any(who not in (None, rank) and (rule.echo or text == first) for who, text in said)
 
 
 def _missing(evidence: VerdictEvidence) -> Suspects:

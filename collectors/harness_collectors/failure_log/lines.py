@@ -76,7 +76,8 @@ WORDS: Final = (
     *(b" managed by process ", b"kv cache memory", b"free memory on device", b"hip gpus"),
     *(b"gpu reset", b"death signal", b"received by pid", b" mismatch", b" incomplete"),
     *(b"  running ", b"imagepull", b"pull image", b"memory limit", b"memory budget"),
-    *(b"memory pressure", b"oom_score", b"exit_status", b"oom killer"),
+    *(b"memory pressure", b"oom_score", b"exit_status", b"oom killer", b"exited with", b"died "),
+    *(b"hang detected", b"device inaccessible", b"this job is "),
 )
 """In small letters, without digits. Wider than the rules of the verdict, which decide: a test holds
 that each line that they explain has one. Searched one by one, which is 40 times as fast as one

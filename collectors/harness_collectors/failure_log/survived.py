@@ -38,6 +38,8 @@ _RESTARTED = re.compile(
     r"|[Rr]estart(?:ing|ed) (?:training|from)|SLURM_RESTART_COUNT=[1-9]"
 )
 _IGNORED = re.compile(r"Exception ignored in")
+_SHELL = re.compile(r".{0,200}: line \d+: \S{1,80}: command not found\s*$")
+"""A script goes on after that: the program that it was to start would have said nothing more."""
 
 
 @dataclass
@@ -72,9 +74,19 @@ def survived(
         if _KERNEL.search(text):
             continue
         goes_on = rank in work and not _FINAL.match(text) and work[rank].goes_on(place)
-        if place < restarted or goes_on:
+        if (
+            place < restarted
+            or goes_on
+            or (_SHELL.match(text) and _says_more(lines, place, telling))
+        ):
             found.add(place)
     return frozenset(found)
+
+
+def _says_more(lines: Sequence[tuple[int | None, str]], place: int, telling: set[int]) -> bool:
+    """Whether some lines follow that tell of no failure."""
+    rest = (at for at in range(place + 1, len(lines)) if at not in telling)
+    return sum(1 for at in rest if not _NO_WORK.match(lines[at][1])) >= RESUMED
 
 
 @dataclass

@@ -119,6 +119,37 @@ LOGS = {
         "Unable to determine the device handle for GPU0000:0a:00.0: Unknown Error",
         ("fell_off_bus", "xid-79", ()),
     ),
+    "what all say at once points at nobody": (
+        "[rank1]: FileNotFoundError: /a/b1\n[rank0]: FileNotFoundError: /a/b0\n",
+        ("rank_failed", "exception", ()),
+    ),
+    "nor does an echo in other words": (
+        "[rank1]: ncclSystemError: a\n[rank0]: ncclSystemError: b\n",
+        ("nccl_error", "nccl-error", ()),
+    ),
+    "called different collectives": (
+        "[rank0]: RuntimeError: Detected mismatch between collectives on ranks. Rank 0 is running "
+        "collective: ALLREDUCE, but Rank 1 is running collective: ALLGATHER",
+        ("rank_failed", "collective-mismatch", ()),
+    ),
+    "a worker that vLLM misses": (
+        "ERROR 01-02 03:04:05 [m.py:1] Worker proc VllmWorker-1 died unexpectedly, shutting down",
+        ("rank_failed", "child-failed", (1,)),
+    ),
+    "PRRTE names the first": (
+        "prterun detected that one or more processes exited with non-zero status,\n"
+        "   Process name: [prterun-n1-22@1,5] Exit code:    1\n",
+        ("rank_failed", "child-failed", (5,)),
+    ),
+    "of PALS those that SIGTERM ended are no cause": (
+        "x1.hsn: rank 0 died from signal 15\nx1.hsn: rank 3 exited with code 1\n",
+        ("rank_failed", "child-failed", (3,)),
+    ),
+    "tasks that were told to end are no cause": (
+        "srun: error: n1: task 0: Exited with exit code 143\n"
+        "srun: error: n1: task 2: Exited with exit code 1\n",
+        ("rank_failed", "srun-task", (2,)),
+    ),
     "hydra's words": (
         "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n=   EXIT CODE: 9\n",
         ("rank_failed", "killed-text", ()),

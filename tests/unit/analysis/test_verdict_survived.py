@@ -32,6 +32,9 @@ NONE = {
     "one request of a server": SERVED * 4 + "ValueError: max_tokens is 0\n" + SERVED * 9,
     "a finalizer": STEPS + FINALIZER + '  File "x.py"\nAttributeError: no workers\n',
     "an expected one": "test_a ... CUDA out of memory raised as expected\nok\n",
+    "a program that a script does without": (
+        "x.sh: line 9: nvidia-smi: command not found\nrunning on the CPU\nloaded\nall done\n"
+    ),
     "a guess": "the worker may have been killed by the OOM killer\n",
     "new work whose first number stands still": OOM
     + "".join(f"INFO t.py:88 step {n}\n" for n in range(9)),

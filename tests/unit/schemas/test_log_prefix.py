@@ -38,6 +38,10 @@ HEADS = {
     "node12: ": None,
     "stderr: [rank8]: ": 8,
     "[n1:2] ": None,
+    "[pod/serve-0/engine] 2026-01-02T03:04:05.678901234Z [rank2]: ": 2,
+    "[1;36m(Worker_TP2 pid=99)[0;0m ERROR 01-02 03:04:05 [m.py:99] ": 2,  # its escape sign is lost
+    "#033[2m#033[36m(RayWorkerWrapper pid=99)#033[0m ": None,  # of syslog
+    "^[[36m(Worker_TP1 pid=99)^[[0m ": 1,
 }
 
 
