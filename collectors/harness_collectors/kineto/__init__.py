@@ -213,13 +213,13 @@ def _resolve(
 
 
 def _rank_row(path: Path, origin: Origin, trace: TraceFile) -> Batch:
-    pids = trace.columns.pids
+    pids = trace.columns.owners
     device = trace.main_device
     last = trace.bounds
     row = {
         "rank": origin.rank,
         "host": origin.host,
-        "pid": next(iter(pids)) if len(pids) == 1 else None,
+        "pid": pids[0] if len(pids) == 1 else None,
         "clock_domain": origin.clock_domain,
         **place_of(path),
         "device": None if device is None else f"cuda:{device}",

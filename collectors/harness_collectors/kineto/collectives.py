@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors.kineto import comm
-from harness_collectors.kineto.columns import ANNOTATION
+from harness_collectors.kineto.kinds import ANNOTATION
 from harness_collectors.kineto.rows import HOST_COMM
 from harness_collectors.kineto.trace import (
     BATCH_ROWS,

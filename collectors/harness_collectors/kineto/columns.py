@@ -6,16 +6,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness_collectors.classify import KINETO_KINDS, Classifier
+from harness_collectors.classify import Classifier
 from harness_collectors.kineto.events import (
     FLOAT_EXACT_US,
     LARGEST_US,
     LIMIT,
+    LONGEST_US,
     Args,
     Event,
     decode_exact,
@@ -23,38 +25,17 @@ from harness_collectors.kineto.events import (
     integer,
     nanoseconds,
 )
+from harness_collectors.kineto.kinds import KERNEL, KIND_OF_CAT, MEMSET, RUNTIME
+from harness_collectors.kineto.nesting import Nesting
+from harness_collectors.kineto.origin import EARLIEST_WALL_NS
 from harness_collectors.kineto.stream import Piece
-
-K = TypeVar("K")
+from harness_collectors.kineto.table import Codes, Table
 
 _FRACTION = re.compile(rb'"ts"\s*:\s*"?-?\d+[.eE]')
-
-KINDS: Final = ("", "kernel", "memcpy", "memset", "runtime", "op", "annotation", "overhead")
-KERNEL, MEMCPY, MEMSET, RUNTIME, OP, ANNOTATION, OVERHEAD = range(1, 8)
-"""Codes of kinds in the column `kind`; 0 is what is not kept."""
-_OTHER_CATS: Final = {
-    "cpu_op": "op",
-    "Operator": "op",
-    "xpu_runtime": "runtime",
-    "xpu_driver": "runtime",
-    "mtia_runtime": "runtime",
-    "privateuse1_runtime": "runtime",
-    "privateuse1_driver": "runtime",
-}
-_NOT_KEPT: Final = frozenset({"gpu_user_annotation"})
-"""Copies of host annotations stretched over the device: work is attributed by its launch."""
 
 _name_of, _tid_of, _args_of = attrgetter("name"), attrgetter("tid"), attrgetter("args")
 _device_of, _stream_of = attrgetter("device"), attrgetter("stream")
 _correlation_of, _graph_of, _bytes_of = map(attrgetter, ("correlation", "graph", "bytes"))
-
-
-class Codes(dict[K, int]):
-    """Values to codes, which count up in the order of first appearance."""
-
-    def __missing__(self, value: K) -> int:
-        code = self[value] = len(self)
-        return code
 
 
 class _KernelNames(Codes[str]):
@@ -93,141 +74,6 @@ class _Threads(dict[int | str, int]):
 def _digits(text: str) -> int:
     found = re.search(r"\d{1,18}", text)
     return int(found[0]) if found else -1
-
-
-class _Kinds(dict[str, int]):
-    def __missing__(self, cat: str) -> int:
-        return 0
-
-
-_KIND_OF_CAT: Final = _Kinds(
-    {
-        cat: KINDS.index(kind)
-        for cat, kind in {**KINETO_KINDS, **_OTHER_CATS}.items()
-        if kind in KINDS and cat not in _NOT_KEPT
-    }
-)
-
-
-class Nesting:
-    """Finds operators inside other operators of their thread, chunk by chunk.
-
-    That is enough where a file lists each operator before those inside it, as all but the oldest
-    do; `unordered` says that this one does not.
-    """
-
-    def __init__(self) -> None:
-        self.unordered = False
-        self._last: dict[int, tuple[int, int]] = {}
-
-    def keep(
-        self, kind: np.ndarray, start: np.ndarray, dur: np.ndarray, thread: np.ndarray
-    ) -> np.ndarray:
-        """Which rows are no operator inside another one (boolean)."""
-        result = np.ones(len(kind), np.bool_)
-        ops = np.flatnonzero(kind == OP)
-        owners = set(thread[ops].tolist())
-        for owner in owners:
-            mine = ops if len(owners) == 1 else ops[thread[ops] == owner]
-            result[mine] = ~self._inside(owner, start[mine], dur[mine])
-        return result
-
-    def _inside(self, owner: int, start: np.ndarray, dur: np.ndarray) -> np.ndarray:
-        end = start + np.maximum(dur, 0)
-        first, last = self._last.get(owner, (-LIMIT, -LIMIT))
-        step = np.diff(start)
-        ordered = not (step < 0).any() and not ((step == 0) & (np.diff(end) > 0)).any()
-        self.unordered |= not ordered or bool(start[0] < first)
-        inside = _reached(end) if ordered else _is_inside(start, end)
-        inside |= (start >= first) & (end <= last)
-        longest = int(end.argmax())
-        if end[longest] > last:
-            self._last[owner] = (int(start[longest]), int(end[longest]))
-        return inside
-
-
-def _is_inside(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Which intervals lie in another one (boolean); of equal ones all but the first."""
-    order = np.lexsort((-end, start))
-    result = np.empty(len(start), np.bool_)
-    result[order] = _reached(end[order])
-    return result
-
-
-def _reached(end: np.ndarray) -> np.ndarray:
-    """The same for intervals in the order of their starts: what ends before the latest end of
-    those that began earlier lies inside one of them."""
-    result = np.zeros(len(end), np.bool_)
-    result[1:] = end[1:] <= np.maximum.accumulate(end)[:-1]
-    return result
-
-
-def nested_rows(host: Table) -> np.ndarray:
-    """Rows of operators inside other operators, whatever the file's order."""
-    ops = np.flatnonzero(host["kind"] == OP)
-    thread = host["thread"][ops]
-    parts = []
-    for owner in np.unique(thread).tolist():
-        mine = ops[thread == owner]
-        start = host.at("start", mine)
-        parts.append(mine[_is_inside(start, start + np.maximum(host.at("dur", mine), 0))])
-    return np.concatenate(parts) if parts else ops
-
-
-_LIMITS: Final = tuple((np.dtype(f"i{width}"), 1 << (8 * width - 1)) for width in (1, 2, 4, 8))
-"""Integers by their width, and what is one too much for them."""
-
-
-class Table:
-    """Columns that grow in place: chunks are appended to plain bytes and viewed as arrays.
-
-    A column of integers is as narrow as its values allow: a file may hold twenty million rows.
-    Those of `WIDE` are not, so that sums with them fit.
-    """
-
-    WIDE: Final = frozenset({"start"})
-
-    def __init__(self, **dtypes: str) -> None:
-        self._dtypes = {name: np.dtype(code) for name, code in dtypes.items()}
-        self._stored = {
-            name: dtype if name in self.WIDE else np.dtype(np.int8)
-            for name, dtype in self._dtypes.items()
-        }
-        self._data = {name: bytearray() for name in dtypes}
-
-    def append(self, **columns: Iterable[Any]) -> None:
-        """Add rows: one array or list a column, all of one length."""
-        for name, values in columns.items():
-            array = np.ascontiguousarray(values, self._dtypes[name])
-            if array.size:
-                self._widen(name, array)
-                self._data[name] += array.astype(self._stored[name]).tobytes()
-
-    def _widen(self, name: str, array: np.ndarray) -> None:
-        """Make room for values of a column."""
-        if name in self.WIDE:
-            return
-        stored, low, high = self._stored[name], int(array.min()), int(array.max())
-        wanted = next(dtype for dtype, limit in _LIMITS if -limit <= low and high < limit)
-        if wanted.itemsize > stored.itemsize:
-            self._stored[name] = wanted
-            self._data[name] = bytearray(np.frombuffer(self._data[name], stored).astype(wanted))
-
-    def clear(self) -> None:
-        """Let go of all rows."""
-        self._data = {name: bytearray() for name in self._data}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """A whole column as it is stored: sums of two such may not fit, see `at`."""
-        return np.frombuffer(self._data[name], self._stored[name])
-
-    def at(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
-        """Some rows of a column, as wide as declared."""
-        return self[name][rows].astype(self._dtypes[name])
-
-    def __len__(self) -> int:
-        name, dtype = next(iter(self._stored.items()))
-        return len(self._data[name]) // dtype.itemsize
 
 
 class CommLabel(NamedTuple):
@@ -273,7 +119,8 @@ class TraceColumns:
             correlation="i8", graph="i8", bytes="i8",
         )  # fmt: skip
         self.host = Table(start="i8", dur="i8", name="i4", kind="i1", thread="i4")
-        self.calls = Table(row="i4", correlation="i8")
+        self.calls = Table(row="i4", correlation="i8", owner="i4")
+        self._owner_codes: Codes[int | str] = Codes()
         self.comm = Table(
             row="i8", label="i4", in_elements="i8", out_elements="i8", source="i4", target="i4",
             sequence="i8", channels="i4",
@@ -298,7 +145,7 @@ class TraceColumns:
         """Count events by their category; returns their kinds."""
         if len(self._cat_codes) > len(self._kinds):
             new = list(self._cat_codes)[len(self._kinds) :]
-            self._kinds = np.concatenate([self._kinds, [_KIND_OF_CAT[cat] for cat in new]])
+            self._kinds = np.concatenate([self._kinds, [KIND_OF_CAT[cat] for cat in new]])
             self._counts = np.concatenate([self._counts, np.zeros(len(new), np.int64)])
         self._counts += np.bincount(codes, minlength=len(self._counts))
         kinds: np.ndarray = self._kinds[codes]
@@ -338,9 +185,11 @@ class TraceColumns:
         if calls.size:
             ids = [events[index].args.correlation for index in calls.tolist()]
             known = np.fromiter(ids, np.int64, len(ids)) > 0  # 0: it launched nothing
+            owners = [self._owner_codes[events[index].pid] for index in calls[known].tolist()]
             self.calls.append(
                 row=calls[known] + len(self.host),
                 correlation=np.fromiter(ids, np.int64, len(ids))[known],
+                owner=owners,
             )
         self.host.append(
             start=start,
@@ -349,6 +198,18 @@ class TraceColumns:
             name=_numbers(map(self.host_names.__getitem__, map(_name_of, events)), events),
             thread=thread,
         )
+
+    @cached_property
+    def owners(self) -> list[int]:
+        """Processes that launched the device work, ascending; where that is not known, all. Asked
+        for when everything is read."""
+        if len(self.pids) > 1:
+            launched = np.isin(self.calls["correlation"], self.device["correlation"])
+            codes, known = np.unique(self.calls["owner"][launched]), list(self._owner_codes)
+            pids = {pid for pid in (known[code] for code in codes.tolist()) if isinstance(pid, int)}
+            if pids := pids & self.pids:
+                return sorted(pids)
+        return sorted(self.pids)
 
     def _note_owners(self, pids: set[int | str]) -> None:
         for pid in pids:
@@ -419,7 +280,7 @@ def _times(
     ts = np.fromiter(map(attrgetter("ts"), kept), np.float64, len(kept))
     dur = np.fromiter(map(attrgetter("dur"), kept), np.float64, len(kept))
     sound = np.abs(ts) < LARGEST_US
-    known = (dur >= 0) & (dur < LARGEST_US)
+    known = (dur >= 0) & (dur < LONGEST_US)
     start_ns = nanoseconds(np.where(sound, ts, 0.0))
     dur_ns = np.where(known, nanoseconds(np.where(known, dur, 0.0)), -1)
     if sound.any() and np.abs(ts[sound]).max() >= FLOAT_EXACT_US and _FRACTION.search(text):
@@ -427,7 +288,16 @@ def _times(
         written = [exact_nanoseconds(bytes(exact[index].ts)) for index in chosen.tolist()]
         start_ns = np.array([value or 0 for value in written], np.int64)
         sound = sound & np.array([value is not None for value in written], np.bool_)
-    return start_ns, dur_ns, sound
+    return start_ns, dur_ns, sound & ~_lost(start_ns, dur_ns)
+
+
+def _lost(start: np.ndarray, dur: np.ndarray) -> np.ndarray:
+    """Which events have lost their times (boolean): CUPTI then gives 0, which is decades before
+    the others, or before the file's base."""
+    lost: np.ndarray = (start <= -EARLIEST_WALL_NS) | ((start == 0) & (dur == 0))
+    if start.max() >= EARLIEST_WALL_NS:
+        lost |= start < EARLIEST_WALL_NS
+    return lost
 
 
 def _device_without_key(event: Event) -> int:

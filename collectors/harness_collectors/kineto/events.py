@@ -17,6 +17,8 @@ LIMIT: Final = 2**63 - 1
 _Int = Annotated[int, msgspec.Meta(ge=-LIMIT, le=LIMIT)]
 LARGEST_US: Final = 9.2e15
 """Beyond this many microseconds int64 nanoseconds end."""
+LONGEST_US: Final = 1e13
+"""Nothing that a profiler records lasts four months."""
 FLOAT_EXACT_US: Final = float(2**43)
 """Below, neighbouring float64 microseconds are less than 1 ns apart, so rounding is exact."""
 

@@ -13,7 +13,7 @@ from harness_collectors.rank_names import rank_in_name
 if TYPE_CHECKING:
     from harness_collectors.kineto.columns import TraceColumns
 
-_EARLIEST_WALL_NS: Final = 10**18
+EARLIEST_WALL_NS: Final = 10**18
 """September 2001: smaller times are no Unix times, so a base is missing."""
 _PLACE_IN_NAME: Final = (
     re.compile(r"dp\d+_pp(?P<pp>\d{1,5})_tp(?P<tp>\d{1,5})_"),
@@ -54,7 +54,7 @@ def origin_of(path: Path, name: str, metadata: Mapping[str, Any], columns: Trace
         rank=rank_of(metadata, path),
         host=_folder_host(path) or (host if isinstance(host, str) else None),
         offset_ns=offset,
-        wall_clock=earliest >= _EARLIEST_WALL_NS,
+        wall_clock=earliest >= EARLIEST_WALL_NS,
     )
 
 
@@ -115,7 +115,7 @@ class Owners:
         work = len(columns.device) > 0 or (self.files == 1 and len(columns.host) > 0)
         if origin.rank is not None or not self.alone or not work:
             return origin
-        known = list(columns.pids)
+        known = columns.owners
         key = (origin.host, known[0] if len(known) == 1 else origin.name)
         rank = self._numbered.setdefault(key, len(self._numbered))
         return replace(origin, rank=rank, numbered=True)
@@ -125,14 +125,15 @@ class Owners:
 
         A profiler may write several files a rank, but all from one process.
         """
-        if len(columns.merged) > 1:
-            names = ", ".join(sorted(columns.merged)[:4])
+        known = columns.owners
+        together = sorted(columns.merged) or (known if len(columns.device) else [])
+        if len(together) > 1:
+            names = ", ".join(map(str, together[:4]))
             return (
-                f"{origin.name}: it merges the traces of {len(columns.merged)} processes "
-                f"({names}{' ...' if len(columns.merged) > 4 else ''}), whose work cannot be told "
+                f"{origin.name}: it merges the traces of {len(together)} processes "
+                f"({names}{' ...' if len(together) > 4 else ''}), whose work cannot be told "
                 "apart again; not used: ingest the traces that it was made of"
             )
-        known = list(columns.pids)
         if origin.rank is None:
             return None
         if len(known) == 1:

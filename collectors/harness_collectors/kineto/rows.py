@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.kineto.columns import ANNOTATION, KINDS, OP
+from harness_collectors.kineto.kinds import ANNOTATION, KINDS, OP
 from harness_collectors.kineto.trace import (
     BATCH_ROWS,
     SOURCE,

@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from harness_collectors.kineto.columns import ANNOTATION, Table
+from harness_collectors.kineto.kinds import ANNOTATION
+from harness_collectors.kineto.table import Table
 from harness_collectors.step_marks import Mark, StepMarks
 
 _FOREVER: Final = 2**63 - 1

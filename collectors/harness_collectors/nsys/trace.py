@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors.classify import Classifier
-from harness_collectors.kineto.columns import ANNOTATION as MARK_KIND
-from harness_collectors.kineto.columns import Table
+from harness_collectors.kineto.kinds import ANNOTATION as MARK_KIND
+from harness_collectors.kineto.table import Table
 from harness_collectors.kineto.trace import coded, next_work, texts
 from harness_collectors.kineto.units import (
     FoundUnits,

@@ -56,6 +56,9 @@ COMM = [
     "userbuffers_fp16_sum_inplace_gpu_rr_rs(int, int)",
     "ncclDevFuncRun_AllGather_RING_SIMPLE",
     "custom_all_gather_kernel<4>(int)",
+    "void hybrid_ep::dispatch_kernel<8>(int)",
+    "void nixl_ep::combine<7168>(int)",
+    "void a2a_kernels::a2a_dispatch_send_kernel<1>(int)",
 ]
 FUSED = [
     "void flashinfer::trtllm_allreduce_fusion::allreduce_fusion_kernel_oneshot_lamport<"
@@ -119,6 +122,7 @@ def test_compute(name):
         ("Memset (Device)", "memset", ("memset", "memset")),
         ("Memcpy DtoD (Device -> Device)", "kernel", ("memcpy", "copy-kernel")),
         ("__amd_rocclr_copyBuffer", "kernel", ("memcpy", "copy-kernel")),
+        ("CopyDeviceToHost", "kernel", ("memcpy", "copy-kernel")),
         ("__amd_rocclr_fillBufferAligned", "kernel", ("memset", "fill-kernel")),
         ("lamport_initialize_kernel", "kernel", ("memset", "lamport-init")),
         ("aten::mm", "op", ("compute", "host-compute")),

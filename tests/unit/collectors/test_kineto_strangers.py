@@ -209,3 +209,49 @@ def test_processes_of_one_id_at_once_are_not_one_rank(tmp_path):
     first, second = tables(sorted(tmp_path.iterdir()), tmp_path)["collection"]
     assert (first["state"], second["state"]) == ("ok", "failed")
     assert "a trace of another job or attempt" in second["reason"]
+
+
+@pytest.mark.parametrize("base", [None, BASE])
+def test_lost_times_make_no_window_of_decades(tmp_path, base):
+    """CUPTI gives 0 where it lost a time: in absolute microseconds, or as minus the base."""
+    begin = BASE // 1000 if base is None else 0
+    gone = 0 if base is None else -BASE // 1000
+    sound = [*launched(1, begin + 10, begin + 20, 10), *launched(2, begin + 30, begin + 40, 10)]
+    lost = [span("kernel", GEMM, gone, 0, pid=0, device=0, stream=7, correlation=99)] * 3
+    (tmp_path / "rank0.json").write_text(text([*lost, *sound], TP2, base=base))
+    with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
+        assert con.sql("SELECT window_ns, idle_ns FROM rank_breakdown").fetchall() == [
+            (30_000, 10_000)
+        ]
+        assert con.sql("SELECT unreadable FROM collection").fetchall() == [(3,)]
+
+
+def test_ranks_merged_under_numbers_are_not_taken_for_one(tmp_path):
+    """As tools that add an offset to every process id and correlation write them."""
+    merged = []
+    for offset in (1000, 2000):
+        for event in json.loads(json.dumps(decode_events())):
+            event["pid"] += offset
+            if "correlation" in event.get("args", {}):
+                event["args"]["correlation"] += offset
+            merged.append(event)
+    found = rows(tmp_path, text(merged, base=BASE), "all.json")
+    assert "merges the traces of 2 processes (1007, 2007)" in found["collection"][0]["reason"]
+    assert set(found) == {"collection"}
+
+
+def test_a_process_that_launches_nothing_is_no_rank(tmp_path):
+    """Counters that a tool writes among the events, under a process of its own."""
+    counter = span("privateuse1_runtime", "mlx5_0:1", 5.0, 0.0, pid=2**31 - 2)
+    found = rows(tmp_path, text([counter, *decode_events()], TP2))
+    assert (found["ranks"][0]["pid"], found["collection"][0]["state"]) == (7, "ok")
+
+
+def test_kernels_that_share_a_plain_launch_are_of_no_step(tmp_path):
+    """ROCm hands one launch the kernels of two; a replayed graph has several of its own."""
+    plain, graph = "hipLaunchKernel", "hipGraphLaunch"
+    events = [mark("decode_step_1", 0.0, 50.0), *launched(1, 10.0, 20.0, 5.0, call=plain)]
+    events += launched(1, 11.0, 120.0, 5.0, call=plain)[2:]
+    events += launched(2, 30.0, 40.0, 5.0, call=graph) + launched(2, 30.0, 50.0, 5.0)[2:]
+    found = device_spans(rows(tmp_path, text(events, TP2)))
+    assert [row["step"] for row in sorted(found, key=lambda r: r["start_ns"])] == [1, 1, 1, None]
