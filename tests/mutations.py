@@ -39,17 +39,18 @@ def interleaved_lines(one: bytes, other: bytes):
     return st.lists(st.booleans(), min_size=size, max_size=size).map(weave)
 
 
+def woven(one: bytes, other: bytes, sizes: list[int]) -> bytes:
+    """Pieces of two files in turn, of these sizes, and what is left of each."""
+    rest, out = [one, other], []
+    for place, size in enumerate(sizes):
+        out.append(rest[place % 2][:size])
+        rest[place % 2] = rest[place % 2][size:]
+    return b"".join(out + rest)
+
+
 def interleaved_chunks(one: bytes, other: bytes):
     """Pieces of two files in turn, cut anywhere."""
-
-    def weave(sizes: list[int]) -> bytes:
-        rest, out = [one, other], []
-        for place, size in enumerate(sizes):
-            out.append(rest[place % 2][:size])
-            rest[place % 2] = rest[place % 2][size:]
-        return b"".join(out + rest)
-
-    return st.lists(st.integers(1, 400), max_size=12).map(weave)
+    return st.lists(st.integers(1, 400), max_size=12).map(lambda sizes: woven(one, other, sizes))
 
 
 def flipped(data: bytes, most: int = 4):

@@ -15,12 +15,12 @@ from harness.ingest.ahead import ahead
 from harness.ingest.asked import with_silent
 from harness.ingest.evidence import find_evidence, read_head, run_folders, survey
 from harness.ingest.parquet import Share, write_share
-from harness.ingest.parts import Task, plan_tasks, read_task
+from harness.ingest.parts import Task, in_pieces, joined, plan_tasks, read_task
 from harness.ingest.progress import PartWatch, Watch
 from harness.ingest.unread import Failures, say_unread
 from harness.ingest.workers import Workers
 from harness_analysis.build.database import build_database, safe_run_id
-from harness_analysis.parquet import ParquetSet
+from harness_analysis.build.parquet import ParquetSet
 from harness_schemas.errors import EvidenceError, UsageError
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import Batch, IngestContext
@@ -169,6 +169,9 @@ def _build(
     folder = output.with_name(output.name + ".tmp.parts")
     data = dict(context.run)
     jobs = count_jobs(tasks, jobs)
+    if jobs > 1:
+        tasks = in_pieces(tasks)
+        jobs = min(jobs, len(tasks))
     failures = Failures(watch, all_failed=not data)
     found = with_silent(read_all(tasks, context, jobs, folder, watch), data)
     found = failures.heard(found)
@@ -184,7 +187,7 @@ def count_jobs(tasks: Sequence[Task], wanted: int | None) -> int:
     if wanted is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         wanted = cores if sum(task.size for task in tasks) >= WORTH_PROCESSES else 1
-    return max(1, min(wanted, len(tasks)))
+    return max(1, wanted)
 
 
 def read_all(
@@ -199,10 +202,16 @@ def read_all(
             part.finish()
     else:
         with Workers(jobs, folder, context) as workers:
-            for task, batches in workers.read(tasks):
-                yield from batches
-                watch.advance(task.size)
+            yield from joined(_told(workers.read(tasks), watch), context)
     yield from _planned(context.run)
+
+
+def _told(
+    read: Iterator[tuple[Task, Iterator[Batch]]], watch: Watch
+) -> Iterator[tuple[Task, Iterator[Batch]]]:
+    for task, batches in read:
+        yield task, batches
+        watch.advance(task.size)
 
 
 def _planned(data: Any) -> Iterator[Batch]:

@@ -65,16 +65,21 @@ def decode_context(line: str) -> IngestContext:
 
 def encode_task(task: Task, into: Path) -> str:
     """A line that asks for a part, its rows to be written to `into`."""
-    files = [str(path) for path in task.part.files]
-    asked = {"collector": task.collector, "files": files, "step": task.part.step}
-    return json.dumps({**asked, "into": str(into)}) + "\n"
+    asked = {
+        "collector": task.collector,
+        "files": [str(path) for path in task.part.files],
+        "step": task.part.step,
+        "is_piece": task.is_piece,
+        "into": str(into),
+    }
+    return json.dumps(asked) + "\n"
 
 
 def decode_task(line: str) -> tuple[Task, Path]:
     """Reads what `encode_task` wrote."""
     asked = json.loads(line)
     part = Part(tuple(Path(name) for name in asked["files"]), asked["step"])
-    return Task(asked["collector"], part, 0), Path(asked["into"])
+    return Task(asked["collector"], part, 0, asked["is_piece"]), Path(asked["into"])
 
 
 def encode_answer(stored: Iterable[Stored]) -> str:

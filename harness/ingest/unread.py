@@ -23,7 +23,9 @@ def say_unread(unread: Iterable[Unread], root: Path, watch: Watch) -> None:
     """One line a reason: the first files by their place in `root`, and how many more."""
     by_reason: dict[str, list[str]] = {}
     for each in unread:
-        by_reason.setdefault(each.why, []).append(relative_to(each.path, root))
+        alone = each.path.resolve() == root
+        name = each.path.name if alone else relative_to(each.path, root)
+        by_reason.setdefault(each.why, []).append(name)
     for why, names in by_reason.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         watch.say(f"  not read: {', '.join(names[:NAMED])}{more}: {why}")

@@ -195,6 +195,29 @@ class Divisible(Protocol):
         """Rows of one part, as `Collector.ingest` gives them."""
 
 
+@runtime_checkable
+class Joined(Protocol):
+    """A collector whose evidence is understood only together, but can be made ready in parts.
+
+    `ingest` of all files is the same as `join` of what `read_part` gives of every part, in the
+    order of `divide`.
+    """
+
+    def divide(self, files: Sequence[Path]) -> Sequence[Part]:
+        """The parts, the same whatever the order of `files`; one where more are not worth it."""
+
+    def read_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
+        """What a part holds, for `join` alone."""
+
+    def join(
+        self, parts: Iterable[tuple[Part, Iterable[Batch]]], context: IngestContext
+    ) -> Iterator[Batch]:
+        """Rows of all parts, as `Collector.ingest` gives them.
+
+        A part whose reader failed ends with a row of `collection` that says why.
+        """
+
+
 @dataclass(frozen=True)
 class LaunchPlan:
     """What a launcher starts: the same for every launcher."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from harness_collectors.nccl_inspector.state import UNKNOWN, Kind, Records
-from harness_collectors.nccl_log import planned_world, recorded_ranks
+from harness_collectors.nccl_log.beforehand import planned_world, recorded_ranks
 from harness_collectors.nccl_log.resolve import Resolution, resolve
 from harness_collectors.nccl_log.state import Comm, LogFile
 from harness_collectors.text_evidence import batch

@@ -157,7 +157,7 @@ class Records:
 
 def read_file(records: Records, path: Path, root: Path) -> None:
     """Read one file; never raises for what it holds."""
-    from harness_collectors.nccl_log import relative_name
+    from harness_collectors.nccl_log.beforehand import relative_name
 
     intake = Intake(path)
     name, folder = relative_name(path, root), str(path.parent)

@@ -7,17 +7,27 @@ logs. A log holds calls, not intervals: collectives have sizes and an order but 
 from __future__ import annotations
 
 import gc
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from harness_collectors.env_settings import keeping_the_users, option_problems
-from harness_collectors.text_evidence import DOCKER, JSON, undocked
-from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
+from harness_collectors.nccl_log.beforehand import planned_world, recorded_ranks
+from harness_collectors.text_evidence import DOCKER, JSON
+from harness_schemas.spi import (
+    Availability,
+    Batch,
+    CapturePlan,
+    CaptureRequest,
+    IngestContext,
+    Part,
+)
+
+if TYPE_CHECKING:
+    from harness_collectors.nccl_log.pieces import Leaf
+    from harness_collectors.nccl_log.tally import Texts
 
 SUBSYSTEMS: Final = "INIT,ENV,GRAPH,COLL,TUNING"
 _LEVELS: Final = ("INFO", "TRACE")
@@ -85,20 +95,51 @@ class NcclLog:
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of all files; they are read together, since ranks are known only by each other."""
-        from harness_collectors.nccl_log.calls import call_batches
-        from harness_collectors.nccl_log.resolve import resolve
-        from harness_collectors.nccl_log.rows import all_tables
-        from harness_collectors.nccl_log.state import Evidence
+        from harness_collectors.nccl_log.pieces import read_pages
+        from harness_collectors.nccl_log.tally import Texts
 
-        evidence = Evidence()
-        with _no_collection():
-            read_logs(evidence, sorted(files), context.root)
-            recorded = recorded_ranks(context.root)
-            resolution = resolve(evidence, recorded, planned_world(context.run))
-            tables, collection = all_tables(evidence, resolution)
-        yield from tables
-        yield from call_batches(evidence, resolution, "nccl_log")
-        yield from collection
+        texts = Texts()
+        leaves = read_pages(sorted(files), "", texts, context.progress)
+        yield from _rows(leaves, texts, context)
+
+    def divide(self, files: Sequence[Path]) -> Sequence[Part]:
+        """Parts of text, of about the same size; all in one where there is little."""
+        from harness_collectors.nccl_log.pieces import divide
+
+        return divide(files)
+
+    def read_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
+        """What the lines of a part say, whatever stands before them."""
+        from harness_collectors.nccl_log.pieces import packed, read_pages
+        from harness_collectors.nccl_log.tally import Texts
+
+        yield from packed(read_pages(part.files, part.step, Texts(), context.progress))
+
+    def join(
+        self, parts: Iterable[tuple[Part, Iterable[Batch]]], context: IngestContext
+    ) -> Iterator[Batch]:
+        """Rows of all parts, as `ingest` gives them."""
+        from harness_collectors.nccl_log.pieces import unpacked
+        from harness_collectors.nccl_log.tally import Texts
+
+        leaves = (leaf for part, batches in parts for leaf in unpacked(part, batches))
+        yield from _rows(leaves, Texts(), context)
+
+
+def _rows(leaves: Iterable[Leaf], texts: Texts, context: IngestContext) -> Iterator[Batch]:
+    from harness_collectors.nccl_log.calls import call_batches
+    from harness_collectors.nccl_log.ledger import Ledger
+    from harness_collectors.nccl_log.resolve import resolve
+    from harness_collectors.nccl_log.rows import all_tables
+
+    with _no_collection():
+        evidence = Ledger(context.root, texts).filled(leaves)
+        recorded = recorded_ranks(context.root)
+        resolution = resolve(evidence, recorded, planned_world(context.run))
+        tables, collection = all_tables(evidence, resolution)
+    yield from tables
+    yield from call_batches(evidence, resolution, "nccl_log")
+    yield from collection
 
 
 @contextmanager
@@ -126,69 +167,6 @@ def _wanted(options: Mapping[str, Any], file: str) -> dict[str, str]:
         env["NCCL_DEBUG_TIMESTAMP_FORMAT"] = "[%s.%6f]_"
         env["NCCL_DEBUG_TIMESTAMP_LEVELS"] = "VERSION,WARN,INFO"
     return env
-
-
-def read_logs(evidence: Any, paths: Sequence[Path], root: Path) -> None:
-    """Read files into `evidence`; never raises for what they hold."""
-    from harness_collectors.nccl_log.reading import Reader
-    from harness_collectors.nccl_log.scan import Scanner
-    from harness_collectors.nccl_log.state import LogFile
-    from harness_collectors.nccl_log.stream import Intake
-
-    scanner = Scanner(evidence)
-    for path in paths:
-        intake = Intake(path)
-        file = LogFile(relative_name(path, root), str(path.parent), intake)
-        evidence.files.append(file)
-        reader = Reader(evidence, file, scanner.texts)
-        for lines in intake.blocks():
-            scanner.take(reader, undocked(lines), cut=intake.unterminated)
-    scanner.finish()
-
-
-def relative_name(path: Path, root: Path) -> str:
-    """The file's name as `collection` has it: relative to where evidence was looked for."""
-    try:
-        whole = path.resolve() if path.is_symlink() else _resolved(path.parent) / path.name
-        return str(whole.relative_to(_resolved(root)))
-    except ValueError:
-        return path.name
-
-
-def _resolved(folder: Path) -> Path:
-    """A folder's own path, which thousands of files ask for."""
-    return _resolved_once(folder.absolute())
-
-
-@lru_cache(maxsize=16)
-def _resolved_once(folder: Path) -> Path:
-    return folder.resolve()
-
-
-def planned_world(run: Mapping[str, Any]) -> int | None:
-    """The number of ranks that run.json speaks of; None: it does not."""
-    size = run.get("world_size")
-    if isinstance(size, int):
-        return size
-    try:
-        parallel = run["spec"]["parallel"]
-        return int(parallel["tp"]) * int(parallel["pp"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def recorded_ranks(root: Path) -> dict[tuple[str, int], int]:
-    """Global ranks by (host, pid) as the ranks of our own runs recorded them (docs/spool.md)."""
-    ranks: dict[tuple[str, int], int] = {}
-    for meta in sorted((root / "spans").glob("rank-*.meta.jsonl")):
-        try:
-            with meta.open("rb") as stream:
-                start = json.loads(stream.readline(1 << 16))
-            host = str(start["host"]).partition(".")[0]
-            ranks[(host, int(start["pid"]))] = int(start["rank"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return ranks
 
 
 COLLECTOR = NcclLog()

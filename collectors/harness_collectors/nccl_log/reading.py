@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from harness_collectors.nccl_log import events, lines
 from harness_collectors.nccl_log.apply import HANDLERS, Line, add_hop, add_ring, counts
-from harness_collectors.nccl_log.block import Block
 from harness_collectors.nccl_log.foreign import note_event, read_foreign
 from harness_collectors.nccl_log.lines import MIDDLE_MARK, Hop, Record
 from harness_collectors.nccl_log.owner import Owners
+from harness_collectors.nccl_log.pages import Act, Page, Stretch, distinct
 from harness_collectors.nccl_log.runs import Run
 from harness_collectors.nccl_log.state import Evidence, LogFile, Process
 from harness_collectors.nccl_log.tally import Calls, Choices, Texts
@@ -20,35 +19,9 @@ from harness_collectors.nccl_log.words import CHOICE_STARTS
 if TYPE_CHECKING:
     import numpy as np
 
-_MAX_EXAMINED: Final = 64 << 10
-"""Of a longer line, whose line ends were lost, the rest is dropped."""
 _CUT_CALL: Final = re.compile(rb"(\w{4,20}):(?: (?:o(?:p(?:C(?:o(?:u(?:n(?:t)?)?)?)?)?)?)?)?$")
 _OTHERS_CALL: Final = b"COLLTRACE"
 _NOTHING: Final = (None, ())
-
-
-class Act(NamedTuple):
-    """A line that is read by itself, or the first of runs."""
-
-    place: int
-    head: int
-    """Code of what says who printed it; -1: the line is looked at as a whole."""
-    times: int
-    """How many lines say the same; 0: another has said it, but who prints it is new."""
-    text: bytes
-    """What stands behind `NCCL INFO `."""
-
-
-class Page(NamedTuple):
-    """A block and what its lines have in common."""
-
-    block: Block
-    heads: dict[int, Record | None]
-    """Who printed lines, by the code of their heads."""
-    runs: dict[int, list[Run]]
-    """Like lines, by the place at which they are read."""
-    likes: list[Hop | str]
-    cut: bool
 
 
 class Reader:
@@ -62,10 +35,10 @@ class Reader:
         self._choices = Choices(self._owners, texts)
         self._texts = texts
         # Of the page at hand:
-        self._page = Page(Block.__new__(Block), {}, {}, [], False)
+        self._page: Page
         self._lines = self._owners.lines
-        self._parsed: dict[int, list[Record]] = {}
-        """Records of distinct lines that were not split, by their code."""
+        self._parsed: dict[bytes, list[Record]] = {}
+        """Records of distinct lines that were not split."""
         self._stamped: dict[int, int] = {}
         """The place of the first line with a stamp, by process, if that is in this block."""
 
@@ -77,43 +50,51 @@ class Reader:
         self._stamped.clear()
         self.file.lines += size
 
+    def read(self, stretch: Stretch) -> None:
+        """Read lines of this file: calls, then what was chosen for them, then the rest."""
+        places = self._add_calls(slice(*stretch.calls))
+        self._add_choices(slice(*stretch.choices), places)
+        self._read(self._page.acts[slice(*stretch.acts)], places)
+
     # -- in bulk -----------------------------------------------------------------------------
 
-    def add_calls(self, places: np.ndarray) -> np.ndarray:
-        """Append the calls at these places; returns the places of those that can be."""
+    def _add_calls(self, some: slice) -> np.ndarray:
+        """Append calls; returns the places of those that can be."""
         import numpy as np
 
+        calls = self._page.calls
+        places = calls.places[some]
         if not len(places):
             return places
-        block = self._page.block
-        found, inverse = np.unique(block.texts[places], return_inverse=True)
-        resolved = [self._calls.resolve(block.pieces[code]) for code in found.tolist()]
+        found, inverse = distinct(calls.codes[some])
+        resolved = [self._calls.resolve(calls.lines[code]) for code in found.tolist()]
         kinds = np.array([-1 if kind is None else kind for kind, _ in resolved], np.int32)[inverse]
         counts = np.array([count for _, count in resolved], np.int64)[inverse]
         sound = kinds >= 0
         self.file.unreadable += int((~sound).sum())
-        places = places[sound]
-        times = None if block.times is None else block.times[places]
+        times = None if calls.times is None else calls.times[some][sound]
         self.evidence.calls.extend(kinds[sound], counts[sound], times)
-        return places
+        sure: np.ndarray = places[sound]
+        return sure
 
-    def add_choices(self, places: np.ndarray, pairs: np.ndarray, calls: np.ndarray) -> None:
-        """Count the choices at these places, behind calls at the places `calls`."""
+    def _add_choices(self, some: slice, calls: np.ndarray) -> None:
+        """Count choices, behind calls at the places `calls`."""
         import numpy as np
 
-        block = self._page.block
-        befores = self._befores(places, calls)
-        for pair in np.unique(pairs).tolist():
-            its = np.flatnonzero(pairs == pair)
-            place = places[its[0]]
-            record = self._page.heads.get(int(block.heads[place]))
-            choice = self._texts.choice(block.said(place)) if record is not None else None
+        choices = self._page.choices
+        codes = choices.codes[some]
+        if not len(codes):
+            return
+        befores = self._befores(choices.places[some], calls)
+        for code in np.unique(codes).tolist():
+            record, text = choices.lines[code]
+            choice = self._texts.choice(text) if record is not None else None
             if record is None or choice is None:
-                self._choices.count_line(block.line(place), befores[its])
+                self._choices.count_line(text, befores[codes == code])
             else:
-                self._choices.count(record, choice, befores[its])
+                self._choices.count(record, choice, befores[codes == code])
 
-    def _befores(self, places: np.ndarray | Sequence[int], calls: np.ndarray) -> np.ndarray:
+    def _befores(self, places: np.ndarray | list[int], calls: np.ndarray) -> np.ndarray:
         """The rows that the next calls have, of calls just appended whose places are `calls`."""
         import numpy as np
 
@@ -122,29 +103,28 @@ class Reader:
 
     # -- one by one --------------------------------------------------------------------------
 
-    def read(self, acts: list[Act], calls: np.ndarray) -> None:
+    def _read(self, acts: list[Act], calls: np.ndarray) -> None:
         """Read lines, behind calls at the places `calls`."""
         befores = iter(())
         if len(calls) and acts:
             befores = iter(self._befores([act.place for act in acts], calls).tolist())
         # Without calls around, lines that hold several records may yet add some.
-        before, runs, heads = len(self.evidence.calls), self._page.runs, self._page.heads
+        before, runs = len(self.evidence.calls), self._page.runs
         for place, head, times, text in acts:
             before = next(befores, before)
             if place in runs:
                 self._like_lines(runs[place], before)
-            elif head >= 0 and heads[head] is not None:
+            elif head >= 0:
                 self._line(place, head, times, text, before)
             else:
-                self._whole_line(place, before)
+                self._whole_line(place, text, before)
                 before = len(self.evidence.calls)
 
     def _printed_by(self, head: int) -> Line | None:
         """Where the lines with this head belong; None: too many processes."""
-        record = self._page.heads[head]
-        record = self._owners.unglued(record) if record is not None else None
-        owner = self._owners.of(record) if record is not None else None
-        if record is None or owner is None:
+        record = self._owners.unglued(self._page.heads[head])
+        owner = self._owners.of(record)
+        if owner is None:
             return None
         line = Line(record, *owner, self.file, self._page.cut, self._owners.called)
         self._lines[head] = line
@@ -155,9 +135,8 @@ class Reader:
         line = self._lines.get(head) or self._printed_by(head)
         if line is None:
             return
-        if self._page.block.times is not None:
-            line.now = self._page.block.time(place)
-            self._stamp(line.process, place, line.now)
+        line.now = self._page.stamps.get(place)
+        self._stamp(line.process, place, line.now)
         if times:
             if len(text) > lines.MAX_TEXT_BYTES:
                 text = text[: lines.MAX_TEXT_BYTES].rstrip(b"\r")
@@ -166,7 +145,7 @@ class Reader:
 
     def _like_lines(self, runs: list[Run], before: int) -> None:
         """Transports and ring maps of one process."""
-        file, block, likes = self.file, self._page.block, self._page.likes
+        file, stamps, likes = self.file, self._page.stamps, self._page.likes
         printed, line, comm, rank = -1, None, None, None
         for head, like, place, times, low, high in runs:
             if head != printed:
@@ -178,8 +157,7 @@ class Reader:
             if line is None:
                 file.dropped += times - 1
                 continue
-            if block.times is not None:
-                self._stamp(line.process, place, block.time(place))
+            self._stamp(line.process, place, stamps.get(place))
             said = likes[like]
             if isinstance(said, Hop):
                 add_hop(self.evidence, line, said, low | high << 64, times, comm, rank)
@@ -227,18 +205,15 @@ class Reader:
 
     # -- lines that may hold anything --------------------------------------------------------
 
-    def _whole_line(self, place: int, before: int) -> None:
-        block = self._page.block
-        code = int(block.texts[place]) if block.heads[place] < 0 else -1
-        found = self._parsed.get(code)
+    def _whole_line(self, place: int, text: bytes, before: int) -> None:
+        found = self._parsed.get(text)
         if found is None:
-            text = block.line(place)[:_MAX_EXAMINED]
             found = self._owners.records(text)
             if not found:
                 read_foreign(self.evidence, self.file, self._owners, text, self._page.cut)
-            elif code >= 0 and len(found) == 1 and not found[0].start:
-                self._parsed[code] = found
-        now = block.time(place)
+            elif len(found) == 1 and not found[0].start:
+                self._parsed[text] = found
+        now = self._page.stamps.get(place)
         for record in found:
             if MIDDLE_MARK in record.text or b" opCount " in record.text:
                 self._glued_call(record, now)

@@ -1,4 +1,4 @@
-"""Going through logs: calls and choices in bulk, like lines together, every other by itself.
+"""From blocks of logs to pages: calls and choices in bulk, like lines together, others one by one.
 
 A block is cut into stretches at the lines that change what an address means, and where a file
 ends. Within a stretch calls come first, then choices, then the rest, which is told how far the
@@ -7,91 +7,89 @@ calls had come.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness_collectors.nccl_log.block import Block, encode, has_many_heads
 from harness_collectors.nccl_log.lines import Record
-from harness_collectors.nccl_log.reading import Act, Page, Reader
+from harness_collectors.nccl_log.pages import Act, Calls, Choices, Page, Stretch, distinct
 from harness_collectors.nccl_log.runs import Likes, runs_of
 from harness_collectors.nccl_log.sorting import Sorter
-from harness_collectors.nccl_log.state import Evidence
 from harness_collectors.nccl_log.tally import Texts
 from harness_collectors.nccl_log.words import Sort
 
 if TYPE_CHECKING:
     import numpy as np
 
-_TOGETHER_BYTES: Final = 1 << 20
+    from harness_collectors.nccl_log.lines import Hop
+    from harness_collectors.nccl_log.runs import Run
 
-Part = tuple[Reader, bytes]
-"""A file's reader, and whole lines of the file."""
+_TOGETHER_BYTES: Final = 1 << 20
+_MAX_EXAMINED: Final = 64 << 10
+"""Of a longer line, whose line ends were lost, the rest is dropped."""
+
+Text = tuple[Path, bytes]
+"""Whole lines of a file."""
 
 
 class Scanner:
-    """Reads blocks of files into the evidence. Never raises for what the text holds."""
+    """Makes pages of blocks. Never raises for what the text holds."""
 
-    def __init__(self, evidence: Evidence) -> None:
-        self.evidence = evidence
-        self.texts = Texts()
-        self._sorter = Sorter(self.texts)
+    def __init__(self, texts: Texts) -> None:
+        self._sorter = Sorter(texts)
         self._led = False
-        self._waiting: list[Part] = []
+        self._waiting: list[Text] = []
         self._bytes = 0
 
-    def take(self, reader: Reader, text: bytes, cut: bool) -> None:
+    def take(self, path: Path, text: bytes, cut: bool) -> Iterator[Page]:
         """Read a block of a file: whole lines, or, `cut`, its last one without a line end.
 
         Small blocks, of small files, wait for more: a block costs as much as a thousand lines.
         """
-        if self._waiting and self._waiting[-1][0] is reader:
-            self.finish()  # no small file
+        if self._waiting and self._waiting[-1][0] is path:
+            yield from self.finish()  # no small file
         if text.endswith(b"\n") and not cut:
-            self._waiting.append((reader, text))
+            self._waiting.append((path, text))
             self._bytes += len(text)
             if self._bytes >= _TOGETHER_BYTES:
-                self.finish()
+                yield from self.finish()
             return
-        self.finish()
+        yield from self.finish()
         if text:
-            before = reader.file.unreadable
-            self._scan([(reader, text)], cut)
-            reader.file.ends_cut = (reader.file.unreadable - before) if cut else 0
+            yield self._page([(path, text)], cut)
 
-    def finish(self) -> None:
+    def finish(self) -> Iterator[Page]:
         """Read what waits."""
-        if self._waiting:
-            self._scan(self._waiting, False)
-        self._waiting, self._bytes = [], 0
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        if waiting:
+            yield self._page(waiting, False)
 
-    def _scan(self, parts: Sequence[Part], cut: bool) -> None:
-        """Read lines of files, one file's after the other's."""
+    def _page(self, texts: Sequence[Text], cut: bool) -> Page:
+        """A page of lines of files, one file's after the other's."""
         import numpy as np
 
-        block = self._encode(b"".join([text for _, text in parts]))
-        sizes = [text.count(b"\n") for _, text in parts[:-1]]
-        firsts = np.cumsum([0, *sizes])
+        block = self._encode(b"".join([text for _, text in texts]))
+        firsts = np.cumsum([0, *(text.count(b"\n") for _, text in texts[:-1])])
         heads = self._sorter.heads(block)
         sorts = self._sorter.sorts(block, heads, cut)
-        page, acts = self._page(block, sorts, heads, firsts, cut)
+        acts, runs, likes = self._acts(block, sorts, heads, firsts)
         calls, choices = (np.flatnonzero(sorts == sort) for sort in (Sort.CALL, Sort.CHOICE))
-        pairs = _distinct(block, choices)
-        cuts = _cuts(sorts, firsts)
-        bounds = [
-            np.searchsorted(places, cuts).tolist()
-            for places in (calls, choices, [act.place for act in acts])
-        ]
-        owners = np.searchsorted(firsts, cuts[:-1], "right") - 1
-        for (reader, _), size in zip(parts, np.diff([*firsts, len(block)]).tolist(), strict=True):
-            reader.turn(page, size)
-        for number, owner in enumerate(owners.tolist()):
-            reader = parts[owner][0]
-            own = [slice(bound[number], bound[number + 1]) for bound in bounds]
-            places = reader.add_calls(calls[own[0]])
-            if own[1].start < own[1].stop:
-                reader.add_choices(choices[own[1]], pairs[own[1]], places)
-            reader.read(acts[own[2]], places)
-        self.evidence.calls.relieve()
+        places = (calls, choices, np.array([act.place for act in acts], np.int64))
+        sizes = np.diff([*firsts, len(block)]).tolist()
+        paths = [path for path, _ in texts]
+        return Page(
+            tuple(zip(paths, sizes, strict=True)),
+            cut,
+            {code: record for code, record in heads.items() if record is not None},
+            list(_stretches(paths, sorts, firsts, places)),
+            _calls(block, calls),
+            _choices(block, choices, heads),
+            acts,
+            runs,
+            likes,
+            _stamps(block, places[2], runs),
+        )
 
     def _encode(self, text: bytes) -> Block:
         """Take a block apart, and what stands before NCCL's prefixes if it changes all the time."""
@@ -103,15 +101,14 @@ class Scanner:
             block = encode(text, True)
         return block
 
-    def _page(
+    def _acts(
         self,
         block: Block,
         sorts: np.ndarray,
         heads: dict[int, Record | None],
         firsts: np.ndarray,
-        cut: bool,
-    ) -> tuple[Page, list[Act]]:
-        """What is read one by one, in the order of lines, and what that takes."""
+    ) -> tuple[list[Act], dict[int, list[Run]], list[Hop | str]]:
+        """What is read one by one, in the order of lines, and what of it is many lines."""
         import numpy as np
 
         times = np.full(len(block), -1, np.int64)
@@ -121,23 +118,71 @@ class Scanner:
         elif facts.any():
             _count_facts(block, sorts, np.flatnonzero(facts), firsts, times)
         times[(sorts == Sort.LINE) | (sorts >= Sort.TURN)] = 1
-        page = Page(block, heads, {}, [], cut)
         is_like = np.flatnonzero(sorts == Sort.LIKE)
+        runs: dict[int, list[Run]] = {}
+        likes: list[Hop | str] = []
         if len(is_like):
-            likes = Likes(is_like, *self._sorter.likes(block, is_like))
-            page = page._replace(
-                runs=runs_of(block, sorts, likes, heads, firsts), likes=likes.values
-            )
-            times[list(page.runs)] = 1
+            found = Likes(is_like, *self._sorter.likes(block, is_like))
+            runs, likes = runs_of(block, sorts, found, heads, firsts), found.values
+            times[list(runs)] = 1
         places = np.flatnonzero(times >= 0)
-        several = sorts[places] == Sort.SEVERAL
-        columns = (places, np.where(several, -1, block.heads[places]), times[places])
-        texts = [block.pieces[code] for code in block.texts[places].tolist()]
-        for number in np.flatnonzero(
-            ((block.numbers >= 0) & (sorts != Sort.LIKE))[places]
-        ).tolist():
-            texts[number] = block.said(places[number])
-        return page, list(map(Act, *(column.tolist() for column in columns), texts))
+        columns = (places, *_said(block, sorts, heads, places), times[places])
+        listed = (column if isinstance(column, list) else column.tolist() for column in columns)
+        place, head, text, often = listed
+        return list(map(Act, place, head, often, text)), runs, likes
+
+
+def _said(
+    block: Block, sorts: np.ndarray, heads: dict[int, Record | None], places: np.ndarray
+) -> tuple[np.ndarray, list[bytes]]:
+    """Of lines read one by one: the code of who printed them (-1: read whole), and the text."""
+    import numpy as np
+
+    own = block.heads[places]
+    odd = [code for code, record in heads.items() if record is None]
+    is_whole = (own < 0) | (sorts[places] == Sort.SEVERAL)
+    if odd:
+        is_whole |= np.isin(own, odd)
+    pieces = block.pieces
+    texts = [pieces[code] for code in block.texts[places].tolist()]
+    is_numbered = (block.numbers[places] >= 0) & (sorts[places] != Sort.LIKE)
+    for number in np.flatnonzero(is_numbered).tolist():
+        texts[number] = block.said(places[number])
+    for number in np.flatnonzero(is_whole).tolist():
+        texts[number] = block.line(places[number])[:_MAX_EXAMINED]
+    return np.where(is_whole, -1, own), texts
+
+
+def _calls(block: Block, places: np.ndarray) -> Calls:
+    found, codes = distinct(block.texts[places])
+    lines = [block.pieces[code] for code in found.tolist()]
+    return Calls(places, codes, lines, None if block.times is None else block.times[places])
+
+
+def _choices(block: Block, places: np.ndarray, heads: dict[int, Record | None]) -> Choices:
+    """Distinct lines are numbered in the order of their first ones."""
+    import numpy as np
+
+    pairs = block.heads[places].astype(np.int64) * len(block.pieces) + block.texts[places]
+    _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+    numbers = np.empty(len(first), np.int64)
+    numbers[np.argsort(first)] = np.arange(len(first))
+    lines: list[tuple[Record | None, bytes]] = []
+    for place in places[np.sort(first)].tolist():
+        record = heads.get(int(block.heads[place]))
+        lines.append((record, block.line(place) if record is None else block.said(place)))
+    return Choices(places, numbers[inverse], lines)
+
+
+def _stamps(block: Block, places: np.ndarray, runs: dict[int, list[Run]]) -> dict[int, int]:
+    import numpy as np
+
+    if block.times is None:
+        return {}
+    begun = [run.place for stretch in runs.values() for run in stretch]
+    wanted = np.concatenate((places, np.array(begun, np.int64)))
+    wanted = wanted[block.times[wanted] >= 0]
+    return dict(zip(wanted.tolist(), block.times[wanted].tolist(), strict=True))
 
 
 def _count_facts(
@@ -160,16 +205,18 @@ def _count_facts(
     times[places[first]] = often
 
 
-def _distinct(block: Block, places: np.ndarray) -> np.ndarray:
-    """Numbers of the distinct lines at these places, in the order of their first ones."""
+def _stretches(
+    paths: Sequence[Path], sorts: np.ndarray, firsts: np.ndarray, places: Sequence[np.ndarray]
+) -> Iterator[Stretch]:
+    """`places` of calls, choices and acts, cut where files begin and where addresses change."""
     import numpy as np
 
-    pairs = block.heads[places].astype(np.int64) * len(block.pieces) + block.texts[places]
-    _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
-    numbers = np.empty(len(first), np.int64)
-    numbers[np.argsort(first)] = np.arange(len(first))
-    found: np.ndarray = numbers[inverse]
-    return found
+    cuts = _cuts(sorts, firsts)
+    owners = (np.searchsorted(firsts, cuts[:-1], "right") - 1).tolist()
+    bounds = [np.searchsorted(those, cuts).tolist() for those in places]
+    for number, owner in enumerate(owners):
+        calls, choices, acts = ((each[number], each[number + 1]) for each in bounds)
+        yield Stretch(paths[owner], calls, choices, acts)
 
 
 def _cuts(sorts: np.ndarray, firsts: np.ndarray) -> np.ndarray:

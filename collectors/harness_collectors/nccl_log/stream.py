@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import os
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ class Intake:
     """What reading one file came to; complete once its blocks have been drained."""
 
     path: Path
+    span: tuple[int, int] | None = None
+    """Only the lines that begin between these bytes of a plain file."""
     stored_bytes: int = 0
     decoded_bytes: int = 0
     overlong: int = 0
@@ -35,6 +39,14 @@ class Intake:
     """Why reading stopped before the end of the text; empty: it did not."""
     unterminated: bool = False
     """The last line has no line end: it may be cut."""
+
+    def add(self, more: Intake) -> None:
+        """Reading went on with what lies behind."""
+        self.stored_bytes += more.stored_bytes
+        self.decoded_bytes += more.decoded_bytes
+        self.overlong += more.overlong
+        self.ended = self.ended or more.ended
+        self.unterminated = more.unterminated
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
         """Blocks that end where a line ends; only the last may lack its line end.
@@ -67,17 +79,36 @@ class Intake:
             with self.path.open("rb") as stream:
                 head = stream.read(len(_GZIP_MAGIC))
                 stream.seek(0)
-                parts = self._inflated if head == _GZIP_MAGIC else self._plain
-                for part in _as_utf8(parts(stream, block_bytes)):
+                if self.span is None and head == _GZIP_MAGIC:
+                    parts = _as_utf8(self._inflated(stream, block_bytes))
+                elif self.span is None or self.span[0] == 0:
+                    parts = _as_utf8(self._plain(stream, block_bytes))
+                else:
+                    parts = self._plain(stream, block_bytes)
+                for part in parts:
                     self.decoded_bytes += len(part)
                     yield part
         except OSError as error:
             self.ended = f"cannot be read: {error.strerror or error}"
 
     def _plain(self, stream: BinaryIO, block_bytes: int) -> Iterator[bytes]:
-        while part := stream.read(block_bytes):
-            self.stored_bytes += len(part)
-            yield part
+        """Parts that end where those of the whole file would, so that both drop the same lines."""
+        begin, end = self.span or (0, sys.maxsize)
+        if begin:
+            stream.seek(begin - 1)
+            begin += sum(map(len, _line(stream, block_bytes))) - 1
+        last = b"\n"
+        while begin < end:
+            last = stream.read(min(block_bytes - begin % block_bytes, end - begin))
+            if not last:
+                return
+            self.stored_bytes += len(last)
+            begin += len(last)
+            yield last
+        if not last.endswith(b"\n"):
+            for part in _line(stream, block_bytes):
+                self.stored_bytes += len(part)
+                yield part
 
     def _inflated(self, stream: BinaryIO, block_bytes: int) -> Iterator[bytes]:
         """Decoded parts of a gzip file of any number of members, up to a tear or the limit."""
@@ -112,6 +143,14 @@ class Intake:
         return part
 
 
+def _line(stream: BinaryIO, block_bytes: int) -> Iterator[bytes]:
+    """The rest of the line at hand, in parts."""
+    while part := stream.readline(block_bytes):
+        yield part
+        if part.endswith(b"\n"):
+            return
+
+
 def _as_utf8(parts: Iterator[bytes]) -> Iterator[bytes]:
     """Text without a byte order mark, recoded where that says UTF-16."""
     first = next((part for part in parts if part), b"")
@@ -124,6 +163,17 @@ def _as_utf8(parts: Iterator[bytes]) -> Iterator[bytes]:
     yield decoder.decode(first).encode("utf-8", "replace")
     for part in parts:
         yield decoder.decode(part).encode("utf-8", "replace")
+
+
+def span_bytes(path: Path) -> int:
+    """Bytes of a file that may be read in spans of whole lines; 0: only as a whole."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(2)
+            whole = head in (_GZIP_MAGIC, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            return 0 if whole else os.fstat(stream.fileno()).st_size
+    except OSError:
+        return 0
 
 
 def _salvage(decoder: zlib._Decompress, damaged: bytes) -> bytes:

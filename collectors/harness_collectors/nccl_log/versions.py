@@ -28,10 +28,7 @@ class Versions:
         for file in process.files:
             shared |= self._said_in(file)
         only = next(iter(shared)) if len(shared) == 1 else None
-        # A torn prefix makes processes up: there only one whose communicator is sure borrows.
-        sure = not any(file.is_torn for file in process.files) or any(
-            comm.seen_init and comm.rank is not None for comm in process.all_comms
-        )
+        sure = not any(file.is_torn for file in process.files) or _is_real(process)
         return only if only and sure and is_possible(process, only) else None
 
     def _said_in(self, file: LogFile) -> set[tuple[str, str, str | None]]:
@@ -39,3 +36,12 @@ class Versions:
             said = set(file.bare_versions)
             self._of_files[id(file)] = said.union(*(other.versions for other in file.processes))
         return self._of_files[id(file)]
+
+
+def _is_real(process: Process) -> bool:
+    """Whether a torn prefix did not make it up: its communicator is sure, and it has a name where
+    others have one."""
+    is_named = process.pid is not None or not any(
+        other.pid is not None for file in process.files for other in file.processes
+    )
+    return is_named and any(comm.seen_init and comm.rank is not None for comm in process.all_comms)

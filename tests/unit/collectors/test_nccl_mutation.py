@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from mutations import cuts, doubled, flipped, interleaved_chunks, interleaved_lines
+from mutations import cuts, doubled, flipped, interleaved_chunks, interleaved_lines, woven
 from nccl_tables import ingest_text
 
 from harness_collectors.nccl_log import lines
@@ -155,6 +155,7 @@ def test_two_logs_chunk_by_chunk(tmp_path, text):
 
 @patient
 @given(text=interleaved_chunks(OLD, PLAIN))
+@example(text=woven(OLD, PLAIN, [63, 145, 115, 1, 1, 347, 2, 68]))  # tears a prefix off an init
 def test_logs_of_two_versions_chunk_by_chunk(tmp_path, text):
     check_truth(read(tmp_path, text), OLD, PLAIN)
 
