@@ -3,8 +3,8 @@
 What was injected is what the delaying kernels took where they were recorded (the clock of a GPU
 moves), else the delay as asked for. What came back is the peer's waiting a step, less the late
 rank's own in the same collectives, less the same of a run without a delay. Beside it stands what a
-delayed call shows: a step holds the lateness of other causes too, such as hosts that begin an
-eager step at different moments.
+delayed call shows, less what that call of a step shows without a delay: a step holds the lateness
+of other causes too, such as hosts that begin an eager step at different moments.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ GPU_CASES = (
 CPU_CASES = (("eager", "host", "step"), ("eager", "host", "layer"))
 GPU_DELAYS_US = (50, 250, 1000)
 CPU_DELAYS_US = (2000,)
+HALF_NS = 500
+"""Half a microsecond: a call in which the peer waited half of the delay was a delayed one."""
 COLUMNS = ("mode", "where", "every", "delay us", "evidence", "steps", "injected us a step",
            "returned us [95 %]", "error", "within 3 us or 3 %", "delayed calls found",
-           "injected us a call", "returned us p50 [p10, p90]", "culprit right",
-           "named")  # fmt: skip
+           "injected us a call", "returned us p50 [p10, p90]", "within 3 us or 3 %",
+           "culprit right", "named")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,15 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Net:
+    """A call at its place in a step: what the peer waited, and that less the late rank's own."""
+
+    place: int
+    waited_ns: float
+    net_ns: float
+
+
+@dataclass(frozen=True)
 class Found:
     """What one evidence of a run says. `net_ns`: waiting for the late rank, a value a step."""
 
@@ -64,8 +75,7 @@ class Found:
     delayed: int
     expected: int
     right: float | None
-    calls_ns: np.ndarray
-    """Waiting in each delayed call, less the late rank's own in it."""
+    calls: list[Net]
 
 
 def injection(bench: Bench) -> Iterator[str]:
@@ -106,11 +116,11 @@ def named(database: Path) -> str:
 def measure(bench: Bench, database: Path, case: Case) -> dict[str, Found]:
     """What each evidence that splits waiting says of a run."""
     kind = "collective" if bench.tp > 1 else "p2p"
-    half_ns = case.delay_us * 500
+    half_ns = case.delay_us * HALF_NS
     rows = rows_of(database, _STEPS, [PEER, LATE, kind, half_ns])
     times = _layers(database) if case.every == "layer" else 1
     injected = _spun(database) if case.where == "device" else None
-    calls = rows_of(database, _CALLS, [PEER, LATE, kind, half_ns])
+    calls = rows_of(database, _CALLS, [PEER, LATE, kind])
     found = {}
     for source in sorted({row[0] for row in rows}):
         steps = [row for row in rows if row[0] == source]
@@ -122,7 +132,7 @@ def measure(bench: Bench, database: Path, case: Case) -> dict[str, Found]:
             delayed,
             times * len(steps),
             known / delayed if delayed and case.delay_us else None,
-            np.array([row[1] for row in calls if row[0] == source], dtype=float),
+            [Net(*row[1:]) for row in calls if row[0] == source],
         )
     return found
 
@@ -144,11 +154,13 @@ ORDER BY source, repeat, batch, microbatch, step
 """
 
 _CALLS = """
-SELECT p.source, p.wait_ns - coalesce(l.wait_ns, 0)
+SELECT p.source, row_number() OVER (
+    PARTITION BY p.source, p.repeat, p.batch, p.microbatch, p.step ORDER BY p.comm_group, p.seq),
+  p.wait_ns, p.wait_ns - coalesce(l.wait_ns, 0)
 FROM waits p LEFT JOIN waits l
   ON l.rank = $2 AND l.source = p.source AND l.comm_group = p.comm_group AND l.seq = p.seq
   AND p.kind <> 'p2p'
-WHERE p.phase = 'decode' AND NOT p.warmup AND p.kind = $3 AND p.rank = $1 AND p.wait_ns >= $4
+WHERE p.phase = 'decode' AND NOT p.warmup AND p.kind = $3 AND p.rank = $1
   AND p.op IN ('recv', 'all_reduce') AND (p.source <> 'app_timers' OR p.perturbed_by IS NULL)
 """
 
@@ -193,17 +205,34 @@ def _lines(
             [case.mode, case.where, case.every, case.delay_us, source, len(got.net_ns),
              micro(want), f"{middle / 1e3:.1f} [{low / 1e3:.1f}, {high / 1e3:.1f}]",
              f"{error / 1e3:+.1f} us{share}" if case.delay_us else None, ok, expected,
-             *_a_call(case, got), percent(got.right), who]
+             *_a_call(case, got, base[source]), percent(got.right), who]
         )  # fmt: skip
     return lines or [
-        [case.mode, case.where, case.every, case.delay_us, "none", 0, *[None] * 8, who]
+        [case.mode, case.where, case.every, case.delay_us, "none", 0, *[None] * 9, who]
     ]
 
 
-def _a_call(case: Case, got: Found) -> tuple[str | None, str | None]:
-    """What was injected before a delayed call, and what its peer waited in it."""
+def _a_call(case: Case, got: Found, base: Found) -> tuple[str | None, ...]:
+    """What was injected before a delayed call, what its peer waited in it, and whether they agree.
+
+    A call is compared with the calls at its place in the steps of the run without a delay.
+    """
     if not case.delay_us or not got.delayed or not len(got.net_ns):
-        return None, None
-    times = max(1, round(got.delayed / len(got.net_ns)))
-    low, middle, high = np.quantile(got.calls_ns, [0.1, 0.5, 0.9]) / 1e3
-    return micro(got.injected_ns / times), f"{middle:.1f} [{low:.1f}, {high:.1f}]"
+        return None, None, None
+    usual: dict[int, list[float]] = {}
+    for call in base.calls:
+        if call.waited_ns is not None:
+            usual.setdefault(call.place, []).append(call.net_ns)
+    back = [
+        call.net_ns - float(np.median(usual[call.place]))
+        for call in got.calls
+        if call.waited_ns is not None
+        and call.waited_ns >= case.delay_us * HALF_NS
+        and call.place in usual
+    ]
+    if not back:
+        return None, None, None
+    want = got.injected_ns / max(1, round(got.delayed / len(got.net_ns)))
+    low, middle, high = np.quantile(back, [0.1, 0.5, 0.9])
+    ok = "yes" if abs(middle - want) <= max(3000.0, 0.03 * want) else "no"
+    return micro(want), f"{middle / 1e3:.1f} [{low / 1e3:.1f}, {high / 1e3:.1f}]", ok

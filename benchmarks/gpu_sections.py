@@ -18,6 +18,8 @@ from harness_runners.bench.plan import parse_sizes
 DEFAULT_EVERY = 32
 """`generation.instrument_every` of a run that says nothing."""
 PAIRS = 20
+SILENCE_NS = 50_000_000
+"""NVLinks sleep after such a silence, and a transfer must wake them (benchmarks.gpu_messages)."""
 
 
 def floors(bench: Bench) -> Iterator[str]:
@@ -60,31 +62,50 @@ def _floor_table(rows: list[dict[str, Any]]) -> str:
 
 def _ways_table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        [row["group_size"], row["bytes"], row["p50_us"], row["stamps_us"], row["chain_us"]]
+        [
+            row["group_size"],
+            row["bytes"],
+            row["warm_us"],
+            row["p50_us"],
+            row["warm_stamps_us"],
+            row["stamps_us"],
+            row["chain_us"],
+        ]
         for row in rows
         if (row["op"], row["implementation"]) == ("all_reduce", "nccl")
     ]
-    return table(["ranks", "bytes", "kernel", "stamps", "chain"], lines)
+    columns = ["ranks", "bytes", "warm kernel", "kernel", "warm stamps", "stamps", "chain"]
+    return table(columns, lines)
 
 
 def _against_floors(database: Path) -> str:
     rows = rows_of(
         database,
         """
-        SELECT source, wait_method, op, bytes, count(*), median(transfer_ns), any_value(floor_ns),
-          quantile_cont(transfer_ns - floor_ns, [0.1, 0.5, 0.9]),
-          avg((abs(transfer_ns - floor_ns) <= greatest(0.15 * floor_ns, 2000))::INT)
-        FROM collectives_all
+        WITH calls AS (
+          SELECT *, coalesce(start_ns - lag(end_ns) OVER (
+            PARTITION BY rank, source, comm_group ORDER BY start_ns) > $1, true) AS silence,
+            -- Outside the range between the warm floor and that behind other work.
+            CASE WHEN transfer_ns > floor_ns THEN transfer_ns - floor_ns
+                 ELSE least(0, transfer_ns - least(floor_warm_ns, floor_ns)) END AS excess_ns
+          FROM collectives_all
+        )
+        SELECT source, wait_method, op, bytes, CASE WHEN silence THEN 'yes' ELSE 'no' END,
+          count(*), median(transfer_ns), any_value(floor_warm_ns), any_value(floor_ns),
+          quantile_cont(excess_ns, [0.1, 0.5, 0.9]),
+          avg((abs(excess_ns) <= greatest(0.15 * floor_ns, 2000))::INT)
+        FROM calls
         WHERE phase = 'decode' AND NOT warmup AND transfer_ns IS NOT NULL AND floor_ns IS NOT NULL
         GROUP BY ALL ORDER BY ALL
         """,
+        [SILENCE_NS],
     )
     lines = [
-        [*row[:5], micro(row[5]), micro(row[6]), *map(micro, row[7]), percent(row[8])]
-        for row in rows
+        [*row[:6], *map(micro, row[6:9]), *map(micro, row[9]), percent(row[10])] for row in rows
     ]
-    columns = ["evidence", "method", "op", "bytes", "calls", "transfer us", "floor us"]
-    return table([*columns, "excess p10", "p50", "p90", "within 15 % or 2 us"], lines)
+    columns = ["evidence", "method", "op", "bytes", "after a silence", "calls", "transfer us"]
+    floors = ["warm floor us", "floor us", "excess p10", "p50", "p90", "within 15 % or 2 us"]
+    return table([*columns, *floors], lines)
 
 
 def classified(bench: Bench) -> Iterator[str]:

@@ -95,7 +95,10 @@ def _row(item: dict[str, Any], document: Mapping[str, Any]) -> dict[str, Any] | 
         return None
     rates = {name: _number(item.get(name)) for name in ("algbw_gb_s", "busbw_gb_s")}
     device = _text(document.get("device"))
-    others = {f"{name}_ns": _ns(item.get(f"{name}_us")) for name in ("stamps", "chain")}
+    others = {
+        f"{name}_ns": _ns(item.get(f"{name}_us"))
+        for name in ("stamps", "warm", "warm_stamps", "chain")
+    }
     return {"source": NAME, "device": device, **texts, **counts, **times, **others, **rates}
 
 

@@ -16,7 +16,7 @@ FLOORS = {4096: (9_500, 10_000, 10_750), 16384: (38_000, 40_000, 43_000)}
 HAND_OVER_NS = 2_500
 
 
-def floors(op="all_reduce", implementation="nccl", stamped=True):
+def floors(op="all_reduce", implementation="nccl", stamped=True, **more):
     rows = [(size, *times) for size, times in FLOORS.items()]
     names = ("bytes", "p10_ns", "p50_ns", "p90_ns")
     columns = {
@@ -24,6 +24,7 @@ def floors(op="all_reduce", implementation="nccl", stamped=True):
     }
     if stamped:
         columns["stamps_ns"] = [p50 + HAND_OVER_NS for p50 in columns["p50_ns"]]
+    columns |= more
     same = {"op": op, "implementation": implementation, "group_size": 2, "source": "floors"}
     return batch(
         "floors", {**columns, **{name: [value] * len(rows) for name, value in same.items()}}
@@ -125,6 +126,24 @@ def test_what_kernels_and_stamps_say_is_kept_and_compared(tmp_path, source, stam
     # Both lasted 30 us of launch longer than they waited and moved data: the shorter transfers.
     excess = None if floor is None else 42_000 - floor
     assert rows == [("end_anchored", 42_000, floor, excess, 248_000)]
+
+
+@pytest.mark.parametrize(
+    ("transfer", "excess"), [(10_900, 900), (10_000, 0), (8_700, 0), (7_500, 0), (7_100, -400)]
+)
+def test_a_transfer_between_the_warm_floor_and_that_behind_other_work_is_in_its_place(
+    tmp_path, transfer, excess
+):
+    shorter = transfer - LAUNCH_NS - FLOORS[4096][1]
+    pairs = event_pairs([4096], (shorter, 0), "torch_profiler")
+    sql = "SELECT transfer_ns, floor_ns, floor_warm_ns, excess_ns FROM collective_waits"
+    rows = query(tmp_path, [floors(warm_ns=[7_500, 30_000]), pairs], sql)
+    assert rows == [(transfer, 10_000, 7_500, excess)]
+
+
+def test_the_range_of_a_floor_is_part_of_the_error_of_what_it_splits(tmp_path):
+    batches = [floors(warm_ns=[7_500, 30_000]), event_pairs([4096], waits=(250_000, 0))]
+    assert {row[4] for row in query(tmp_path, batches, SPLIT)} == {102_500}
 
 
 def test_instances_of_floors_say_so_and_name_nobody(tmp_path):

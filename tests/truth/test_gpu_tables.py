@@ -173,8 +173,20 @@ def test_a_device_delay_is_what_its_kernels_took_and_its_rank_is_named(tmp_path)
         assert got.net_ns.tolist() == [LATE] * 30
         assert got.injected_ns == 240 * US
         assert (got.delayed, got.expected, got.right) == (30, 26 * 30, 1.0)
-        assert got.calls_ns.tolist() == [LATE] * 30
-        assert _a_call(case, got) == ("240.0", "250.0 [250.0, 250.0]")
+        assert [(call.place, call.net_ns) for call in got.calls] == [(1, LATE)] * 30
+
+
+@pytest.mark.parametrize(("usual_ns", "told", "ok"), [
+    (0, "250.0 [250.0, 250.0]", "no"), (9 * US, "241.0 [241.0, 241.0]", "yes"),
+])  # fmt: skip
+def test_what_a_call_waits_without_a_delay_is_not_returned_by_one(tmp_path, usual_ns, told, ok):
+    """240 us of delaying kernels, 250 of waiting, some of which the place always waits."""
+    case = Case("graph", "device", "layer", 50)
+    spun = spans("at::cuda::spin_kernel(long)", "torch_profiler", "compute", 240 * US)
+    got = measure(bench(tmp_path), database(tmp_path, all_reduces(LATE), spun), case)
+    usual = measure(bench(tmp_path), database(tmp_path, all_reduces(usual_ns), spun), case)
+    for source, found in got.items():
+        assert _a_call(case, found, usual[source]) == ("240.0", told, ok)
 
 
 @pytest.mark.parametrize(("others", "stamped", "who"), [(1, False, "1"), (2, False, "nobody"),

@@ -1,12 +1,14 @@
 """Chains of calls as CUDA graphs: how long a call takes, three ways.
 
-Before every call of the measured chain a pass over a buffer larger than the cache throws out what
-the call before left there, as a model's weights do between the collectives of a step. Then
+Two chains hold the same calls. Before every call of the cold one a pass over a buffer larger than
+the cache throws out what the call before left there, as a model's weights do between the
+collectives of a step; in the warm one it is all still there. What a run's transfers take lies
+between the two. Of both
 - kernels: torch.profiler over some replays; what transfers by kernel evidence are compared with;
 - stamps (harness_probe.stamps) around every call, with the hand-over to and from its kernel; what
-  transfers by time stamps inside a run's graphs are compared with;
-- a second chain without stamps and passes, timed by events: what a program sees that does nothing
-  else, and what nccl-tests report.
+  transfers by time stamps inside a run's graphs are compared with.
+A third chain without stamps and passes is timed by events: what a program sees that does nothing
+else, and what nccl-tests report.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ class GraphChain:
         self._sweep = torch.zeros(CACHE_FACTOR * cache, dtype=torch.uint8, device=device)
         self._slots = torch.zeros(GAUGE_STAMPS + 2 * calls, dtype=torch.int64, device=device)
         self._kernel = self._load()
-        self._plain = self._capture(call, measured=False)
-        self._measured = self._capture(call, measured=True)
+        self._bare = self._capture(call, stamped=False, swept=False)
+        self._warm = self._capture(call, stamped=True, swept=False)
+        self._cold = self._capture(call, stamped=True, swept=True)
 
     def _load(self) -> StampKernel | None:
         """The kernel, run once: the driver may still have to compile it."""
@@ -52,21 +55,22 @@ class GraphChain:
             return None
         return kernel
 
-    def _capture(self, call: Call, measured: bool) -> Any:
+    def _capture(self, call: Call, stamped: bool, swept: bool) -> Any:
         cuda = self._torch.cuda
         graph = cuda.CUDAGraph()
         self._sweep.add_(1)
         cuda.synchronize()
         with cuda.graph(graph, capture_error_mode="thread_local"):
-            if measured:
+            if stamped:
                 for place in range(GAUGE_STAMPS):
                     self._stamp(place)
             for number in range(self._calls):
-                if measured:
+                if swept:
                     self._sweep.add_(1)
+                if stamped:
                     self._stamp(GAUGE_STAMPS + 2 * number)
                 call(number)
-                if measured:
+                if stamped:
                     self._stamp(GAUGE_STAMPS + 2 * number + 1)
         return graph
 
@@ -83,39 +87,44 @@ class GraphChain:
         self._meet(self._gate)
 
     def round(self, times: Times) -> float:
-        """One replay of each chain; adds to `times` and returns how long both took in ns."""
-        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(4)]
-        for graph, start, end in zip(
-            (self._plain, self._measured), events[::2], events[1::2], strict=True
-        ):
-            self._start()
-            start.record()
-            graph.replay()
-            end.record()
-        events[3].synchronize()
-        plain, measured = (float(events[k].elapsed_time(events[k + 1])) * 1e6 for k in (0, 2))
-        times.rounds_ns.append(plain / self._calls)
-        if self._kernel is not None:
+        """One replay of each chain; adds to `times` and returns how long they took in ns."""
+        chain = self._replay(self._bare)
+        times.rounds_ns.append(chain / self._calls)
+        warm = self._replay(self._warm, times.warm_stamps_ns)
+        cold = self._replay(self._cold, times.stamps_ns)
+        return chain + warm + cold
+
+    def _replay(self, graph: Any, stamps_ns: list[float] | None = None) -> float:
+        """How long one replay took in ns; what its stamps say of every call goes to `stamps_ns`."""
+        start, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._start()
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        if self._kernel is not None and stamps_ns is not None:
             stamps: list[int] = self._slots.tolist()
             # One hand-over between kernels lies between two stamps in any case.
             gap = middle_gap(stamps[:GAUGE_STAMPS])
             pairs = zip(stamps[GAUGE_STAMPS::2], stamps[GAUGE_STAMPS + 1 :: 2], strict=True)
-            times.stamps_ns += [float(max(0, end - start - gap)) for start, end in pairs]
-        return plain + measured
+            stamps_ns += [float(max(0, late - early - gap)) for early, late in pairs]
+        return float(start.elapsed_time(end)) * 1e6
 
     def profile(self, times: Times) -> None:
         """Durations of the calls' kernels over some more replays, where they can be recorded."""
+        times.warm_kernels_ns = by_call(self._profiled(self._warm), self._calls)
+        times.kernels_ns = by_call(self._profiled(self._cold), self._calls)
+
+    def _profiled(self, graph: Any) -> list[Kernel]:
         from torch.profiler import ProfilerActivity, profile
 
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             for _ in range(PROFILED_ROUNDS):
                 self._start()
-                self._measured.replay()
+                graph.replay()
                 self._torch.cuda.synchronize()
-        events = profiler.profiler.kineto_results.events()
-        kernels = [
+        return [
             Kernel(event.correlation_id(), event.start_ns(), event.duration_ns(), event.name())
-            for event in events
+            for event in profiler.profiler.kineto_results.events()
             if event.device_type() != self._torch.autograd.DeviceType.CPU
         ]
-        times.kernels_ns = by_call(kernels, self._calls)

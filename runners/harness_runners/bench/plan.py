@@ -129,11 +129,17 @@ def result_row(cell: Cell, dtype: str, found: Found) -> dict[str, Any]:
         "p10_us": round(p10 / 1e3, 3),
         "p50_us": round(p50 / 1e3, 3),
         "p90_us": round(p90 / 1e3, 3),
-        "stamps_us": round(percentile(found.stamps_ns, 0.5) / 1e3, 3) if found.stamps_ns else None,
-        "chain_us": round(percentile(found.chain_ns, 0.5) / 1e3, 3),
+        "stamps_us": _median_us(found.stamps_ns),
+        "warm_us": _median_us(found.warm_ns),
+        "warm_stamps_us": _median_us(found.warm_stamps_ns),
+        "chain_us": _median_us(found.chain_ns),
         "algbw_gb_s": round(bandwidth, 4),
         "busbw_gb_s": round(bandwidth * bus_factor(cell.op, cell.group_size), 4),
     }
+
+
+def _median_us(values_ns: Sequence[float]) -> float | None:
+    return round(percentile(values_ns, 0.5) / 1e3, 3) if values_ns else None
 
 
 def percentile(values: Sequence[float], share: float) -> float:

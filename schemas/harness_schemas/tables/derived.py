@@ -43,8 +43,9 @@ DERIVED_TABLES: tuple[Table, ...] = (
             end_spread_ns BIGINT latest end minus earliest end
             wait_method VARCHAR how wait and transfer were told apart
             wait_error_ns BIGINT error of the split
-            floor_ns BIGINT measured floor of this operation, size and group; NULL: none
-            excess_ns BIGINT transfer_ns - floor_ns; where the method is `floor` not above 0 by construction
+            floor_ns BIGINT measured floor of this operation, size and group behind other work; NULL: none
+            floor_warm_ns BIGINT the same right behind another call, caches warm: the least; NULL: not measured
+            excess_ns BIGINT transfer above floor_ns, or (negative) below floor_warm_ns; between them 0; where the method is `floor` not above 0 by construction
             """
         ),
     ),

@@ -31,7 +31,8 @@ _COLLECTIVE: tuple[Column, ...] = (
         wait_ns BIGINT part spent waiting for a later rank; NULL: cannot be told
         wait_method VARCHAR end_anchored, start_anchored, floor, bounded; NULL: unsplit
         wait_error_ns BIGINT error of the split
-        floor_ns BIGINT measured floor of this operation, size and group; NULL: none
+        floor_ns BIGINT measured floor of this operation, size and group behind other work; NULL: none
+        floor_warm_ns BIGINT the same right behind another call, caches warm: the least; NULL: not measured
         unsplit_reason VARCHAR why wait and transfer cannot be told apart
         kernel VARCHAR device kernel that did the work
         algo VARCHAR algorithm NCCL chose
@@ -248,6 +249,8 @@ EVIDENCE_TABLES: tuple[Table, ...] = (
             p50_ns BIGINT the median
             p90_ns BIGINT the 90th percentile
             stamps_ns BIGINT the same call between time stamps inside a CUDA graph; median
+            warm_ns BIGINT the same call right behind another, nothing thrown out of the caches; by kernels, median; NULL: not told apart
+            warm_stamps_ns BIGINT the same between time stamps
             chain_ns BIGINT time per call of a chain of calls, what lies between them included; median
             algbw_gb_s DOUBLE bytes over the median time, 1e9 bytes/s
             busbw_gb_s DOUBLE the same times the factor of nccl-tests

@@ -116,6 +116,8 @@ def test_of_a_call_the_shortest_rank_counts_and_of_a_chain_the_longest():
     assert over_ranks(ranks, 4) == Found([2.0, 3.0], [4.5, 6.0], [9.0, 9.5], 2)
     on_cpu = [Times([9.0, 8.0]), Times([7.0, 9.5])]
     assert over_ranks(on_cpu, 4) == Found([9.0, 9.5], [], [9.0, 9.5], 8)
+    warm = [Times([9.0], [5.0], [4.0], [3.5], [2.5]), Times([7.0], [4.5], [2.0], [3.0], [1.5])]
+    assert over_ranks(warm, 1) == Found([2.0], [4.5], [9.0], 1, [1.5], [3.0])
     # A rank whose kernels could not be told apart leaves the group without kernels.
     assert over_ranks([ranks[0], Times([1.0, 1.0], [1.0, 1.0])], 4).times_ns == [1.0, 1.0]
 

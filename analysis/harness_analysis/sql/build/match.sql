@@ -187,7 +187,8 @@ INSERT INTO split_here BY NAME
 -- error is what passed between the sender's replay and the data.
 CREATE OR REPLACE TEMP TABLE matched_here AS
   WITH floored AS (
-    SELECT c.*, f.floor_ns AS least_ns, f.stamps_floor_ns, f.spread_ns, f.floor_ns IS NOT NULL
+    SELECT c.*, f.floor_ns AS known_ns, f.stamps_floor_ns, f.warm_floor_ns, f.warm_stamps_floor_ns,
+      f.spread_ns, f.floor_ns IS NOT NULL
         AND c.source = 'app_timers' AND c.wait_method = 'bounded'
         AND c.unsplit_reason = 'event pairs enclose the launch' AS behind_pairs,
       f.floor_ns IS NOT NULL AND c.source = 'app_timers' AND c.timeline = 'device' AND c.op = 'recv'
@@ -197,15 +198,19 @@ CREATE OR REPLACE TEMP TABLE matched_here AS
     LEFT JOIN floor_of f ON f.timeline = c.timeline AND f.op = floor_op(c.op)
       AND f.group_size = floor_size(c.op, c.group_size) AND f.bytes = c.bytes
   )
-  SELECT * EXCLUDE (least_ns, stamps_floor_ns, spread_ns, by_floor, behind_pairs, behind_replay) REPLACE (
-    CASE WHEN least_ns IS NULL THEN floor_ns
-         WHEN source = 'graph_events' THEN stamps_floor_ns ELSE least_ns END AS floor_ns,
-    CASE WHEN by_floor THEN least(duration_ns, least_ns) ELSE transfer_ns END AS transfer_ns,
-    CASE WHEN by_floor THEN greatest(0, end_ns - greatest(start_ns, return_ns) - least_ns)
+  SELECT * EXCLUDE (known_ns, stamps_floor_ns, warm_floor_ns, warm_stamps_floor_ns, spread_ns,
+      by_floor, behind_pairs, behind_replay) REPLACE (
+    CASE WHEN known_ns IS NULL THEN floor_ns
+         WHEN source = 'graph_events' THEN stamps_floor_ns ELSE known_ns END AS floor_ns,
+    CASE WHEN known_ns IS NULL THEN floor_warm_ns
+         WHEN source = 'graph_events' THEN warm_stamps_floor_ns
+         ELSE warm_floor_ns END AS floor_warm_ns,
+    CASE WHEN by_floor THEN least(duration_ns, known_ns) ELSE transfer_ns END AS transfer_ns,
+    CASE WHEN by_floor THEN greatest(0, end_ns - greatest(start_ns, return_ns) - known_ns)
          ELSE wait_ns END AS wait_ns,
     CASE WHEN by_floor THEN 'floor' ELSE wait_method END AS wait_method,
     CASE WHEN behind_pairs THEN spread_ns + 100000
-         WHEN behind_replay THEN spread_ns + greatest(0, wait_error_ns - least_ns)
+         WHEN behind_replay THEN spread_ns + greatest(0, wait_error_ns - known_ns)
          ELSE wait_error_ns END AS wait_error_ns,
     CASE WHEN by_floor THEN NULL ELSE unsplit_reason END AS unsplit_reason)
   FROM floored;
@@ -219,7 +224,8 @@ INSERT INTO run.collective_instances BY NAME
       one_clock, residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns, split,
       margin),
     first_start AS start_ns, last_end AS end_ns,
-    s.transfer_ns, s.sum_wait_ns, s.max_wait_ns, s.floor_ns, s.transfer_ns - s.floor_ns AS excess_ns,
+    s.transfer_ns, s.sum_wait_ns, s.max_wait_ns, s.floor_ns, s.floor_warm_ns,
+    beyond_floor(s.transfer_ns, s.floor_warm_ns, s.floor_ns) AS excess_ns,
     CASE WHEN split THEN j.wait_method ELSE s.by_floor END AS wait_method,
     CASE WHEN split THEN j.wait_error_ns WHEN s.by_floor IS NOT NULL THEN s.error_ns END AS wait_error_ns,
     CASE WHEN split AND group_size > 1 THEN margin END AS arrival_margin_ns,
@@ -236,6 +242,7 @@ INSERT INTO run.collective_instances BY NAME
   JOIN (
     SELECT run_id, source, timeline, comm_group, seq, max(transfer_ns) AS transfer_ns,
       sum(wait_ns)::BIGINT AS sum_wait_ns, max(wait_ns) AS max_wait_ns, any_value(floor_ns) AS floor_ns,
+      any_value(floor_warm_ns) AS floor_warm_ns,
       max(wait_method) FILTER (wait_method = 'floor') AS by_floor, max(wait_error_ns) AS error_ns
     FROM matched_here WHERE op NOT IN ('send', 'recv') GROUP BY ALL
   ) s USING (source, timeline, comm_group, seq);

@@ -30,7 +30,8 @@
 -- @column wait_ns: part spent waiting for a later rank; NULL: cannot be told
 -- @column wait_method: end_anchored, start_anchored, floor, bounded; NULL: unsplit
 -- @column wait_error_ns: error of the split
--- @column floor_ns: measured floor of this operation, size and group; NULL: none
+-- @column floor_ns: measured floor of this operation, size and group behind other work; NULL: none
+-- @column floor_warm_ns: the same right behind another call, caches warm: the least; NULL: not measured
 -- @column unsplit_reason: why wait and transfer cannot be told apart
 -- @column kernel: device kernel that did the work
 -- @column algo: algorithm NCCL chose

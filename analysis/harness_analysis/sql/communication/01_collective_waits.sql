@@ -25,11 +25,12 @@
 -- @column end_spread_ns: latest end minus earliest end
 -- @column wait_method: how wait and transfer were told apart; NULL: unsplit
 -- @column wait_error_ns: error of the split
--- @column floor_ns: measured floor of this operation, size and group; NULL: none
--- @column excess_ns: transfer_ns - floor_ns; where the method is floor not above 0 by construction
+-- @column floor_ns: measured floor of this operation, size and group behind other work; NULL: none
+-- @column floor_warm_ns: the same right behind another call, caches warm: the least; NULL: not measured
+-- @column excess_ns: transfer above floor_ns, or (negative) below floor_warm_ns; between them 0; where the method is floor not above 0 by construction
 CREATE VIEW collective_waits AS
 SELECT run_id, source, comm_group, seq, op, bytes, batch, microbatch, repeat, phase, step, warmup,
   perturbed_by, start_ns, end_ns, group_size, ranks_present, transfer_ns, sum_wait_ns,
   max_wait_ns, last_arriver, arrival_margin_ns, end_spread_ns, wait_method, wait_error_ns,
-  floor_ns, excess_ns
+  floor_ns, floor_warm_ns, excess_ns
 FROM collective_instances;
