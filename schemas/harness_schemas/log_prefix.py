@@ -76,6 +76,13 @@ def peeled(text: str, labelled: bool = False) -> tuple[str, int | None]:
     return text, rank
 
 
+def without_prefixes(text: str) -> str:
+    """A text without what others put in front of its lines."""
+    lines = text.splitlines()
+    labelled = is_labelled([line for line in lines if line.strip()])
+    return "\n".join(peeled(line, labelled)[0] for line in lines) + "\n"
+
+
 def is_labelled(lines: list[str]) -> bool:
     """Whether nearly all lines begin with a task's number and a colon.
 

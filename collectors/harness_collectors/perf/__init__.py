@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_collectors.perf.script import Stacks, is_script, read_script
-from harness_collectors.perf.stat import Counter, StatReading, read_stat, stat_form
+from harness_collectors.perf.stat import Counter, StatReading, read_stat, stat_form, unprefixed
 from harness_collectors.text_evidence import Tally, batch, host_of, number_in_name, read_text
 from harness_schemas.redact import redact
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
@@ -136,7 +136,7 @@ class Perf:
         text = head.decode("utf-8", "replace")
         if path.suffix == ".err" and path.parent.parent.name == NAME:
             return _COMPLAINT.search(text) is not None
-        return stat_form(text) is not None or is_script(text)
+        return stat_form(unprefixed(text)) is not None or is_script(text)
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of `perf_counters`, counts of innermost frames in `samples`, and the collection."""
@@ -223,8 +223,8 @@ def _ingest_file(path: Path, host: str | None, tally: Tally, found: _Found) -> d
         return _ingest_data(path, host, tally, found)
     read = read_text(path)
     tally.bytes += read.size
-    if stat_form(read.text[:65536]) is not None:
-        return _add_counters(read_stat(read.text), path, host, tally, found)
+    if stat_form(unprefixed(read.text[:65536])) is not None:
+        return _add_counters(read_stat(unprefixed(read.text)), path, host, tally, found)
     if is_script(read.text[:65536]):
         return _add_stacks(read_script(read.text), path, host, tally, found)
     if path.suffix == ".err" and _COMPLAINT.search(read.text):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from harness_collectors.perf import metric_only
+from harness_schemas.log_prefix import without_prefixes
 
 NOT_COUNTED: Final = "not_counted"
 NOT_SUPPORTED: Final = "not_supported"
@@ -50,6 +51,7 @@ _USER_SYS = re.compile(r"\s*\d+[.,]\d+\s+(?:\+-\s+\S+\s+)?seconds (?:user|sys)\b
 _SUMMED_UP = re.compile(r"\s*\d+[.,]\d+\s+(?:\+-\s+\S+\s+)?seconds (?:time elapsed|user|sys)\b")
 _PRETTY = re.compile(r"\s*(?:\[\s*)?\{\s*\n|\s*\[\s*\{")
 _OPENING = re.compile(r"[\[\s,]*\{")
+_SIGNS: Final = ("Performance counter stats for", '"counter-value"')
 _TITLE = re.compile(r"\s*(?:Performance counter stats for|#\s+time\b)")
 
 
@@ -79,6 +81,13 @@ class StatReading:
     counters: list[Counter] = field(default_factory=list)
     unreadable: int = 0
     started: str | None = None
+
+
+def unprefixed(text: str) -> str:
+    """A text of perf stat without what launchers put before its lines, where that hides it."""
+    if not any(sign in text for sign in _SIGNS) or stat_form(text[:65536]) is not None:
+        return text
+    return without_prefixes(text)
 
 
 def stat_form(head: str) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from harness_collectors.sacct.fields import ENDED_STATES, Reading, Step
 from harness_collectors.sacct.headless import is_plain
-from harness_collectors.sacct.json_text import read_json
+from harness_collectors.sacct.json_text import is_json, read_json
 from harness_collectors.sacct.listings import is_seff, read_seff, read_squeue, squeue_columns
 from harness_collectors.sacct.query import DISABLED, FETCH_FORMAT, fetch
 from harness_collectors.sacct.scontrol import is_scontrol, read_scontrol
@@ -127,9 +127,10 @@ def _kind(head: str) -> str:
         return "fetch"
     if not stripped:
         return "none"
+    if is_json(stripped):
+        return "json"
     if stripped.startswith("{"):
-        slurm = '"jobs"' in head and ('"job_id"' in head or '"meta"' in head)
-        return "json" if slurm else "none"
+        return "none"
     if DISABLED in first:
         return "disabled"
     if is_scontrol(stripped):

@@ -19,9 +19,19 @@ from harness_collectors.sacct.table import number_attempts
 
 _MIB: Final = 1 << 20
 _LARGEST: Final = (1 << 63) - 1
+_NO_VALUE: Final = 0xFFFFFFFE
+"""Old versions print this for what is not set (NO_VAL of slurm.h)."""
 _JOBS = re.compile(r'"jobs"\s*:\s*\[')
 _SEPARATORS = re.compile(r"[\s,]*")
+_DOCUMENT = re.compile(r"(?:^[^{\n]{0,400}\n){0,8}^\s*\{", re.MULTILINE)
+"""Its beginning: a prompt or warnings may stand before it."""
 _STEP_WORD = re.compile(r"(?:\d+\.)?([A-Za-z]+|\d+(?:\+\d+)?)")
+
+
+def is_json(head: str) -> bool:
+    """Whether a file begins, but for some lines, with jobs of Slurm."""
+    names_job = '"job_id"' in head or '"meta"' in head
+    return '"jobs"' in head and names_job and _DOCUMENT.match(head) is not None
 
 
 def read_json(text: str) -> Reading:
@@ -230,6 +240,11 @@ def _shown_id(job: Mapping[str, Any], raw: str) -> str:
     array = _object(job.get("array"))
     parent = _number(array.get("job_id", job.get("array_job_id")))
     task = _number(array.get("task_id", job.get("array_task_id")))
+    het = _object(job.get("het"))
+    leader = _number(het.get("job_id", job.get("het_job_id")))
+    part = _number(het.get("job_offset", job.get("het_job_offset")))
+    if leader and part is not None and part < _NO_VALUE:
+        return f"{leader}+{part}"
     return f"{parent}_{task}" if parent and task is not None else raw
 
 

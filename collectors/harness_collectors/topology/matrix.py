@@ -1,7 +1,8 @@
 """The matrix that `nvidia-smi topo -m` (and `-p2p`) prints.
 
 A header of device names, a row a device, cells separated by blanks; newer versions underline the
-header by escape sequences and add affinities (nvidia-smi 450 to 580).
+header by escape sequences and add affinities, and some forget a tab behind every eighth column
+(nvidia-smi 450 to 580).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from harness_schemas.log_prefix import is_labelled, peeled
+from harness_schemas.log_prefix import without_prefixes
 
 _DEVICE = re.compile(r"(?:GPU|NIC)\d{1,3}|(?:mlx|bnxt_re|efa|irdma|hfi|rdma)\w{1,20}")
 _LINK = re.compile(r"NV(\d{1,3})|SYS|NODE|PHB|PXB|PIX|PSB|SOC")
@@ -22,6 +23,7 @@ _ACCESS: Final = {
     "DR": "disabled by regkey",
     "U": "unknown",
 }
+_GLUED = re.compile(r"(?:GPU|NIC)\d{1,3}|CPU|" + _LINK.pattern)
 _CPUS = re.compile(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*")
 _NIC_NAME = re.compile(r"^\s*(NIC\d+): (\S+)\s*$", re.MULTILINE)
 _FIRST_ROW = re.compile(r"^\s*GPU0[ \t]+X[ \t\r\n]", re.MULTILINE)
@@ -29,25 +31,18 @@ _FIRST_ROW = re.compile(r"^\s*GPU0[ \t]+X[ \t\r\n]", re.MULTILINE)
 
 def is_matrix(text: str) -> bool:
     """Whether text begins with such a matrix."""
-    return _FIRST_ROW.search(_plain(text[:8192])) is not None
-
-
-def _plain(text: str) -> str:
-    """Without escape sequences, and what containers and launchers put before lines."""
-    lines = text.splitlines()
-    labelled = is_labelled([line for line in lines if line.strip()])
-    return "\n".join(peeled(line, labelled)[0] for line in lines) + "\n"
+    return _FIRST_ROW.search(without_prefixes(text[:8192])) is not None
 
 
 def read_matrix(text: str) -> tuple[list[dict[str, Any]], int]:
     """Rows of `topology`, and the number of lines that are no whole row of the matrix."""
-    plain = _plain(text)
+    plain = without_prefixes(text)
     adapters = dict(_NIC_NAME.findall(plain))
     columns: list[str] = []
     rows: list[dict[str, Any]] = []
     unreadable = 0
     for line in plain.splitlines():
-        words = line.split()
+        words = [part for word in line.split() for part in _parts(word)]
         if not words or not _DEVICE.fullmatch(words[0]):
             if columns and rows and not words:
                 break  # what follows is the legend
@@ -59,6 +54,12 @@ def read_matrix(text: str) -> tuple[list[dict[str, Any]], int]:
         rows += found
         unreadable += not whole
     return rows, unreadable
+
+
+def _parts(word: str) -> list[str]:
+    """A word, or the names or links that lack the tab between them."""
+    parts = [match[0] for match in _GLUED.finditer(word)]
+    return parts if len(parts) > 1 and "".join(parts) == word else [word]
 
 
 def _row(

@@ -11,6 +11,7 @@ from mutations import cuts, flipped, interleaved_lines
 
 from harness_collectors.perf import COLLECTOR
 from harness_collectors.perf.stat import read_stat, stat_form
+from harness_schemas.spi import IngestContext
 
 TITLE = "\n Performance counter stats for 'system wide':\n\n"
 ENDED = "\n       1.001170800 seconds time elapsed\n\n"
@@ -154,3 +155,22 @@ def test_decimal_commas_between_other_separators():
     text = "     1.000123456;1200,12;msec;task-clock;1200120000;50,00;1,200;CPUs utilized\n"
     [counter] = read_stat(text).counters
     assert (counter.value, counter.running_share, counter.state) == (1200.12, 0.5, "estimated")
+
+
+def test_counts_behind_the_label_of_a_launcher(tmp_path):
+    lines = [
+        "",
+        " Performance counter stats for 'python x.py':",
+        "",
+        "          4,231.12 msec task-clock       #    1.862 CPUs utilized",
+        "             1,290      context-switches #  304.884 /sec",
+        "",
+        "       2.272301915 seconds time elapsed",
+    ]
+    path = tmp_path / "stat.txt"
+    path.write_text("".join(f"0: {line}\r\n" for line in lines))
+    assert COLLECTOR.recognise(path, path.read_bytes())
+    batches = COLLECTOR.ingest([path], IngestContext(tmp_path))
+    [rows] = [batch.data.to_pylist() for batch in batches if batch.table == "perf_counters"]
+    values = {row["event"]: row["value"] for row in rows}
+    assert values == {"task-clock": 4231.12, "context-switches": 1290}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from harness_collectors.sacct import COLLECTOR
+from harness_collectors.sacct.json_text import read_json
 from harness_schemas.spi import IngestContext
 
 
@@ -132,3 +135,25 @@ def test_squeue_with_a_delimiter(tmp_path):
     rows, state = ingest(path)
     assert states(rows) == [("8", None, "RUNNING", None)]
     assert (rows[0]["elapsed_s"], state["unreadable"]) == (60, 1)
+
+
+def test_json_of_a_heterogeneous_job_behind_what_sacct_said_before_it(tmp_path):
+    unset = {"set": False, "infinite": False, "number": 0}
+    jobs = [
+        {
+            "job_id": number,
+            "het": {"job_id": leader, "job_offset": {**unset, "set": bool(leader), "number": part}},
+            "state": {"current": ["COMPLETED"]},
+            "steps": [],
+        }
+        for number, leader, part in ((70, 70, 0), (71, 70, 1), (72, 0, 0))
+    ]
+    path = tmp_path / "sacct.json"
+    path.write_text("sacct: warning: a plugin is old\n" + json.dumps({"meta": {}, "jobs": jobs}))
+    assert COLLECTOR.recognise(path, path.read_bytes())
+    steps = read_json(path.read_text()).steps
+    assert [(step.job_id, step.raw_job_id) for step in steps] == [
+        ("70+0", "70"),
+        ("70+1", "71"),
+        ("72", "72"),
+    ]

@@ -120,3 +120,17 @@ def test_a_matrix_that_srun_labelled():
     labelled = "".join(f"0: {line}\n" for line in text.splitlines())
     assert is_matrix(labelled)
     assert read_matrix(labelled) == read_matrix(text)
+
+
+def test_columns_that_lack_the_tab_between_them():
+    text = (
+        "\tGPU0\tGPU1\tNIC8NIC9\tNIC10CPU Affinity\tNUMA Affinity\n"
+        "GPU0\t X \tNV18\tPXBNODE\tSYS\t0-9\t0\n"
+        "GPU1\tNV18\t X \tNODEPIX\tSYS\t10-19\t1\n"
+    )
+    assert is_matrix(text)
+    rows, unreadable = read_matrix(text)
+    found = {(row["a"], row["b"]): row["link"] for row in rows}
+    assert (len(rows), unreadable) == (8, 0)
+    assert (found["GPU0", "NIC9"], found["GPU1", "NIC9"]) == ("NODE", "PIX")
+    assert (rows[-1]["cpus"], rows[-1]["numa"]) == ("10-19", "1")
