@@ -90,6 +90,7 @@ def read_content(export: Export) -> Content:
     work.read_device(raw, export, strings, names)
     work.read_host(raw, export, strings)
     payloads, marks = ranges.read_ranges(raw, export, strings, names)
+    raw.settle()
     strings.fetch(export)
     clocks = ranges.clock_marks(marks, strings, names)
     return Content(raw, strings, names, payloads, clocks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -60,10 +61,24 @@ def recognise(path: Path, head: bytes) -> bool:
     if head.startswith((REPORT_MAGIC, *NOT_FOUND)):
         return True
     if head.startswith(MAGIC):
-        return any(name in head for name in _SQL_TABLES)
+        return any(name in head for name in _SQL_TABLES) or _lists_tables(path)
     if head.startswith(b"PAR1"):
         return path.suffix == ".parquet" and _is_table(path)
     return path.suffix == ".arrow" and head.startswith(b"\xff\xff\xff\xff") and _is_table(path)
+
+
+def _lists_tables(path: Path) -> bool:
+    """Whether an SQLite file whose beginning names no table of nsys's has some: where tables were
+    made as they were needed, the list of them lies anywhere."""
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as con:
+            names = {
+                str(name).encode() for (name,) in con.execute("SELECT name FROM sqlite_master")
+            }
+    except (sqlite3.Error, UnicodeError):
+        return False
+    return any(name.startswith(_SQL_TABLES) for name in names)
 
 
 def _is_table(path: Path) -> bool:

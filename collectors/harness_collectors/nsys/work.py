@@ -50,6 +50,9 @@ FILE_CALLS: Final = frozenset(
 )  # fmt: skip
 """Calls of the C library that read or write files (pipes and sockets among them)."""
 
+DEVICE_OWNER: Final = "globalPid"
+NOBODY, LOST = -1, -2
+"""Stand for a process that is not known, and for rows that cannot be used."""
 LATEST_NS: Final = 2**61
 """Times beyond are none; the sum of two such fits 64 bits."""
 _SMALL: Final = np.iinfo(np.int32).max
@@ -141,16 +144,33 @@ class Raw:
     dropped: int = 0
 
     def split(self, chunk: Chunk, owner: str) -> Iterable[tuple[int, Any]]:
-        """Processes of a piece, and their rows of it."""
+        """Processes of a piece, and their rows of it; of device work NOBODY too."""
         start, process = chunk.ints["start"], process_of(chunk.ints[owner])
-        sound = (start < LATEST_NS) & (start > -LATEST_NS) & (process >= 0)
-        if not sound.all():
+        sound = (start < LATEST_NS) & (start > -LATEST_NS)
+        if owner == DEVICE_OWNER:
+            # CUPTI's 0 stands for a time that it lost: it would lie long before all others.
+            sound &= (start != 0) | (chunk.ints["end"] != 0)
+        else:
+            sound &= process >= 0
+        if not sound.all() or (process < 0).any():
             self.dropped += int((~sound).sum())
-            process = np.where(sound, process, -1)
+            process = np.where(sound, np.maximum(process, NOBODY), LOST)
         owners = distinct(process)
         for each in owners:
-            if each >= 0:
+            if each != LOST:
                 yield each, slice(None) if len(owners) == 1 else np.flatnonzero(process == each)
+
+    def settle(self) -> None:
+        """Give device work without a process to the only one that can have launched it."""
+        parts = self.device.pop(NOBODY, [])
+        if not parts:
+            return
+        calling = {p for p, rows in self.host.items() if any(RUNTIME in r.kind for r in rows)}
+        known = calling | set(self.device)
+        if len(known) == 1:
+            self.device.setdefault(known.pop(), []).extend(parts)
+        else:
+            self.dropped += sum(map(len, parts))
 
 
 def read_device(raw: Raw, export: Export, strings: Strings, names: Names) -> None:
@@ -166,7 +186,7 @@ def read_device(raw: Raw, export: Export, strings: Strings, names: Names) -> Non
                 plain = "Memset (Device)" if kind == MEMSET else "CUDA graph"
                 name = np.full(chunk.size, ~names.code(plain))
             work = _device_rows(chunk, kind, name)
-            for process, rows in raw.split(chunk, "globalPid"):
+            for process, rows in raw.split(chunk, DEVICE_OWNER):
                 raw.device.setdefault(process, []).append(work.take(rows))
 
 

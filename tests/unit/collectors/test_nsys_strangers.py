@@ -6,9 +6,18 @@ import sqlite3
 
 import duckdb
 import pytest
-from unit.collectors.nsys_exports import Report, decode, rows, state, tables, units
+from unit.collectors.nsys_exports import (
+    Report,
+    decode,
+    device_spans,
+    rows,
+    state,
+    tables,
+    units,
+)
 
 from harness.ingest import ingest_paths
+from harness_collectors.nsys import COLLECTOR
 
 
 def told(found):
@@ -27,6 +36,12 @@ def parts(path, columns="compute_ns, idle_ns, unresolved_ns"):
     with duckdb.connect(str(database), read_only=True) as con:
         query = f"SELECT {columns} FROM rank_breakdown WHERE phase = 'all' ORDER BY rank"
         return con.sql(query).fetchall()
+
+
+def altered(path, sql):
+    with sqlite3.connect(path) as con:
+        con.execute(sql)
+    con.close()
 
 
 REWRITTEN = {
@@ -128,3 +143,31 @@ def test_ranges_alone_show_neither_communication_nor_files(tmp_path):
     assert parts(report.write(tmp_path / "r.sqlite"), columns) == [
         ("host", None, None, None, 140_000)
     ]
+
+
+def test_kernels_without_a_process_are_of_the_only_one_that_calls(tmp_path):
+    """Derived exports leave `globalPid` out; with two processes whose they are is not known."""
+    report = capture(1, 100)
+    report.process(701).range("tokenize", 100, 50)
+    path = report.write(tmp_path / "r.sqlite")
+    altered(path, "UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET globalPid = NULL")
+    found = tables([path], tmp_path)
+    assert [(row["rank"], row["step"]) for row in device_spans(found)] == [(0, 1)]
+    both = decode().write(tmp_path / "both.sqlite")
+    altered(both, "UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET globalPid = NULL")
+    assert "10 events have no time or no process" in state(tables([both], tmp_path))[1]
+
+
+def test_times_that_were_lost_are_none(tmp_path):
+    report = capture(1, 5000)
+    report.process(700).kernel(50, 0, 0)
+    assert parts(report.write(tmp_path / "r.sqlite"), "window_ns") == [(20_000,)]
+
+
+def test_a_list_of_tables_anywhere_in_the_file(tmp_path):
+    """Where tables were made late, the beginning of the file names none."""
+    path = capture(1, 100).write(tmp_path / "r.sqlite")
+    assert COLLECTOR.recognise(path, path.read_bytes()[:100])
+    with sqlite3.connect(tmp_path / "other.sqlite") as con:
+        con.execute("CREATE TABLE StringTable (_id_ INTEGER PRIMARY KEY, value TEXT)")
+    assert not COLLECTOR.recognise(tmp_path / "other.sqlite", b"SQLite format 3\0")
