@@ -23,6 +23,7 @@ from typing import Any
 from harness.conclude import RunResult, conclude
 from harness.ending import witness as witnesses
 from harness.ending.outcome import End, Outcome, end_of, judge_run
+from harness.ending.outputs import keep_outputs, open_outputs
 from harness.ending.room import keep, with_disk
 from harness.progress import Narrator
 from harness.session import agent_command, samplers, traced
@@ -112,6 +113,7 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
     }
     plan.run.write(data)
     witness = witnesses.begin()
+    outputs = open_outputs()
     with traced(plan.run, plan.name) as trace:
         watching = hang_watch(plan, narrator)
         if plan.is_srun:
@@ -120,6 +122,9 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
             code, hung = _call_here(plan, trace, watching)
     ended = LaunchResult(code, interrupted=_interrupted(code), hung=hung)
     end = with_disk(end_of(ended, witness), plan.run)
+    if code:
+        with contextlib.suppress(OSError):  # a full disk is told by `with_disk`
+            keep_outputs(plan.run, outputs)
     outcome = _judge(plan.run, end)
     data.update(
         end=end.to_json(),
@@ -219,7 +224,7 @@ def _interrupted(code: int) -> bool:
 
 
 def _judge(run: RunDir, end: End) -> Outcome:
-    """The verdict by what the run left; its stdout and stderr went to the terminal, not to us."""
+    """The verdict by what the run left; what went to a terminal or a pipe is not known to us."""
     outcome = judge_run(run, end, None)
     code = end.exit_code or 0
     if outcome.verdict == "ok" or end.interrupted or end.hung:
@@ -230,5 +235,10 @@ def _judge(run: RunDir, end: End) -> Outcome:
         said = f"the command was killed by {signal.Signals(-code).name}"
         outcome = replace(outcome, exit_code=128 - code)
     if f"ended with code {code}" in (outcome.detail or ""):  # nothing says more
+        if not run.command_log.exists():
+            said += (
+                "; its output passed by: keep it (2>&1 | tee FILE), and `harness doctor --log "
+                "FILE` says why"
+            )
         return replace(outcome, verdict="unknown", detail=said)
     return replace(outcome, detail=f"{said}; {outcome.detail}")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.ending.outputs import KEPT_BYTES
 from harness.ending.witness import Witness
 from harness.status.hang_report import read_report
 from harness.status.snapshot import take_snapshot
@@ -145,7 +146,9 @@ def gather(run: RunDir, end: End, world_size: int | None) -> VerdictEvidence:
     lines = [TextLine("kernel", text) for text in end.kernel_lines]
     for path in sorted(run.logs.glob("*.err")):
         rank = _rank_of(path)
-        lines += lines_of("stderr", _tail_text(path), rank)
+        # Of a command all ranks speak in one file: the first that failed is not at its end.
+        most = KEPT_BYTES if path == run.command_log else LOG_TAIL_BYTES
+        lines += lines_of("stderr", _tail_text(path, most), rank)
     for path in outputs_elsewhere(run):
         lines += lines_of("stderr", _tail_text(path))
     for owner, row in _meta_rows(run, b'{"t":"error"'):
@@ -245,10 +248,10 @@ def _rank_of(path: Path) -> int | None:
     return int(digits) if digits.isdigit() else None
 
 
-def _tail_text(path: Path) -> str:
+def _tail_text(path: Path, most: int = LOG_TAIL_BYTES) -> str:
     try:
         with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+            stream.seek(max(0, path.stat().st_size - most))
             return stream.read().decode(errors="replace")
     except OSError:
         return ""

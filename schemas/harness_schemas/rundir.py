@@ -79,6 +79,11 @@ class RunDir:
         """The harness's own log."""
         return self.path / "harness.log"
 
+    @property
+    def command_log(self) -> Path:
+        """What a wrapped command that failed said last, where its output is a file."""
+        return self.logs / "command.err"
+
     def rank_log(self, rank: int, stream: str) -> Path:
         """`logs/rank-00003.out` or `.err`."""
         return self.logs / f"rank-{rank:05d}.{stream}"

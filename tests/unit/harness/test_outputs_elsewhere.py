@@ -41,3 +41,24 @@ def test_a_later_program_that_was_not_recorded_is_told(tmp_path):
         subprocess.run(program, env=env, stdout=log, stderr=log, check=True)
     (row,) = later_programs(run)
     assert row["state"] == "degraded" and str(row["reason"]).startswith("1 process of a later")
+
+
+SCRIPT = """
+echo "Authorization: Bearer hunter2hunter2hunter2" >&2
+echo "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB." >&2
+exit 3
+"""
+
+
+def test_what_a_wrapped_command_wrote_to_a_file_says_why_it_failed(tmp_path):
+    """Its own words alone: not those that stood in the file before it."""
+    argv = (sys.executable, "-m", "harness", "run", "-q", "--", "sh", "-c", SCRIPT)
+    said = tmp_path / "slurm-7.out"
+    said.write_text("RuntimeError: Found no NVIDIA driver on your system.\n")
+    with said.open("ab") as log:
+        done = subprocess.run(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=log, check=False)
+    assert done.returncode == 3
+    run = RunDir((tmp_path / "runs" / "latest").resolve())
+    assert run.read()["verdict"] == "oom_gpu" and "rank 1" in run.read()["verdict_detail"]
+    kept = b"".join(path.read_bytes() for path in run.path.rglob("*") if path.is_file())
+    assert b"OutOfMemoryError" in kept and b"hunter2" not in kept
