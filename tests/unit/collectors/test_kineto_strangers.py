@@ -10,6 +10,8 @@ import pytest
 from unit.collectors.kineto_traces import (
     BASE,
     GEMM,
+    SENDRECV,
+    collective,
     decode_events,
     device_spans,
     groups,
@@ -255,3 +257,15 @@ def test_kernels_that_share_a_plain_launch_are_of_no_step(tmp_path):
     events += launched(2, 30.0, 40.0, 5.0, call=graph) + launched(2, 30.0, 50.0, 5.0)[2:]
     found = device_spans(rows(tmp_path, text(events, TP2)))
     assert [row["step"] for row in sorted(found, key=lambda r: r["start_ns"])] == [1, 1, 1, None]
+
+
+def test_an_exchange_of_unequal_parts_stays_unsplit(tmp_path):
+    """How long each rank's part takes is not the shortest rank's time."""
+    call = collective("all_to_allv", **{"In split size": "[3, 5]"})
+    for rank in (0, 1):
+        event = launched(1, 10.0, 20.0 + rank, 9.0 - rank, SENDRECV, **call)
+        (tmp_path / f"rank{rank}.json").write_text(text(event, groups((0, 1), rank=rank)))
+    with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
+        found = con.sql("SELECT DISTINCT op, wait_ns, unsplit_reason FROM collectives").fetchall()
+        assert found == [("all_to_all", None, "unequal splits")]
+        assert con.sql("SELECT transfer_ns FROM collective_waits").fetchall() == [(None,)]
