@@ -38,6 +38,7 @@ from harness_schemas.spi import LaunchResult
 
 STOP_SECONDS = 10
 WATCH_SECONDS = 0.1
+_SPECIFICATIONS = (".toml", ".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,11 @@ def plan_wrap(
     except ValueError as error:
         raise UsageError(f"--hang-timeout: {error}") from None
     if shutil.which(argv[0]) is None:
+        if argv[0].endswith(_SPECIFICATIONS):
+            raise UsageError(f"{argv[0]} is no command", "a specification goes alone, without --")
         if Path(argv[0]).is_file():
             raise UsageError(f"{argv[0]} cannot be executed", f"chmod +x, or: -- python {argv[0]}")
-        raise UsageError(
-            f"no command {argv[0]!r} on PATH",
-            "a specification goes before --, a command after it" if argv[0].endswith("ml") else "",
-        )
+        raise UsageError(f"no command {argv[0]!r} on PATH")
     title = name or Path(argv[0]).name
     run = name_run(output, title)
     on_other_nodes = Path(argv[0]).name == "srun"

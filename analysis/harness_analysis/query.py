@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_analysis.can_answer import not_answered
-from harness_analysis.store import open_database
+from harness_analysis.store import open_file
 from harness_schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def open_runs(paths: Sequence[Path], sql: str | None = None) -> Iterator[duckdb.
     memory, which spills to TMPDIR.
     """
     if len(paths) == 1:
-        with open_database(paths[0]) as con:
+        with open_file(paths[0]) as con:
             yield con
         return
     import duckdb
@@ -146,14 +146,14 @@ def _attach(con: duckdb.DuckDBPyConnection, path: Path, alias: str, folder: Path
     """Attach a file; where it cannot be locked, a copy of it, whose path is returned.
 
     Raises:
-        UsageError, EvidenceError: what `open_database` says of such a file.
+        UsageError, EvidenceError: what `open_file` says of such a file.
     """
     import duckdb
 
     try:
         con.execute(f"ATTACH {_quote(path)} AS {alias} (READ_ONLY)")
     except duckdb.Error:
-        with open_database(path):  # a clear message for what is no database
+        with open_file(path):  # a clear message for what is no database
             pass
         copied = Path(shutil.copy2(path, folder / f"{alias}.duckdb"))
         con.execute(f"ATTACH {_quote(copied)} AS {alias} (READ_ONLY)")
@@ -190,5 +190,6 @@ def _quote(text: object) -> str:
 
 
 def _tidy(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """DuckDB's message in a line, without the mark below the place in the query."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
     return " ".join(lines[:3]) if lines else type(error).__name__

@@ -126,8 +126,10 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
         text = path.read_text() if path else _shipped_text()
         entries = tomllib.loads(text).get("rule", [])
     except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"{source}: cannot read the classification rules: {error}", f"see {RULES_ENV}"
+            f"cannot read the rules of kernels in {source}: {said}",
+            f"docs/classification.md says what {RULES_ENV} and --rules name",
         ) from None
     if not isinstance(entries, list):
         raise UsageError(f"{source}: `rule` must be a list of tables", "write [[rule]]")

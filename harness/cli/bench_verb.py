@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from harness.cli.output import emit_rows, format_options
+from harness.cli.options import format_options
+from harness.cli.output import emit_rows
 
 COLUMNS = (
     "op",

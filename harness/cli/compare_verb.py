@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from harness.cli.output import HTML, check_ending, emit, format_options
+from harness.cli.options import HTML, check_ending, format_options
+from harness.cli.output import emit
 
 
 @click.command(

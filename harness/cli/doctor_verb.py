@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.output import emit, emit_rows, format_options
+from harness.cli.options import format_options
+from harness.cli.output import emit, emit_rows
 
 if TYPE_CHECKING:
     from harness.doctor import Check

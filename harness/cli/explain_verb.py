@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.output import emit_sections, format_options
+from harness.cli.options import format_options
+from harness.cli.output import emit_sections
 
 if TYPE_CHECKING:
     from harness.sections import Section

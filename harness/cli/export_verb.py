@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.options import refuse_given
 from harness.cli.output import emit
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ SUGGESTED = {
 }
 """A name for what each format writes."""
 FORMATS = tuple(SUGGESTED)
+ONLY = {
+    "ranks": ("--rank", ("chrome",)),
+    "steps": ("--steps", ("chrome",)),
+    "tables": ("--table", ("parquet", "csv")),
+    "endpoint": ("--endpoint", ("otlp",)),
+}
+"""Options that some formats have not."""
 
 
 @click.command(
@@ -27,7 +35,7 @@ FORMATS = tuple(SUGGESTED)
     epilog="Examples: `harness export latest --format chrome -o trace.json.gz`; "
     "`harness export latest --format parquet -o tables/`",
 )
-@click.argument("run", default="latest")
+@click.argument("run", default="latest", metavar="[RUN]")
 @click.option("--format", "style", type=click.Choice(FORMATS), required=True, help="What to write.")
 @click.option(
     "-o",
@@ -63,18 +71,22 @@ def command(
     requests and units as OpenTelemetry spans, a JSON line each. parquet, csv: a file a table.
     """
     from harness.runs import find_databases
-    from harness_analysis.store import open_database, refusing_foreign
+    from harness_analysis.store import open_database
     from harness_schemas.errors import UsageError
 
-    (database,) = find_databases([run])[:1]
-    sends = style == "otlp" and endpoint is not None
-    if output is None and not sends:
+    for parameter, (option, formats) in ONLY.items():
+        if style not in formats:
+            refuse_given({parameter: option}, f"--format {' or '.join(formats)}")
+    if endpoint is not None and output is not None:
+        raise click.UsageError("--endpoint sends, -o writes: give one of them")
+    if output is None and endpoint is None:
         raise UsageError("name what to write with -o", f"as in -o {SUGGESTED[style]}")
-    with open_database(database) as con, refusing_foreign():
-        if sends:
+    (database,) = find_databases([run])[:1]
+    with open_database(database) as con:
+        if endpoint is not None:
             from harness_analysis.export import send_otlp
 
-            emit(f"{send_otlp(con, str(endpoint))} spans sent to {endpoint}")
+            emit(f"{send_otlp(con, endpoint)} spans sent to {endpoint}")
         elif output is not None:
             for path in _write(con, style, output, (ranks, steps), tables):
                 emit(str(path))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.options import refuse_given
 from harness.cli.output import emit
 
 
@@ -34,12 +35,14 @@ from harness.cli.output import emit
 @click.option(
     "--parquet",
     "folder",
+    metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
     help="Write Parquet files there instead, to be read by `harness ingest` of that folder.",
 )
 @click.option(
     "--share",
     default="1/1",
+    metavar="K/N",
     help="With --parquet: the part of the evidence to write, as in 3/8; `slurm`: this task's.",
 )
 @click.option(
@@ -67,6 +70,10 @@ def command(
     from harness.ingest.progress import watch_on
     from harness.runs import find_run
 
+    if folder is None:
+        refuse_given({"share": "--share"}, "--parquet DIR")
+    elif output is not None:
+        raise click.UsageError("--parquet writes a folder, -o a file: give one of them")
     if rules is not None:
         use_rules(rules)
     found = [path if path.exists() else find_run(str(path)) for path in paths]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.output import emit_rows, format_options
+from harness.cli.options import format_options
+from harness.cli.output import emit_rows
 
 if TYPE_CHECKING:
     from harness_schemas.rundir import RunDir

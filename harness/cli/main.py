@@ -98,6 +98,7 @@ def invoke(argv: list[str] | None = None) -> int:
         return error.exit_code
     except click.ClickException as error:
         said = " ".join(error.format_message().rstrip(".").split())
+        said = said[:1].lower() + said[1:]
         for theirs, ours in (
             ("valid integer range", "whole number"),
             ("valid float range", "number"),

@@ -1,41 +1,14 @@
-"""What every verb that returns rows shares: the format options, and the only writer to stdout."""
+"""The only writer to stdout: text, rows and tables in the format that was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.sections import Section
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-HTML = (".html", ".htm")
-
-
-def format_options(function: F) -> F:
-    """Adds --json, --csv and --markdown; the verb receives `style`."""
-    for name, title in (("markdown", "Markdown"), ("csv", "CSV"), ("json", "JSON")):
-        function = click.option(f"--{name}", "style", flag_value=name, help=f"Rows as {title}.")(
-            function
-        )
-    return click.option("--table", "style", flag_value="table", default="table", hidden=True)(
-        function
-    )
-
-
-def check_ending(option: str, path: Path | None, endings: Sequence[str]) -> None:
-    """Refuse a name that promises another format; one without an ending promises none.
-
-    Raises:
-        click.UsageError: it does.
-    """
-    if path is not None and path.suffix and path.suffix.lower() not in endings:
-        raise click.UsageError(f"{option} writes {', '.join(endings)}, not {path.suffix}")
 
 
 def emit(text: str) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from harness.cli.output import emit_sections, format_options
+from harness.cli.options import format_options
+from harness.cli.output import emit_sections
 
 DTYPES = ("float32", "bfloat16", "float16")
 

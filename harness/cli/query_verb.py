@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from harness.cli.output import emit_rows, emit_tables, format_options
+from harness.cli.options import format_options
+from harness.cli.output import emit_rows, emit_tables
 
 
 @click.command(

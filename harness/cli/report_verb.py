@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.output import HTML, check_ending, emit, emit_sections
+from harness.cli.options import HTML, check_ending
+from harness.cli.output import emit, emit_sections
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,6 +56,11 @@ def command(
     names = runs or ("latest",)
     check_ending("-o", output, (*HTML, MARKDOWN))
     check_ending("--picture", picture, (".svg",))
+    written = html or output is not None or picture is not None
+    if written and style != "text":
+        raise click.UsageError(f"--{style} prints the answer: leave --html, -o and --picture out")
+    if baseline is not None and not written:
+        raise click.UsageError("--baseline goes with --html, -o or --picture")
     if len(names) == 1 and _report_group(names[0], style, html, output, picture):
         return 0
     from harness.planning.page import write_run_page
@@ -123,11 +129,8 @@ def _draw(
     from harness_analysis.answer import load_answer
     from harness_analysis.report import write_picture
     from harness_analysis.report.numbers.blame import load_blame
-    from harness_analysis.store import refusing_foreign
 
-    with refusing_foreign():
-        blame = load_blame(con, baseline)
-        write_picture(blame, load_answer(con).run, path)
+    write_picture(load_blame(con, baseline), load_answer(con).run, path)
 
 
 def _print_answer(database: Path, style: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.options import refuse_given
 from harness.cli.output import emit
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def command(
     if in_job is not None:
         return _inside(in_job, narrator)
     if attach is not None:
+        if spec is not None:
+            raise click.UsageError("--attach names a job that runs already: leave the rest out")
         return _attach(attach, output, narrator)
     if spec is None or wrapped or click.get_current_context().meta.get(_DASHES):
         argv = ((spec,) if spec else ()) + wrapped
@@ -169,15 +172,12 @@ def _refuse_specs_options(submits: bool) -> None:
     Raises:
         click.UsageError: one of them was given.
     """
-    context = click.get_current_context()
     names = {"overrides": "--set", "inject": "--inject", "override": "--override"}
     names |= {"strict": "--strict", "launcher": "--launcher", "split": "--split"}
+    as_it_is = "the command after -- runs as it is"
+    refuse_given(names, f"a specification: {as_it_is}")
     if not submits:
-        names["detach"] = "--detach"
-    for name, option in names.items():
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            what = "sbatch or a specification" if name == "detach" else "a specification"
-            raise click.UsageError(f"{option} goes with {what}: the command after -- runs as it is")
+        refuse_given({"detach": "--detach"}, f"sbatch or a specification: {as_it_is}")
 
 
 def _submit(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool, detach: bool) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from harness.cli.output import emit, emit_rows, format_options
+from harness.cli.options import format_options
+from harness.cli.output import emit, emit_rows
 
 
 @click.command(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.output import emit, emit_sections, format_options
+from harness.cli.options import format_options
+from harness.cli.output import emit, emit_sections
 
 if TYPE_CHECKING:
     from harness.sections import Section

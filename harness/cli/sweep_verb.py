@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.output import emit_rows, format_options
+from harness.cli.options import format_options, refuse_given
+from harness.cli.output import emit_rows
 
 if TYPE_CHECKING:
     from harness.progress import Narrator
@@ -72,6 +73,10 @@ def command(spec: Path, style: str, **options: Any) -> int:
     from harness.sweep.refusals import refused_runs
 
     data, sweep = _read(spec, options)
+    if sweep.preset not in ("strong", "weak"):
+        refuse_given({"ranks": "--ranks", "axis": "--axis"}, "--preset strong or weak")
+    if sweep.preset != "batch":
+        refuse_given({"batches": "--batches"}, "--preset batch")
     plan, root = _plan(spec, data, sweep)
     folder = sweep_folder(root, plan, options["fresh"])
     done = done_runs(folder)

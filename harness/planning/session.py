@@ -30,8 +30,10 @@ def make_sections(
     Raises:
         UsageError: both or none is named, or what is named cannot be read.
     """
-    if (what is None) == (model is None):
-        raise UsageError("name a specification, a run, or --model-config MODEL")
+    if what is None and model is None:
+        raise UsageError("nothing to plan", "name a specification, a run, or --model-config MODEL")
+    if what is not None and model is not None:
+        raise UsageError(f"{what} is one model, --model-config another", "name one of them")
     if model is not None:
         return plan_sections(decide(_measured(from_config(model, options), measured)))
     assert what is not None

@@ -47,7 +47,8 @@ def _no_database(path: Path) -> UsageError:
         return UsageError(f"{path} has no database yet", make)
     held = [run.path for run, _ in list_runs(path)]
     if held:
-        return UsageError(f"{path} is a folder of runs, not a run", f"name one, or all: '{path}/*'")
+        every = held[0].with_name("*")
+        return UsageError(f"{path} is a folder of runs, not a run", f"name one, or all: '{every}'")
     return UsageError(
         f"{path} is no run's folder", f"if it holds evidence: `harness ingest {path} -o job.duckdb`"
     )

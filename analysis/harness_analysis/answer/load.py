@@ -22,7 +22,6 @@ from harness_analysis.answer.model import (
     Unanswered,
 )
 from harness_analysis.estimates import parts_relation
-from harness_analysis.store import refusing_foreign
 from harness_schemas.errors import EvidenceError
 from harness_schemas.vocabulary import MEASURED_PHASES, PARTS
 
@@ -33,16 +32,7 @@ T = TypeVar("T")
 
 
 def load_answer(con: duckdb.DuckDBPyConnection) -> Answer:
-    """Read a run's answer from its database.
-
-    Raises:
-        EvidenceError: the database is not one that `harness ingest` of this version made.
-    """
-    with refusing_foreign():
-        return _load(con)
-
-
-def _load(con: duckdb.DuckDBPyConnection) -> Answer:
+    """Read a run's answer from its database."""
     throughput = _read(con, Throughput, "run_summary")
     return Answer(
         run=_run_facts(con),

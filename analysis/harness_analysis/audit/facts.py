@@ -11,7 +11,7 @@ import numpy as np
 
 from harness_analysis.compare.load import HEADLINE, Floats, RunData, load_run
 from harness_analysis.compare.samples import BY_NAME, Sample, sample_of, spans
-from harness_analysis.store import open_database, refusing_foreign
+from harness_analysis.store import open_database
 
 if TYPE_CHECKING:
     import duckdb
@@ -85,7 +85,7 @@ def load_facts(path: Path) -> Facts:
         EvidenceError: not a run's database.
     """
     data = load_run(path)
-    with open_database(path) as con, refusing_foreign():
+    with open_database(path) as con:
         return Facts(
             data=data,
             decode_ns=_spans(data, "decode"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness_analysis.compare.seen import seen_in
 from harness_analysis.estimates import parts_view
-from harness_analysis.store import open_database, refusing_foreign
+from harness_analysis.store import open_database
 from harness_schemas.errors import EvidenceError
 from harness_schemas.vocabulary import PARTS, evidence_order
 
@@ -90,7 +90,7 @@ def load_run(path: Path) -> RunData:
     Raises:
         EvidenceError: not a run's database, or it holds several runs.
     """
-    with open_database(path) as con, refusing_foreign():
+    with open_database(path) as con:
         rows = _rows(con, "SELECT * FROM runs ORDER BY run_id")
         if len(rows) != 1:
             raise EvidenceError(f"{path} holds {len(rows)} runs, a comparison needs one a file")

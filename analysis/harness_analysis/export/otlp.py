@@ -113,7 +113,8 @@ def _post(address: str, body: str, headers: Mapping[str, str]) -> None:
         raise HarnessError(f"{address} refused the spans: {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise HarnessError(f"{address} cannot be reached: {reason}") from None
+        said = getattr(reason, "strerror", None) or reason
+        raise HarnessError(f"{address} cannot be reached: {said}") from None
 
 
 # -- requests of the protocol ----------------------------------------------------------------

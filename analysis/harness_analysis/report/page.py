@@ -42,7 +42,6 @@ from harness_analysis.report.sections.summary import (
 )
 from harness_analysis.report.sections.timeline import timeline_section
 from harness_analysis.report.sections.waits import waits_section
-from harness_analysis.store import refusing_foreign
 from harness_schemas.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -100,21 +99,20 @@ def gather(
     con: duckdb.DuckDBPyConnection, baseline: duckdb.DuckDBPyConnection | None = None
 ) -> PageNumbers:
     """Ask the database everything that the page shows."""
-    with refusing_foreign():
-        row = con.execute("SELECT spec, provenance FROM runs ORDER BY run_id").fetchone()
-        spec, provenance = row or (None, None)
-        return PageNumbers(
-            answer=load_answer(con),
-            blame=load_blame(con, baseline),
-            steps=load_steps(con),
-            timelines=load_timelines(con),
-            waiting=load_waiting(con),
-            sizes=load_sizes(con),
-            bubbles=load_bubbles(con),
-            samples=load_samples(con),
-            spec=spec,
-            provenance=provenance,
-        )
+    row = con.execute("SELECT spec, provenance FROM runs ORDER BY run_id").fetchone()
+    spec, provenance = row or (None, None)
+    return PageNumbers(
+        answer=load_answer(con),
+        blame=load_blame(con, baseline),
+        steps=load_steps(con),
+        timelines=load_timelines(con),
+        waiting=load_waiting(con),
+        sizes=load_sizes(con),
+        bubbles=load_bubbles(con),
+        samples=load_samples(con),
+        spec=spec,
+        provenance=provenance,
+    )
 
 
 def page_sections(numbers: PageNumbers, more: Sequence[Section] = ()) -> list[Section]:

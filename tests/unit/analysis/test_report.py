@@ -211,9 +211,10 @@ def test_a_database_of_another_version_is_refused_in_one_line(tmp_path):
     path = example_database(tmp_path, Scenario(steps=2), bare=True)
     with duckdb.connect(str(path)) as con:
         con.execute("DROP VIEW waits")
-    with open_database(path) as con, pytest.raises(EvidenceError, match="waits") as caught:
-        write_report(con, tmp_path / "report.html")
-    assert caught.value.hint and not (tmp_path / "report.html").exists()
+    page = tmp_path / "report.html"
+    with pytest.raises(EvidenceError, match="waits") as caught, open_database(path) as con:
+        write_report(con, page)
+    assert caught.value.hint and not page.exists()
 
 
 # -- hostile text ------------------------------------------------------------------------------

@@ -34,6 +34,19 @@ from harness_schemas.whole_file import whole_file
         (["list", "a/kept/run"], "is a run, not a folder of runs", "harness report a/kept/run"),
         (["report"], "no run in runs yet", "harness run"),
         (["report", "."], ". is no run's folder", "harness ingest ."),
+        (["report", "a"], "a is a folder of runs, not a run", "'a/kept/*'"),
+        (["report", "--html", "--json"], "--json prints the answer", "--help"),
+        (["report", "--baseline", "x"], "--baseline goes with --html", "--help"),
+        (["export", "--format", "csv", "--rank", "1"], "--rank goes with --format", "--help"),
+        (["export", "--format", "chrome", "--table", "x"], "--table goes with", "--help"),
+        (["export", "--format", "otlp", "-o", "a", "--endpoint", "b"], "give one", "--help"),
+        (["ingest", ".", "--share", "1/2"], "--share goes with --parquet DIR", "--help"),
+        (["ingest", ".", "--parquet", "p", "-o", "x"], "give one of them", "--help"),
+        (["plan", "a", "--model-config", "b"], "a is one model", "name one of them"),
+        (["run", "s.toml", "more"], "s.toml is no command", "a specification goes alone"),
+        (["run", "s.toml", "--attach", "7"], "--attach names a job that runs already", "--help"),
+        (["sweep", "s.toml", "--preset", "batch", "--ranks", "1"], "--ranks goes with", "--help"),
+        (["compare"], "missing argument 'A [B ...]'", "harness compare --help"),
         (["ingest", "nowhere", "-o", "x.duckdb"], "nowhere", ""),
         (["ingest", ".", "-o", "nowhere/x.duckdb"], "no folder nowhere", "-o"),
         (["list", "nowhere"], "no folder nowhere", "folder"),
@@ -43,6 +56,7 @@ from harness_schemas.whole_file import whole_file
 )
 def test_a_mistake_is_told_in_two_lines(argv, wrong, todo, tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text("import torch\n")
+    (tmp_path / "s.toml").write_text("[model]\nsynthetic = 'tiny-llama'\n")
     (tmp_path / "a" / "kept" / "run").mkdir(parents=True)
     (tmp_path / "a" / "kept" / "run" / "run.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
@@ -50,6 +64,41 @@ def test_a_mistake_is_told_in_two_lines(argv, wrong, todo, tmp_path, monkeypatch
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("harness: ") and wrong in first
     assert second.startswith("  ") and todo in second
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["report", "FILE"],
+        ["report", "FILE", "--html", "-o", "page.html"],
+        ["report", "FILE", "--picture", "a.svg"],
+        ["report", "FILE", "FILE2"],
+        ["compare", "FILE", "FILE2"],
+        ["explain", "FILE"],
+        ["export", "FILE", "--format", "otlp", "-o", "a.jsonl"],
+        ["plan", "FILE"],
+        ["audit", "FILE"],
+        ["doctor", "FILE"],
+        ["bench", "collectives", "--run", "FILE"],
+    ],
+    ids=" ".join,
+)
+def test_a_database_of_something_else_is_named(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("FILE", "FILE2"):
+        with duckdb.connect(f"{name}.duckdb") as con:
+            con.execute("CREATE TABLE t AS SELECT 1 AS x")
+    words = [f"{word}.duckdb" if word.startswith("FILE") else word for word in argv]
+    assert invoke(words) == 125
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "harness: FILE.duckdb is no run's database" and "harness ingest" in second
+
+
+def test_a_file_that_nobody_reads_is_named(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("hello\n")
+    argv = ["ingest", str(tmp_path / "notes.txt"), "-o", str(tmp_path / "x.duckdb")]
+    assert invoke(argv) == 125
+    assert "  not read: notes.txt: " in capsys.readouterr().err
 
 
 def test_a_mistyped_key_is_told_the_one_it_resembles(tmp_path, capsys):

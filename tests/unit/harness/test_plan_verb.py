@@ -102,8 +102,8 @@ def test_a_run_shows_predicted_against_measured(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "name a specification"),
-        ((str(QUICKSTART), "--model-config", "x"), "name a specification"),
+        ((), "nothing to plan"),
+        ((str(QUICKSTART), "--model-config", "x"), "is one model"),
         (("--model-config", "llama-3.3-70b", "--gpu", "abacus"), "no card 'abacus'"),
         (("--model-config", "llama-3.3-70b", "--pp", "99"), "99 stages"),
         (("--model-config", "llama-3.3-70b", "--layers", "40,x"), "not a list of layers"),
