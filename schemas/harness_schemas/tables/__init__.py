@@ -32,15 +32,12 @@ __all__ = [
     "KEYS",
     "RANK",
     "RUN",
-    "SCHEMA_VERSION",
     "TABLES",
     "Column",
     "Table",
     "arrow_schema",
     "ddl",
 ]
-
-SCHEMA_VERSION = 1
 
 TABLES: tuple[Table, ...] = (*RUN_TABLES, *EVIDENCE_TABLES, *DERIVED_TABLES)
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
