@@ -19,7 +19,7 @@ MIDDLE_MARK: Final = b" \0"
 
 _MARK: Final = re.compile(rb"NCCL (INFO|WARN) ")
 _PREFIX: Final = re.compile(
-    rb"(?:(?P<host>[!-9;-~]{1,128}):(?P<pid>\d{1,10}):(?P<tid>\d{1,10}) )?"
+    rb"(?:(?P<host>[\w.-]{1,128}):(?P<pid>\d{1,10}):(?P<tid>\d{1,10}) )?"
     rb"(?:\[(?P<dev>\d{1,4})\] )?(?:\d{16} )?(?:[!-~]{1,128}:\d{1,6} )?(?:\([!-~]{1,128}\) )?$"
 )
 """`host:pid:tid [cudaDev] [us] [file:line [(function)]] `; cudaDev is no rank; RCCL had times."""
@@ -28,6 +28,10 @@ _PLAIN: Final = re.compile(
 )
 """The usual line: nothing before its prefix, and nothing behind it but its own text."""
 _COLOUR: Final = re.compile(rb"\x1b\[[0-9;]{0,16}m")
+_END: Final = re.compile(
+    rb"COMPLETE|START|0x[0-9a-f]+|IPC|CUMEM|MNNVL|read|pointer|direct|GDRDMA|Shared|peer|\d+"
+)
+"""The last word of a line of NCCL."""
 _PREFIX_BYTES: Final = 512
 _KEPT: Final = 4096
 """Parsed pieces that are remembered."""
@@ -158,17 +162,22 @@ def records(line: bytes) -> Iterator[Record]:
     if b"\x1b" in line:
         line = _COLOUR.sub(b"", line)
     marks = list(_MARK.finditer(line))
-    prefixes = []
+    prefixes: list[tuple[int, re.Match[bytes] | None, bytes | None]] = []
     behind = 0
     for mark in marks:
         window = max(behind, mark.start() - _PREFIX_BYTES)
         prefix = _PREFIX.search(line[window : mark.start()])
-        prefixes.append((window + prefix.start() if prefix else mark.start(), prefix))
+        start = window + prefix.start() if prefix else mark.start()
+        host = whole = prefix["host"] if prefix else None
+        if whole and prefixes:
+            host = _apart(whole, prefixes[-1][2])
+            start += len(whole) - len(host)
+        prefixes.append((start, prefix, host))
         behind = mark.end()
     for index, mark in enumerate(marks):
-        start, prefix = prefixes[index]
+        start, prefix, host = prefixes[index]
         end = prefixes[index + 1][0] if index + 1 < len(marks) else len(line)
-        host, pid, tid, device = prefix.group("host", "pid", "tid", "dev") if prefix else [None] * 4
+        pid, tid, device = prefix.group("pid", "tid", "dev") if prefix else [None] * 3
         yield Record(
             host.decode("ascii") if host else None,
             int(pid) if pid else None,
@@ -178,6 +187,13 @@ def records(line: bytes) -> Iterator[Record]:
             line[mark.end() : min(end, mark.end() + MAX_TEXT_BYTES)].rstrip(b"\r"),
             start,
         )
+
+
+def _apart(word: bytes, before: bytes | None) -> bytes:
+    """The host in a word to which the end of another record is glued: that of the one before."""
+    if before and word.endswith(before) and _END.fullmatch(word.removesuffix(before)):
+        return before
+    return word.removeprefix(b"COMPLETE") or word
 
 
 def version_said(text: bytes) -> tuple[str, str, str | None] | None:
@@ -217,7 +233,7 @@ class Hop(NamedTuple):
 def parse_edge(text: bytes) -> tuple[int, Hop] | None:
     """(channel, the rest) of a transport line of any version; None: none that is known, or cut."""
     if match := COLLNET_EDGE.match(text):
-        via, source = _parse_via(match["via"]), int(match["src"])
+        via, source = parse_via(match["via"]), int(match["src"])
         ends = ((match["conn"] or b"0").decode("ascii"), source, None)
         hop = Hop(ends, match["side"].decode("ascii"), *via, source) if via else None
     elif match := _CHANNEL.match(text):
@@ -228,7 +244,7 @@ def parse_edge(text: bytes) -> tuple[int, Hop] | None:
 def parse_hop(text: bytes) -> Hop | None:
     """A transport line behind its channel's number; None: none that is known, or cut."""
     before, _, behind = text.partition(b" via ")
-    found, via = _ENDS.fullmatch(before), _parse_via(behind)
+    found, via = _ENDS.fullmatch(before), parse_via(behind)
     if found is None or via is None:
         return None
     conn, source, target, side = found.groups()
@@ -239,7 +255,7 @@ def parse_hop(text: bytes) -> Hop | None:
 
 
 @lru_cache(maxsize=_KEPT)
-def _parse_via(text: bytes) -> tuple[str, str | None, bool] | None:
+def parse_via(text: bytes) -> tuple[str, str | None, bool] | None:
     """(transport, communicator's address, whether its end shows that it is not cut)."""
     match = _VIA.match(text)
     via = transport(match[1]) if match else None

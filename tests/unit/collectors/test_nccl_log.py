@@ -298,6 +298,20 @@ def test_lines_glued_to_each_other_and_to_text(tmp_path):
     assert {row["host"] for row in tables["nccl_comms"]} == {"node"}
 
 
+def test_the_host_behind_a_progress_bar_and_behind_another_line(tmp_path):
+    banner = P + "NCCL version 2.26.2+cuda12.2"
+    text = f" 10%|#   | 1/10 [00:01<00:09]{banner}\n"
+    other = P.replace("node:70", "node:80")
+    text += f"{P}{INIT} busId 60 commId 0x1 - Init COMPLETE{other}comm 0xb2 rank 2 nranks 4 "
+    text += "cudaDev 2 busId 60 commId 0x1 - Init COMPLETE\n"
+    tables = ingest_text(tmp_path, text)
+    assert {row["host"] for row in tables["nccl_comms"]} == {"node"}
+    assert counted(tables["nccl_comms"], "pid", "state") == {
+        (70, "complete"): 1,
+        (80, "complete"): 1,
+    }
+
+
 def test_a_call_of_another_process_communicator_is_not_believed(tmp_path):
     """As chunks of two files make it: one line's head, another's tail."""
     other = P.replace("node:70", "node:80")
