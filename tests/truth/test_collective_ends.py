@@ -138,3 +138,39 @@ def test_a_drift_between_wall_clocks_is_found_and_taken_out(tmp_path):
         [[{"seq": row["seq"], "raw": row["end_ns"]} for row in calls if row["rank"] == 1]],
     )
     assert off <= 1
+
+
+@pytest.mark.parametrize("disagree_ns", [0, 5 * 10**6])
+def test_ranks_that_share_a_clock_are_moved_together(tmp_path, disagree_ns):
+    """Two hosts of two ranks, three seconds apart; the last rank shares no call with the first.
+
+    Where the ranks of a host do not agree on how far its clock is off, it is only checked.
+    """
+    off = (0, 0, 3 * 10**9, 3 * 10**9)
+    groups = {"[0,1,2]#0": (0, 1, 2), "[1,3]#0": (1, 3)}
+    calls = [
+        {
+            **{"rank": rank, "source": "torch_profiler", "timeline": "device", "seq": seq},
+            **{"op": "all_reduce", "comm_group": group, "group_size": len(ranks), "bytes": 64},
+            "start_ns": EPOCH_NS + seq * 10**7 + off[rank],
+            "end_ns": EPOCH_NS + seq * 10**7 + 50_000 + off[rank] + disagree_ns * (rank == 3),
+        }
+        for group, ranks in groups.items()
+        for rank in ranks
+        for seq in range(20)
+    ]
+    anchors = [
+        {
+            **{"source": "torch_profiler", "rank": rank, "clock_domain": f"wall:{rank // 2}"},
+            **{"raw_ns": EPOCH_NS, "wall_ns": EPOCH_NS, "host": f"node{rank // 2}"},
+        }
+        for rank in range(4)
+    ]
+    batches = [make_batch("clock_anchors", anchors), make_batch("collectives", calls)]
+    build_database(tmp_path / "d.duckdb", "r", {"tp": 2}, batches)
+    moved = query(tmp_path / "d.duckdb", "SELECT offset_ns FROM clock_offsets ORDER BY rank")
+    expected = (0, 0, -3 * 10**9, -3 * 10**9) if not disagree_ns else (0, 0, 0, 0)
+    assert [offset for (offset,) in moved] == list(expected)
+    apart = "SELECT max(end_ns) - min(end_ns) FROM collectives WHERE comm_group = '[0,1,2]#0'"
+    ((spread,),) = query(tmp_path / "d.duckdb", f"{apart} AND seq = 7")
+    assert spread == (0 if not disagree_ns else 3 * 10**9)

@@ -10,7 +10,7 @@ stay.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,20 +69,18 @@ def check_clocks(con: duckdb.DuckDBPyConnection, in_files: bool) -> None:
     """Give clocks without a residual one by their kernels' ends, and take out clear offsets.
 
     Changes run.clock_offsets and, where offsets are clear, the times of run.spans and temp table
-    collective_parts. Clocks that several ranks or sources share are only checked; so are all
-    where spans are kept `in_files`.
+    collective_parts. Ranks that share a clock are moved together, if their ends agree on it.
+    Clocks that several sources share are only checked; so are all where spans are kept `in_files`.
     """
-    own = {
-        (source, rank)
-        for source, rank in con.execute(
-            """
-            SELECT any_value(source), any_value(rank) FROM run.clock_offsets
-            WHERE timeline IS NULL AND method IN ('wall_clock', 'none')
-            GROUP BY clock_domain HAVING count(*) = 1 AND count(rank) = 1
-            """
-        ).fetchall()
-    }
-    for ends in measure_ends(con):
+    found = {(ends.source, ends.rank): ends for ends in measure_ends(con)}
+    own: set[tuple[str, int]] = set()
+    for source, ranks in _movable(con):
+        places = [(source, rank) for rank in ranks]
+        common = _common([found[place] for place in places if place in found])
+        if common is not None:
+            own.update(places)
+            found.update({(source, rank): replace(common, rank=rank) for rank in ranks})
+    for ends in found.values():
         shift = ends.moves and not in_files and (ends.source, ends.rank) in own
         if shift:
             _shift(con, ends)
@@ -102,6 +100,34 @@ def check_clocks(con: duckdb.DuckDBPyConnection, in_files: bool) -> None:
                 *(shift, ends.source, ends.rank),
             ],
         )
+
+
+def _movable(con: duckdb.DuckDBPyConnection) -> list[tuple[str, list[int]]]:
+    """Clocks that only the wall's tie and that one source alone is on, as its source and ranks."""
+    return con.execute(
+        """
+        SELECT any_value(source), list(DISTINCT rank ORDER BY rank) FROM run.clock_offsets
+        GROUP BY clock_domain
+        HAVING count(DISTINCT source) = 1 AND count(rank) = count(*)
+          AND bool_and(timeline IS NULL AND method IN ('wall_clock', 'none'))
+        ORDER BY ALL
+        """
+    ).fetchall()
+
+
+def _common(members: list[Ends]) -> Ends | None:
+    """One clock's ends by those of the ranks on it; None: they were not measured, or disagree."""
+    if not members:
+        return None
+    best = min(members, key=lambda ends: (ends.spread_ns, ends.rank))
+    apart = max(
+        abs(one.offset_ns - best.offset_ns - best.drift_ppb * (one.ref_ns - best.ref_ns) // 10**9)
+        for one in members
+    )
+    spread = max(one.spread_ns for one in members)
+    if apart > max(MATERIAL_NS, CLEARLY * spread):
+        return None
+    return replace(best, spread_ns=spread + apart)
 
 
 def measure_ends(con: duckdb.DuckDBPyConnection) -> list[Ends]:
