@@ -1,9 +1,12 @@
-"""Durations and sizes as people write them."""
+"""Durations and sizes as people write them, and where times of a wall clock begin."""
 
 from __future__ import annotations
 
 import re
+from typing import Final
 
+EARLIEST_WALL_NS: Final = 10**18
+"""September 2001: smaller times are of no wall clock, but since a boot or a recording's begin."""
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ns|us|\u00b5s|ms|s|min|m|h)?\s*$")
 _NS = {
     "ns": 1,

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from harness_analysis.build.recordings import STREAM, WALL_NS
+from harness_analysis.build.recordings import STREAM
 from harness_analysis.clocks.ends import FAR_NS
+from harness_schemas.units import EARLIEST_WALL_NS
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,7 +36,7 @@ def unmatch_apart(con: duckdb.DuckDBPyConnection) -> None:
         f"""
         SELECT source, {STREAM} AS stream, rank, min(start_ns), max(end_ns) FROM collective_parts
         WHERE source IN ('torch_profiler', 'nsys') AND timeline = 'device' AND rank IS NOT NULL
-          AND start_ns > {WALL_NS} AND end_ns IS NOT NULL AND {STREAM} IS NOT NULL
+          AND start_ns > {EARLIEST_WALL_NS} AND end_ns IS NOT NULL AND {STREAM} IS NOT NULL
         GROUP BY ALL ORDER BY ALL
         """
     ).fetchall():

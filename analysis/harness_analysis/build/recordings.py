@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness_analysis.build.same_calls import Ints
+from harness_schemas.units import EARLIEST_WALL_NS
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,8 +39,6 @@ HOPELESS_NS = 1_000_000
 """Kernels of one call do not end so far apart: the ordinals compare different calls."""
 FAR_NS = 600 * 1_000_000_000
 """Wall clocks of hosts are not so far apart: such recordings are of two jobs."""
-WALL_NS = 10**18
-"""Earlier times are of no wall clock."""
 APART = "the recordings of the ranks began at different moments"
 
 
@@ -152,7 +151,7 @@ def _lie_apart(reference: Recorded, one: Recorded) -> bool:
         return False
     begin = max(int(reference.end_ns.min()), int(one.end_ns.min()))
     first_end = min(int(reference.end_ns.max()), int(one.end_ns.max()))
-    return first_end > WALL_NS and begin - first_end > FAR_NS
+    return first_end > EARLIEST_WALL_NS and begin - first_end > FAR_NS
 
 
 def _likely(longer: Recorded, other: Recorded) -> list[int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness_analysis.verdict.judge import judge
 from harness_analysis.verdict.model import SURVIVED, StepState, TextLine, Verdict, VerdictEvidence
 from harness_analysis.verdict.suspects import CollectiveProgress
+from harness_schemas.units import EARLIEST_WALL_NS
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,8 +30,6 @@ _STEP_COLUMNS = (
     "derived_exit",
 )
 _MOST_LINES = 20_000
-_WALL_NS = 10**18
-"""Earlier times are of no wall clock."""
 _FAR_NS = 26 * 3_600 * 10**9
 """Further than any two time zones are apart."""
 
@@ -69,7 +68,7 @@ def foreign_jobs(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
                 coalesce(max(r.ended_ns), max(c.end_ns)) AS end_ns
               FROM runs r CROSS JOIN (
                 SELECT min(start_ns) AS begin_ns, max(end_ns) AS end_ns FROM collectives
-                WHERE start_ns > {_WALL_NS}
+                WHERE start_ns > {EARLIEST_WALL_NS}
               ) c
             ), jobs AS (
               SELECT job_id, min(started_ns) AS begin_ns, max(ended_ns) AS end_ns

@@ -27,9 +27,9 @@ from harness_collectors.kineto.events import (
 )
 from harness_collectors.kineto.kinds import KERNEL, KIND_OF_CAT, MEMSET, RUNTIME
 from harness_collectors.kineto.nesting import Nesting
-from harness_collectors.kineto.origin import EARLIEST_WALL_NS
 from harness_collectors.kineto.stream import Piece
 from harness_collectors.kineto.table import Codes, Table
+from harness_schemas.units import EARLIEST_WALL_NS
 
 _FRACTION = re.compile(rb'"ts"\s*:\s*"?-?\d+[.eE]')
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness_collectors.rank_names import rank_in_name
+from harness_schemas.units import EARLIEST_WALL_NS
 
 if TYPE_CHECKING:
     from harness_collectors.kineto.columns import TraceColumns
 
-EARLIEST_WALL_NS: Final = 10**18
-"""September 2001: smaller times are no Unix times, so a base is missing."""
 _PLACE_IN_NAME: Final = (
     re.compile(r"dp\d+_pp(?P<pp>\d{1,5})_tp(?P<tp>\d{1,5})_"),
     re.compile(r"-TP-(?P<tp>\d{1,5})(?:-DP-\d+)?(?:-PP-(?P<pp>\d{1,5}))?[-.]"),
