@@ -13,6 +13,8 @@ from typing import Any, Final
 from harness_schemas.errors import EvidenceError
 
 FORMAT: Final = "harness-parquet-1"
+HEAD_BYTES: Final = 256
+"""A manifest names its format at once."""
 PARTITIONED: Final = ("spans", "collectives")
 """Tables in folders by rank; the others are small."""
 
@@ -43,10 +45,15 @@ def read_manifests(path: Path) -> list[Manifest]:
     found = []
     for file in sorted(path.glob("*.json")):
         try:
-            data = json.loads(file.read_text())
+            with file.open("rb") as stream:
+                head = stream.read(HEAD_BYTES)
+                # Beside them may lie traces of gigabytes, and JSON that no parser gets through.
+                if FORMAT.encode() not in head:
+                    continue
+                data = json.loads(head + stream.read())
             if data.pop("format", None) == FORMAT:
                 found.append(Manifest(**data))
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             continue
     return sorted(found, key=lambda each: (each.name, each.share))
 

@@ -152,3 +152,11 @@ def test_neighbours_are_put_together_up_to_a_size():
     sizes = [("a", 3), ("b", 3), ("c", 9), ("d", 1), ("e", 1)]
     assert chunks.bounded(sizes, 6) == [["a", "b"], ["c"], ["d", "e"]]
     assert chunks.bounded([], 6) == []
+
+
+def test_other_files_of_the_folder_are_not_read_to_see_whether_they_are_manifests(tmp_path):
+    (tmp_path / "nested.json").write_text("[" * 200_000)
+    with (tmp_path / "trace.json").open("wb") as sparse:  # more than anyone has memory for
+        sparse.truncate(1 << 40)
+    (tmp_path / "forged.json").write_text('{"format": "harness-parquet-1", "run": ' + "[" * 200_000)
+    assert read_manifests(tmp_path) == []
