@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness_collectors.env_settings import keeping_the_users, option_problems
 from harness_collectors.nccl_log.beforehand import planned_world, recorded_ranks
-from harness_collectors.text_evidence import DOCKER, JSON
+from harness_collectors.reading.text_evidence import DOCKER, JSON
 from harness_schemas.spi import (
     Availability,
     Batch,

@@ -146,7 +146,7 @@ def _complete(evidence: Evidence, thread: Thread, comm: Comm, rank: int) -> None
     for ends, kind, channels in list(thread.edges):
         side, via, _ = kind
         if (ends[2] if side == "receive" else ends[1]) == rank:
-            evidence.add_edges(comm, ends, side, via, channels)
+            evidence.add_edges(comm, ends, (side, via), channels)
             thread.edges.take(ends, kind, channels)
     if thread.channels is not None:
         comm.hear(thread.channels)
@@ -189,9 +189,9 @@ def add_hop(
         comm = line.process.comms.get(hop.comm)
         comm_rank = comm.get("rank") if comm is not None else None
     if comm is not None and comm_rank in (None, own):
-        evidence.add_edges(comm, hop.ends, hop.side, hop.transport, channels)
+        evidence.add_edges(comm, hop.ends, hop.kind, channels)
     else:
-        line.thread.keep_edges(hop.ends, (hop.side, hop.transport, line.record.device), channels)
+        line.thread.keep_edges(hop.ends, (*hop.kind, line.record.device), channels)
 
 
 def add_ring(line: Line, ring: str, times: int) -> bool | None:

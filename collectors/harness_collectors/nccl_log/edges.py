@@ -38,17 +38,22 @@ class Edges(Generic[Kind]):
     def known(self, ends: Ends) -> int:
         """The channels between two ends that have a kind, as bits."""
         known = 0
-        for channels in self._kinds.get(ends, {}).values():
-            known |= channels
+        if ends in self._kinds:
+            for channels in self._kinds[ends].values():
+                known |= channels
         return known
 
-    def begin(self, ends: Ends, kind: Kind, channels: int) -> bool:
-        """The first channels between two ends; False: there are some."""
-        if ends in self._kinds or not channels:
-            return False
-        self._kinds[ends] = {kind: channels}
-        self.size += channels.bit_count()
-        return True
+    def add(self, ends: Ends, kind: Kind, channels: int, overrules: bool) -> int:
+        """Note channels (bits), `overrules`: whatever was known; returns how many are new."""
+        kinds = self._kinds.get(ends)
+        if kinds is None and channels:
+            self._kinds[ends] = {kind: channels}
+            self.size += (size := channels.bit_count())
+            return size
+        known = self.known(ends)
+        new = channels & ~known
+        self.put(ends, kind, channels if overrules else new, known)
+        return new.bit_count()
 
     def put(self, ends: Ends, kind: Kind, channels: int, known: int) -> None:
         """The channels (bits) are of this kind, whatever they were; `known` is `known(ends)`."""

@@ -216,12 +216,16 @@ def transport(via: bytes) -> str | None:
     return None
 
 
+Via = tuple[str, str | None, bool]
+"""Transport, communicator's address, whether the line's end shows that it is not cut."""
+
+
 class Hop(NamedTuple):
     """What transport lines say that differ in their channel only."""
 
     ends: Ends
-    side: str
-    transport: str
+    kind: tuple[str, str]
+    """The side that printed it (send or receive), and the transport."""
     comm: str | None
     """Its address, where the line names it."""
     ends_known: bool
@@ -235,7 +239,8 @@ def parse_edge(text: bytes) -> tuple[int, Hop] | None:
     if match := COLLNET_EDGE.match(text):
         via, source = parse_via(match["via"]), int(match["src"])
         ends = ((match["conn"] or b"0").decode("ascii"), source, None)
-        hop = Hop(ends, match["side"].decode("ascii"), *via, source) if via else None
+        side = match["side"].decode("ascii")
+        hop = Hop(ends, (side, via[0]), *via[1:], source) if via else None
     elif match := _CHANNEL.match(text):
         hop = parse_hop(text[match.end() :])
     return (int(match[1]), hop) if match and hop else None
@@ -247,16 +252,22 @@ def parse_hop(text: bytes) -> Hop | None:
     found, via = _ENDS.fullmatch(before), parse_via(behind)
     if found is None or via is None:
         return None
-    conn, source, target, side = found.groups()
+    conn, source, target, side = found.groups(b"")
+    return hop_of(conn, source, target, side, via)
+
+
+def hop_of(conn: bytes, source: bytes, target: bytes, side: bytes, via: Via) -> Hop:
+    """The transport that has these parts; without a connector and a side: 0, and the sender's."""
     ends = (conn.decode("ascii") if conn else "0", int(source), int(target))
+    transport, comm, ends_known = via
     if side == b"receive":
-        return Hop(ends, "receive", *via, ends[2])
-    return Hop(ends, "send", *via, ends[1])
+        return Hop(ends, ("receive", transport), comm, ends_known, ends[2])
+    return Hop(ends, ("send", transport), comm, ends_known, ends[1])
 
 
 @lru_cache(maxsize=_KEPT)
-def parse_via(text: bytes) -> tuple[str, str | None, bool] | None:
-    """(transport, communicator's address, whether its end shows that it is not cut)."""
+def parse_via(text: bytes) -> Via | None:
+    """What stands behind ` via `; None: a transport that is not known, or cut."""
     match = _VIA.match(text)
     via = transport(match[1]) if match else None
     if match is None or via is None:

@@ -13,7 +13,7 @@ from harness_collectors.nccl_log.pages import Page
 from harness_collectors.nccl_log.scan import Scanner
 from harness_collectors.nccl_log.stream import BLOCK_BYTES, Intake, span_bytes
 from harness_collectors.nccl_log.tally import Texts
-from harness_collectors.text_evidence import undocked
+from harness_collectors.reading.text_evidence import undocked
 from harness_schemas.spi import Batch, Part
 
 PIECE_BYTES: Final = 4 * BLOCK_BYTES

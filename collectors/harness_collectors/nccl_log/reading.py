@@ -135,8 +135,9 @@ class Reader:
         line = self._lines.get(head) or self._printed_by(head)
         if line is None:
             return
-        line.now = self._page.stamps.get(place)
-        self._stamp(line.process, place, line.now)
+        if self._page.stamps:
+            line.now = self._page.stamps.get(place)
+            self._stamp(line.process, place, line.now)
         if times:
             if len(text) > lines.MAX_TEXT_BYTES:
                 text = text[: lines.MAX_TEXT_BYTES].rstrip(b"\r")
@@ -157,7 +158,8 @@ class Reader:
             if line is None:
                 file.dropped += times - 1
                 continue
-            self._stamp(line.process, place, stamps.get(place))
+            if stamps:
+                self._stamp(line.process, place, stamps.get(place))
             said = likes[like]
             if isinstance(said, Hop):
                 add_hop(self.evidence, line, said, low | high << 64, times, comm, rank)

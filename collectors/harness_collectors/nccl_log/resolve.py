@@ -207,7 +207,7 @@ def _assign_edges(evidence: Evidence, processes: list[Process], groups: Groups) 
             for ends, (side, via, device), channels in thread.edges:
                 comm = _edge_owner(process, ends, side, device)
                 if comm is not None:
-                    evidence.add_edges(comm, ends, side, via, channels)
+                    evidence.add_edges(comm, ends, (side, via), channels)
                 elif new := channels & ~known[ends, side]:
                     known[ends, side] |= new
                     strays.append((ends, side, new, via, process))
@@ -221,15 +221,17 @@ def _assign_edges(evidence: Evidence, processes: list[Process], groups: Groups) 
 def _share_edges(comms: list[Comm]) -> None:
     """Count each edge once: with its sender, or with the receiver where only that is known."""
     shared: Edges[str] = Edges()
-    for wanted in ("send", "receive"):
-        for comm in comms:
-            for ends, (side, via), channels in comm.edges:
-                if side != wanted:
-                    continue
-                known = shared.known(ends)
-                if new := channels & ~known:
-                    shared.put(ends, via, new, known)
-                    comm.owned[via] = comm.owned.get(via, 0) + new.bit_count()
+    received = []
+    for comm in comms:
+        owned = comm.owned
+        for ends, (side, via), channels in comm.edges:
+            if side != "send":
+                received.append((comm, ends, via, channels))
+            elif new := shared.add(ends, via, channels, False):
+                owned[via] = owned.get(via, 0) + new
+    for comm, ends, via, channels in received:
+        if new := shared.add(ends, via, channels, False):
+            comm.owned[via] = comm.owned.get(via, 0) + new
     for comm in comms:
         comm.group_edges = shared
 

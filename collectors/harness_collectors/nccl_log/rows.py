@@ -11,7 +11,7 @@ from typing import Any, Final
 from harness_collectors.nccl_log.resolve import Resolution
 from harness_collectors.nccl_log.state import Comm, Evidence, LogFile, Process, agreed
 from harness_collectors.nccl_log.versions import Version, Versions
-from harness_collectors.text_evidence import batch
+from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch
 
 SOURCE: Final = "nccl_log"

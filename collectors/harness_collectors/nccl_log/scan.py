@@ -22,7 +22,6 @@ from harness_collectors.nccl_log.words import Sort
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness_collectors.nccl_log.lines import Hop
     from harness_collectors.nccl_log.runs import Run
 
 _TOGETHER_BYTES: Final = 1 << 20
@@ -72,8 +71,9 @@ class Scanner:
         block = self._encode(b"".join([text for _, text in texts]))
         firsts = np.cumsum([0, *(text.count(b"\n") for _, text in texts[:-1])])
         heads = self._sorter.heads(block)
-        sorts = self._sorter.sorts(block, heads, cut)
-        acts, runs, likes = self._acts(block, sorts, heads, firsts)
+        sorts, said = self._sorter.sorts(block, heads, cut)
+        likes = self._likes(np.flatnonzero(sorts == Sort.LIKE), said)
+        acts, runs = _acts(block, sorts, heads, firsts, likes)
         calls, choices = (np.flatnonzero(sorts == sort) for sort in (Sort.CALL, Sort.CHOICE))
         places = (calls, choices, np.array([act.place for act in acts], np.int64))
         sizes = np.diff([*firsts, len(block)]).tolist()
@@ -87,7 +87,7 @@ class Scanner:
             _choices(block, choices, heads),
             acts,
             runs,
-            likes,
+            likes.values,
             _stamps(block, places[2], runs),
         )
 
@@ -101,35 +101,33 @@ class Scanner:
             block = encode(text, True)
         return block
 
-    def _acts(
-        self,
-        block: Block,
-        sorts: np.ndarray,
-        heads: dict[int, Record | None],
-        firsts: np.ndarray,
-    ) -> tuple[list[Act], dict[int, list[Run]], list[Hop | str]]:
-        """What is read one by one, in the order of lines, and what of it is many lines."""
-        import numpy as np
+    def _likes(self, places: np.ndarray, said: np.ndarray) -> Likes:
+        found, numbers = distinct(said[places])
+        return Likes(places, numbers, [self._sorter.hops.values[one] for one in found.tolist()])
 
-        times = np.full(len(block), -1, np.int64)
-        facts = (sorts == Sort.FACT) | (sorts == Sort.FILE_FACT)
-        if block.times is not None and (block.times[facts] < 0).any():
-            sorts[facts] = Sort.LINE  # the first with a stamp is wanted
-        elif facts.any():
-            _count_facts(block, sorts, np.flatnonzero(facts), firsts, times)
-        times[(sorts == Sort.LINE) | (sorts >= Sort.TURN)] = 1
-        is_like = np.flatnonzero(sorts == Sort.LIKE)
-        runs: dict[int, list[Run]] = {}
-        likes: list[Hop | str] = []
-        if len(is_like):
-            found = Likes(is_like, *self._sorter.likes(block, is_like))
-            runs, likes = runs_of(block, sorts, found, heads, firsts), found.values
-            times[list(runs)] = 1
-        places = np.flatnonzero(times >= 0)
-        columns = (places, *_said(block, sorts, heads, places), times[places])
-        listed = (column if isinstance(column, list) else column.tolist() for column in columns)
-        place, head, text, often = listed
-        return list(map(Act, place, head, often, text)), runs, likes
+
+def _acts(
+    block: Block,
+    sorts: np.ndarray,
+    heads: dict[int, Record | None],
+    firsts: np.ndarray,
+    likes: Likes,
+) -> tuple[list[Act], dict[int, list[Run]]]:
+    """What is read one by one, in the order of lines, and what of it is many lines."""
+    import numpy as np
+
+    times = np.full(len(block), -1, np.int64)
+    facts = (sorts == Sort.FACT) | (sorts == Sort.FILE_FACT)
+    if block.times is not None and (block.times[facts] < 0).any():
+        sorts[facts] = Sort.LINE  # the first with a stamp is wanted
+    elif facts.any():
+        _count_facts(block, sorts, np.flatnonzero(facts), firsts, times)
+    times[(sorts == Sort.LINE) | (sorts >= Sort.TURN)] = 1
+    runs = runs_of(block, sorts, likes, heads, firsts) if len(likes.places) else {}
+    times[list(runs)] = 1
+    places = np.flatnonzero(times >= 0)
+    own, texts = _said(block, sorts, heads, places)
+    return list(map(Act, places.tolist(), own.tolist(), times[places].tolist(), texts)), runs
 
 
 def _said(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from harness_collectors.nccl_log import lines
 from harness_collectors.nccl_log.block import Block
-from harness_collectors.nccl_log.lines import MIDDLE_MARK, Hop, Record
+from harness_collectors.nccl_log.hops import Hops
+from harness_collectors.nccl_log.lines import MIDDLE_MARK, Record
+from harness_collectors.nccl_log.pages import distinct
 from harness_collectors.nccl_log.places import RING
 from harness_collectors.nccl_log.tally import Texts
 from harness_collectors.nccl_log.words import (
@@ -20,8 +23,8 @@ from harness_collectors.nccl_log.words import (
 if TYPE_CHECKING:
     import numpy as np
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+Judged = tuple[list[Sort], list[int]]
+"""The sorts of lines, and what those that are LIKE say; empty: none is."""
 
 _UNKNOWN: Final[Any] = object()
 _MAX_KEPT: Final = 1 << 16
@@ -34,8 +37,7 @@ class Sorter:
 
     def __init__(self, texts: Texts) -> None:
         self._known = texts
-        self._texts: dict[bytes, Sort] = {}
-        self._likes: dict[bytes, Hop | str | None] = {}
+        self.hops = Hops()
         self._heads: dict[bytes, Record | None] = {}
 
     def heads(self, block: Block) -> dict[int, Record | None]:
@@ -48,28 +50,25 @@ class Sorter:
             head = block.pieces[code % size]
             record = self._heads.get(head, _UNKNOWN)
             if record is _UNKNOWN:
-                record = _keep(self._heads, head, _head(head))
+                if len(self._heads) >= _MAX_KEPT:
+                    self._heads.clear()
+                record = self._heads[head] = _head(head)
             if code >= size and record is not None and not record.start:
                 record = record._replace(start=1)  # something stands before it
             found[code] = record
         return found
 
-    def likes(self, block: Block, places: np.ndarray) -> tuple[np.ndarray, list[Hop | str]]:
-        """What the lines of sort LIKE at these places say: numbers, and by number."""
+    def sorts(
+        self, block: Block, heads: dict[int, Record | None], cut: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A `Sort` for each line, int8, and of those that are LIKE what they say (`hops.values`).
+
+        `cut`: the block is a line without an end.
+        """
         import numpy as np
 
-        codes = np.flatnonzero(np.bincount(block.texts[places], minlength=1)).tolist()
-        likes = [self._like(block.pieces[code]) for code in codes]
-        numbers = {like: number for number, like in enumerate(dict.fromkeys(likes))}
-        table = np.zeros(len(block.pieces), np.int32)
-        table[codes] = [numbers[like] for like in likes]
-        return table[block.texts[places]], [like for like in numbers if like is not None]
-
-    def sorts(self, block: Block, heads: dict[int, Record | None], cut: bool) -> np.ndarray:
-        """A `Sort` for each line, int8. `cut`: the block is a line without an end."""
-        import numpy as np
-
-        sorts = np.zeros(len(block), np.int8)
+        self.hops.relieve()
+        sorts, likes = np.zeros(len(block), np.int8), np.zeros(len(block), np.int32)
         odd = [code for code, record in heads.items() if record is None]
         is_odd = np.isin(block.heads, odd) if odd else np.zeros(len(block), bool)
         for place in np.flatnonzero(is_odd).tolist():
@@ -81,19 +80,20 @@ class Sorter:
         for places, judge in (
             (is_whole, self._wholes),
             (is_split & (block.numbers < 0), self._plain),
-            (is_split & is_channel, self._of_channels),
-            (is_split & is_ring, self._of_rings),
+            (is_split & is_channel, partial(self._numbered, b"Channel 00")),
+            (is_split & is_ring, partial(self._numbered, b"Ring 00")),
         ):
             codes = block.texts[places]
             if len(codes):
-                used = np.flatnonzero(np.bincount(codes))
-                table = np.zeros(len(block.pieces), np.int8)
-                table[used] = judge([block.pieces[code] for code in used.tolist()], cut)
-                sorts[places] = table[codes]
+                used, codes = distinct(codes)
+                judged, said = judge([block.pieces[code] for code in used.tolist()], cut)
+                sorts[places] = np.array(judged, np.int8)[codes]
+                if said:
+                    likes[places] = np.array(said, np.int32)[codes]
         sorts[is_split & block.several] = Sort.SEVERAL
-        return sorts
+        return sorts, likes
 
-    def _wholes(self, pieces: list[bytes], cut: bool) -> list[Sort]:
+    def _wholes(self, pieces: list[bytes], cut: bool) -> Judged:
         """Sort lines that were not taken apart."""
         sorts = [Sort.IGNORED] * len(pieces)
         foreign: list[int] = []
@@ -107,7 +107,7 @@ class Sorter:
             if may_hold_pieces(b"\n".join([pieces[place] for place in places])):
                 for place in places:
                     sorts[place] = self._whole(pieces[place], cut)
-        return sorts
+        return sorts, []
 
     def _whole(self, line: bytes, cut: bool) -> Sort:
         """Sort a line that was not taken apart."""
@@ -125,48 +125,28 @@ class Sorter:
             return Sort.LINE
         return Sort.LINE if sort in (Sort.FACT, Sort.FILE_FACT) else sort
 
-    def _text(self, text: bytes, cut: bool) -> Sort:
-        """Sort a line by what stands behind its `NCCL INFO `."""
-        sort = self._texts.get(text)
-        if sort is None:
-            sort = _keep(self._texts, text, by_words(text[:4], text))
+    def _plain(self, texts: list[bytes], cut: bool) -> Judged:
+        """Sort lines by what stands behind their `NCCL INFO `."""
+        sorts = [by_words(text[:4], text) for text in texts]
+        if cut or Sort.CHOICE in sorts:
+            for place, sort in enumerate(sorts):
+                sorts[place] = self._sure(sort, texts[place], cut)
+        return sorts, []
+
+    def _sure(self, sort: Sort, text: bytes, cut: bool) -> Sort:
         if sort is Sort.CHOICE and (cut or self._known.choice(text) is None):
             return Sort.LINE
         return Sort.LINE if cut and sort in (Sort.FACT, Sort.FILE_FACT) else sort
 
-    def _plain(self, texts: list[bytes], cut: bool) -> list[Sort]:
-        return [self._text(text, cut) for text in texts]
-
-    def _of_channels(self, texts: list[bytes], cut: bool) -> list[Sort]:
+    def _numbered(self, before: bytes, texts: list[bytes], cut: bool) -> Judged:
         """Sort lines by what stands behind their `Channel NN`."""
-        return [self._like_or(text, b"Channel 00", cut) for text in texts]
-
-    def _of_rings(self, texts: list[bytes], cut: bool) -> list[Sort]:
-        """Sort lines by what stands behind their `Ring NN`."""
-        return [self._like_or(text, b"Ring 00", cut) for text in texts]
-
-    def _like_or(self, text: bytes, before: bytes, cut: bool) -> Sort:
-        if not cut and self._like(text) is not None:
-            return Sort.LIKE
-        return self._text(before + text, cut)
-
-    def _like(self, text: bytes) -> Hop | str | None:
-        """What a line says whose channel's number was taken out, if that is like others."""
-        like: Hop | str | None = self._likes.get(text, _UNKNOWN)
-        if like is _UNKNOWN:
-            like = None
-            if len(text) <= lines.MAX_TEXT_BYTES // 2:
-                is_hop = b" via " in text
-                like = lines.parse_hop(text) if is_hop else lines.parse_ring(b"Channel 00" + text)
-            _keep(self._likes, text, like)
-        return like
-
-
-def _keep(memory: dict[Key, Value], text: Key, value: Value) -> Value:
-    if len(memory) >= _MAX_KEPT:
-        memory.clear()
-    memory[text] = value
-    return value
+        numbers = self.hops.numbers(texts)
+        sorts = [Sort.LIKE] * len(texts)
+        for place, number in enumerate(numbers):
+            if cut or number < 0:
+                text = before + texts[place]
+                sorts[place] = self._sure(by_words(text[:4], text), text, cut)
+        return sorts, numbers
 
 
 def _head(head: bytes) -> Record | None:

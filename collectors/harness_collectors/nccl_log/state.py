@@ -319,15 +319,11 @@ class Evidence:
             process.comms[pointer] = comm
         return comm
 
-    def add_edges(self, comm: Comm, ends: Ends, side: str, transport: str, channels: int) -> None:
+    def add_edges(self, comm: Comm, ends: Ends, kind: tuple[str, str], channels: int) -> None:
         """Note edges of a communicator (channels as bits); the sender's word counts."""
-        has_room = self.edges + MAX_CHANNELS <= MAX_EDGES
-        if has_room and comm.edges.begin(ends, (side, transport), channels):
-            self.edges += channels.bit_count()
-            return
-        known = comm.edges.known(ends)
-        new, taken = channels & ~known, channels & known
-        if not has_room:
-            new = lowest(new, max(MAX_EDGES - self.edges, 0))
-        self.edges += new.bit_count()
-        comm.edges.put(ends, (side, transport), new | taken if side == "send" else new, known)
+        is_sent = kind[0] == "send"
+        if self.edges + MAX_CHANNELS > MAX_EDGES:
+            known = comm.edges.known(ends)
+            new = lowest(channels & ~known, max(MAX_EDGES - self.edges, 0))
+            channels = new | (channels & known)
+        self.edges += comm.edges.add(ends, kind, channels, is_sent)
