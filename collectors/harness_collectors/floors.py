@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors.text_evidence import Tally, batch, read_text
+from harness_collectors.reading.text_evidence import Tally, batch, read_text
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 NAME: Final = "floors"

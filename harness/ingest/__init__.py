@@ -88,7 +88,7 @@ def use_rules(path: Path) -> None:
     Raises:
         UsageError: the file cannot be read, or a rule is not well-formed.
     """
-    from harness_collectors.classify import RULES_ENV, load_rules
+    from harness_collectors.names.classify import RULES_ENV, load_rules
 
     load_rules(path)
     os.environ[RULES_ENV] = str(path.resolve())

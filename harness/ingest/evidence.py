@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 from harness.registry import all_collectors
-from harness_collectors.foreign import known_format
-from harness_collectors.text_evidence import as_utf8
+from harness_collectors.reading.foreign import known_format
+from harness_collectors.reading.text_evidence import as_utf8
 from harness_schemas.spi import Collector
 
 HEAD_BYTES = 64 << 10

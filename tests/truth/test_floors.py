@@ -6,7 +6,7 @@ import pytest
 
 from harness_analysis.build.database import build_database
 from harness_analysis.store import open_database
-from harness_collectors.arrow import batch
+from harness_collectors.reading.arrow import batch
 
 SECOND = 1_000_000_000
 LAUNCH_NS, ENQUEUE_NS = 30_000, 12_000

@@ -12,7 +12,7 @@ from benchmarks.gpu_runs import Bench
 from benchmarks.gpu_sections import _against_floors, _in_graph, _instrumentation, _pairs, _posted
 from harness.progress import Narrator
 from harness_analysis.build.database import build_database
-from harness_collectors.arrow import batch
+from harness_collectors.reading.arrow import batch
 
 STEP, US = 10_000_000, 1_000
 TRANSFER, LATE = 10 * US, 250 * US

@@ -23,7 +23,7 @@ from harness_collectors.app_timers.meta_rows import (
 from harness_collectors.app_timers.record_rows import Counts
 from harness_collectors.app_timers.spool import SOURCE, RankMeta
 from harness_collectors.app_timers.streams import SpoolFile
-from harness_collectors.gunzip import ENDS_EARLY
+from harness_collectors.reading.gunzip import ENDS_EARLY
 from harness_schemas import spool
 from harness_schemas.live import LivePage, PendingCall, read_page
 from harness_schemas.spi import Batch

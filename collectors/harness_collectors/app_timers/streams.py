@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from harness_collectors import gunzip
+from harness_collectors.reading import gunzip
 from harness_schemas import spool
 
 if TYPE_CHECKING:

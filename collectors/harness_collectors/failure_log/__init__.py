@@ -20,7 +20,7 @@ from harness_collectors.failure_log.lines import (
     speaks_of_failure,
 )
 from harness_collectors.failure_log.wrapped import SUFFIXES, is_program_s, is_wrapped
-from harness_collectors.text_evidence import Tally, batch
+from harness_collectors.reading.text_evidence import Tally, batch
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 NAME: Final = "failure_log"

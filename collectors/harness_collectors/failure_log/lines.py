@@ -12,7 +12,7 @@ from typing import Final
 
 from harness_collectors.failure_log.survived import RESUMED, survived
 from harness_collectors.failure_log.wrapped import is_wrapped, unwrapped
-from harness_collectors.text_evidence import as_utf8
+from harness_collectors.reading.text_evidence import as_utf8
 from harness_schemas.log_prefix import is_labelled, peeled
 from harness_schemas.redact import redact
 

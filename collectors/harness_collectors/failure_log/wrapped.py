@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors.text_evidence import DOCKER, undocked
+from harness_collectors.reading.text_evidence import DOCKER, undocked
 
 SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson"})
 _SAID: Final = ("log", "line", "message", "MESSAGE", "msg", "textPayload", "event")

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors.text_evidence import GZIP_MAGIC
+from harness_collectors.reading.text_evidence import GZIP_MAGIC
 
 MAX_BYTES: Final = 256 << 20
 """A dump of 2,000 entries with stacks is some 5 MB."""

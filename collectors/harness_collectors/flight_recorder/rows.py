@@ -14,7 +14,7 @@ from typing import Any, Final
 from harness_collectors.flight_recorder.file import Unreadable, read_dump
 from harness_collectors.flight_recorder.missing import AT_END, NEVER_ENDED, Progress
 from harness_collectors.nccl_log.beforehand import relative_name
-from harness_collectors.text_evidence import batch
+from harness_collectors.reading.text_evidence import batch
 from harness_schemas.redact import redact
 from harness_schemas.spi import Batch
 

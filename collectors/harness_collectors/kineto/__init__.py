@@ -20,7 +20,7 @@ from harness_collectors.kineto.origin import (
     rank_of,
     relative,
 )
-from harness_collectors.text_evidence import batch
+from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import (
     Availability,
     Batch,
@@ -173,10 +173,10 @@ def _ingest_file(
 def _read(
     path: Path, health: Health, progress: Callable[[int], None]
 ) -> tuple[Any, dict[str, Any]]:
-    from harness_collectors.classify import classifier
     from harness_collectors.kineto.columns import TraceColumns
     from harness_collectors.kineto.events import decode_events, mend_event
     from harness_collectors.kineto.stream import Splitter, read_blocks
+    from harness_collectors.names.classify import classifier
 
     columns = TraceColumns(classifier())
     with closing(read_blocks(path, health, progress)) as blocks:
@@ -196,7 +196,7 @@ def _resolve(
     from harness_collectors.kineto.comm import Groups
     from harness_collectors.kineto.trace import TraceFile
     from harness_collectors.kineto.units import find_units
-    from harness_collectors.step_marks import step_marks
+    from harness_collectors.names.step_marks import step_marks
 
     return TraceFile(
         columns=columns,

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness_collectors.classify import Classifier
 from harness_collectors.kineto.events import (
     FLOAT_EXACT_US,
     LARGEST_US,
@@ -29,6 +28,7 @@ from harness_collectors.kineto.kinds import KERNEL, KIND_OF_CAT, MEMSET, RUNTIME
 from harness_collectors.kineto.nesting import Nesting
 from harness_collectors.kineto.stream import Piece
 from harness_collectors.kineto.table import Codes, Table
+from harness_collectors.names.classify import Classifier
 from harness_schemas.units import EARLIEST_WALL_NS
 
 _FRACTION = re.compile(rb'"ts"\s*:\s*"?-?\d+[.eE]')

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness_collectors.classify import name_forms
-from harness_collectors.comm_kernels import describe_kernel
 from harness_collectors.kineto.columns import CommLabel
+from harness_collectors.names.classify import name_forms
+from harness_collectors.names.comm_kernels import describe_kernel
 
 COALESCED: Final = "point-to-point calls of several peers in one kernel"
 FUSED: Final = "a kernel that computes and communicates"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness_collectors.classify import KINETO_KINDS
+from harness_collectors.names.classify import KINETO_KINDS
 
 KINDS: Final = ("", "kernel", "memcpy", "memset", "runtime", "op", "annotation", "overhead")
 KERNEL, MEMCPY, MEMSET, RUNTIME, OP, ANNOTATION, OVERHEAD = range(1, 8)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness_collectors.rank_names import rank_in_name
+from harness_collectors.names.rank_names import rank_in_name
 from harness_schemas.units import EARLIEST_WALL_NS
 
 if TYPE_CHECKING:

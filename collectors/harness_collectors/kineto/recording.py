@@ -16,7 +16,7 @@ from harness_collectors.kineto.trace import (
     key_columns,
     rank_column,
 )
-from harness_collectors.text_evidence import batch
+from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch
 
 WINDOW: Final = "torch_profiler.window"

@@ -23,7 +23,7 @@ from harness_collectors.kineto.trace import (
     texts,
 )
 from harness_collectors.kineto.units import Unit
-from harness_collectors.step_marks import SIZE_GROUPS
+from harness_collectors.names.step_marks import SIZE_GROUPS
 from harness_schemas.spi import Batch
 
 HOST_COMM: Final = ("gloo:", "mpi:", "ucc:")

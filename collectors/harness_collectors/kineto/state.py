@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from harness_collectors.classify import UNKNOWN_KERNEL
 from harness_collectors.kineto.columns import TraceColumns
 from harness_collectors.kineto.origin import NUMBERED, Origin
 from harness_collectors.kineto.stream import Health
 from harness_collectors.kineto.trace import TraceFile
-from harness_collectors.text_evidence import batch
+from harness_collectors.names.classify import UNKNOWN_KERNEL
+from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch
 
 _NAME: Final = "kineto"

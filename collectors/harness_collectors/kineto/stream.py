@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from harness_collectors import gunzip
+from harness_collectors.reading import gunzip
 
 E = TypeVar("E")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness_collectors.kineto.kinds import ANNOTATION
 from harness_collectors.kineto.table import Table
-from harness_collectors.step_marks import Mark, StepMarks
+from harness_collectors.names.step_marks import Mark, StepMarks
 
 _FOREVER: Final = 2**63 - 1
 

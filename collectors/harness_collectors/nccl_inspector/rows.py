@@ -11,7 +11,7 @@ from harness_collectors.nccl_inspector.state import UNKNOWN, Kind, Records
 from harness_collectors.nccl_log.beforehand import planned_world, recorded_ranks
 from harness_collectors.nccl_log.resolve import Resolution, resolve
 from harness_collectors.nccl_log.state import Comm, LogFile
-from harness_collectors.text_evidence import batch
+from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch, IngestContext
 
 if TYPE_CHECKING:

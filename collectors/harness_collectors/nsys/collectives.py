@@ -15,8 +15,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.classify import name_forms
-from harness_collectors.comm_kernels import describe_kernel
 from harness_collectors.kineto.comm import (
     COALESCED,
     FUSED,
@@ -28,6 +26,8 @@ from harness_collectors.kineto.comm import (
     ordinals,
 )
 from harness_collectors.kineto.trace import coded, constant, known, texts
+from harness_collectors.names.classify import name_forms
+from harness_collectors.names.comm_kernels import describe_kernel
 from harness_collectors.nsys import nccl
 from harness_collectors.nsys.pages import Ints
 from harness_collectors.nsys.rows import GROUP_ROWS, interval, rank_column, small

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors.nsys.pages import MAGIC, NULL, Chunk, Ints, NotReadable, PageFile
-from harness_collectors.read_ahead import read_ahead
+from harness_collectors.reading.read_ahead import read_ahead
 
 ROWS_AT_ONCE: Final = 1 << 16
 CHUNKS_AHEAD: Final = 2

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from harness_collectors.names.step_marks import annotation
 from harness_collectors.nsys.command import WINDOW_RANGE
 from harness_collectors.sampling import boot_id
-from harness_collectors.step_marks import annotation
 from harness_collectors.torch_profiler.schedule import Schedule, Verdict, WindowOptions
 from harness_schemas.spi import UnitKey
 

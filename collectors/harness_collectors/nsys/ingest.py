@@ -13,7 +13,7 @@ from harness_collectors.nsys.export import ExportError
 from harness_collectors.nsys.reading import Setting, batches, read_content
 from harness_collectors.nsys.sources import NAME, Source, exported, find_sources, open_source
 from harness_collectors.nsys.survey import Survey, all_members, assign_ranks, survey
-from harness_collectors.text_evidence import batch
+from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch, IngestContext
 
 

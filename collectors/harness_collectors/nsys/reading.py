@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness_collectors.classify import UNKNOWN_KERNEL, classifier
+from harness_collectors.names.classify import UNKNOWN_KERNEL, classifier
+from harness_collectors.names.step_marks import step_marks
 from harness_collectors.nsys import nccl, ranges, work
 from harness_collectors.nsys.collectives import collective_batches
 from harness_collectors.nsys.export import Export
@@ -19,8 +20,7 @@ from harness_collectors.nsys.rows import span_batches, step_rows
 from harness_collectors.nsys.sources import NAME, Source
 from harness_collectors.nsys.survey import BY_ORDER, Gpu, Seats, Survey
 from harness_collectors.nsys.trace import SOURCE, Numbering, RankTrace, Shared
-from harness_collectors.step_marks import step_marks
-from harness_collectors.text_evidence import batch
+from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch
 
 _SHARED_FACTS: Final = ("nsys", "schema", "driver", "cuda_driver", "cpu", "os", "graph_mode")

@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from harness_collectors.kineto.recording import HIDDEN
 from harness_collectors.kineto.trace import coded, constant, known, texts
+from harness_collectors.names.step_marks import SIZE_GROUPS
 from harness_collectors.nsys.names import UNNAMED_KERNEL
 from harness_collectors.nsys.pages import NULL, Ints
 from harness_collectors.nsys.trace import SOURCE, RankTrace, durations
 from harness_collectors.nsys.work import GRAPH, IO, KERNEL, KINDS, OP
-from harness_collectors.step_marks import SIZE_GROUPS
-from harness_collectors.text_evidence import batch
+from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch
 
 GROUP_ROWS: Final = 122_880

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from harness_collectors.names.rank_names import rank_in_name
 from harness_collectors.nsys.command import find_nsys, offers
 from harness_collectors.nsys.export import Export, ExportError, FolderExport, open_sqlite
 from harness_collectors.nsys.pages import MAGIC
-from harness_collectors.rank_names import rank_in_name
-from harness_collectors.text_evidence import host_of
+from harness_collectors.reading.text_evidence import host_of
 from harness_schemas.redact import redact
 
 NAME: Final = "nsys"

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.classify import Classifier
 from harness_collectors.kineto.kinds import ANNOTATION as MARK_KIND
 from harness_collectors.kineto.table import Table
 from harness_collectors.kineto.trace import coded, next_work, texts
@@ -21,6 +20,8 @@ from harness_collectors.kineto.units import (
     find_units,
     unit_intervals,
 )
+from harness_collectors.names.classify import Classifier
+from harness_collectors.names.step_marks import StepMarks
 from harness_collectors.nsys.nccl import Communicator, Schemas
 from harness_collectors.nsys.pages import NULL, Ints
 from harness_collectors.nsys.survey import Seat
@@ -35,7 +36,6 @@ from harness_collectors.nsys.work import (
     first_match,
     pid_of,
 )
-from harness_collectors.step_marks import StepMarks
 
 SOURCE: Final = "nsys"
 

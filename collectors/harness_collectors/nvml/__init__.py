@@ -22,8 +22,8 @@ from typing import Any, Final
 from harness_collectors import sampling
 from harness_collectors.nvml import smi_text
 from harness_collectors.nvml.api import ALL_LINKS, Device, Library, NvmlError, open_library
+from harness_collectors.reading.text_evidence import Tally, batch, read_text
 from harness_collectors.sampling import PeriodicSampler, Reading, Unavailable
-from harness_collectors.text_evidence import Tally, batch, read_text
 from harness_schemas.spi import (
     Availability,
     Batch,

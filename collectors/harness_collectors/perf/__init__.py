@@ -17,7 +17,13 @@ from typing import Any, Final
 
 from harness_collectors.perf.script import Stacks, is_script, read_script
 from harness_collectors.perf.stat import Counter, StatReading, read_stat, stat_form, unprefixed
-from harness_collectors.text_evidence import Tally, batch, host_of, number_in_name, read_text
+from harness_collectors.reading.text_evidence import (
+    Tally,
+    batch,
+    host_of,
+    number_in_name,
+    read_text,
+)
 from harness_schemas.redact import redact
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 

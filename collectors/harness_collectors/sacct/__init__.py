@@ -15,6 +15,7 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, Final
 
+from harness_collectors.reading.text_evidence import Tally, batch, host_of, read_text
 from harness_collectors.sacct.fields import ENDED_STATES, Reading, Step
 from harness_collectors.sacct.headless import is_plain
 from harness_collectors.sacct.json_text import is_json, read_json
@@ -30,7 +31,6 @@ from harness_collectors.sacct.table import (
     lacks_job_id,
     read_table,
 )
-from harness_collectors.text_evidence import Tally, batch, host_of, read_text
 from harness_schemas.redact import redact
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 

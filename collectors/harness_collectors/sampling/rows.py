@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors import arrow, sampling
+from harness_collectors import sampling
+from harness_collectors.reading import arrow
 from harness_schemas.spi import Batch
 from harness_schemas.vocabulary import COLLECTION_STATES
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors.text_evidence import Tally, batch, host_of, read_text
+from harness_collectors.reading.text_evidence import Tally, batch, host_of, read_text
 from harness_collectors.topology.capture import LINKS_FORMAT, TopologySampler
 from harness_collectors.topology.matrix import is_matrix, read_matrix
 from harness_schemas.spi import (

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness_collectors import arrow
-from harness_collectors.classify import KINETO_KINDS, UNKNOWN_KERNEL, classifier
-from harness_collectors.comm_kernels import describe_kernel
+from harness_collectors.names.classify import KINETO_KINDS, UNKNOWN_KERNEL, classifier
+from harness_collectors.names.comm_kernels import describe_kernel
+from harness_collectors.reading import arrow
 from harness_collectors.torch_profiler.capture import NAME
 from harness_collectors.torch_profiler.file import Ints, RankFile, Window, read_file
 from harness_schemas.spi import Batch

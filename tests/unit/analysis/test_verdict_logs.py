@@ -12,7 +12,7 @@ from harness_analysis.verdict.launchers import first_exits
 from harness_analysis.verdict.model import TextLine, VerdictEvidence
 from harness_collectors.failure_log import COLLECTOR
 from harness_collectors.failure_log.lines import notable_lines, speaks_of_failure
-from harness_collectors.text_evidence import as_utf8
+from harness_collectors.reading.text_evidence import as_utf8
 
 WAITS = (
     "[rank{0}]:[E101 x.cpp:616] [Rank {0}] Watchdog caught collective operation timeout: "

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_collectors import classify
-from harness_collectors.classify import (
+from harness_collectors.names import classify
+from harness_collectors.names.classify import (
     KINDS,
     KINETO_KINDS,
     Classifier,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness_collectors.comm_kernels import CommKernel, describe_kernel
+from harness_collectors.names.comm_kernels import CommKernel, describe_kernel
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness_collectors import gunzip
 from harness_collectors.kineto.stream import Health
+from harness_collectors.reading import gunzip
 
 ENGINES = ["zlib", "isal"]
 

@@ -29,11 +29,11 @@ from unit.collectors.kineto_traces import (
     units,
 )
 
-from harness_collectors import gunzip
 from harness_collectors.kineto import stream as kineto_stream
 from harness_collectors.kineto.events import exact_nanoseconds, nanoseconds
 from harness_collectors.kineto.stream import Health, mend, read_blocks
 from harness_collectors.kineto.table import Table
+from harness_collectors.reading import gunzip
 
 patient = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 INFO = groups((0, 1))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nccl_tables import ingest, ingest_text
 
-from harness_collectors import text_evidence
 from harness_collectors.nccl_log import scan
-from harness_collectors.text_evidence import undocked
+from harness_collectors.reading import text_evidence
+from harness_collectors.reading.text_evidence import undocked
 
 RANKS = 4
 EDGE = {"old": "Ring {:02d} :", "new": "Channel {:02d}/0 :"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness_collectors.rank_names import rank_in_name
+from harness_collectors.names.rank_names import rank_in_name
 
 NAMES = {
     3: (

@@ -438,7 +438,7 @@ def test_absurd_nesting_is_bounded():
 
 
 def test_a_gzip_bomb_is_bounded(tmp_path, monkeypatch):
-    from harness_collectors import text_evidence
+    from harness_collectors.reading import text_evidence
 
     monkeypatch.setattr(text_evidence.read_text, "__defaults__", (1 << 16,))
     bomb = tmp_path / "bomb.txt.gz"

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import cuts, flipped, interleaved_lines
 
-from harness_collectors.foreign import known_format
 from harness_collectors.nvml import COLLECTOR
 from harness_collectors.nvml.smi_text import NO_INDEX, read_listing
+from harness_collectors.reading.foreign import known_format
 from harness_schemas.spi import IngestContext
 
 QUERY = (

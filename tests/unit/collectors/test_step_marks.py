@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_collectors import step_marks
-from harness_collectors.step_marks import StepMarks, annotation, load_marks
+from harness_collectors.names import step_marks
+from harness_collectors.names.step_marks import StepMarks, annotation, load_marks
 from harness_schemas.errors import UsageError
 from harness_schemas.spi import UnitKey
 from harness_schemas.vocabulary import PHASES

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness_collectors.text_evidence import Tally, batch, host_of, number_in_name, read_text
+from harness_collectors.reading.text_evidence import (
+    Tally,
+    batch,
+    host_of,
+    number_in_name,
+    read_text,
+)
 
 TEXT = b"".join(b"line %d of a file\n" % number for number in range(5000))
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from harness.cli.main import cli
 from harness_analysis.answer import load_answer
 from harness_analysis.store import open_database
-from harness_collectors.classify import RULES_ENV
+from harness_collectors.names.classify import RULES_ENV
 
 TRACE = Path(__file__).parents[2] / "fixtures" / "kineto" / "rank0.json"
 

@@ -150,7 +150,7 @@ def test_garbage_bombs_and_nothing_are_no_records(tmp_path, monkeypatch):
         path.write_bytes(content)
         assert found(tmp_path)[0] == [] and not found(tmp_path)[1].readable
     path.unlink()
-    monkeypatch.setattr("harness_collectors.gunzip.BOMB_FLOOR_BYTES", 1 << 20)
+    monkeypatch.setattr("harness_collectors.reading.gunzip.BOMB_FLOOR_BYTES", 1 << 20)
     file = gzip_file.GzipFile(path, 9)
     file.append([spool.MAGIC + struct.pack("<II", RECORD_BYTES, 1)])
     block = struct.pack("<II", 512, 0) + bytes(512 * RECORD_BYTES)

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from harness_collectors.names.rule_tables import Entry, check_keys, compiled, read_entries
 from harness_schemas.errors import UsageError
 from harness_schemas.vocabulary import CATEGORIES
 
@@ -121,35 +120,13 @@ def load_rules(path: Path | None = None) -> tuple[Rule, ...]:
     Raises:
         UsageError: the file cannot be read, or a rule is not well-formed.
     """
-    source = str(path) if path else "classify_rules.toml"
-    try:
-        text = path.read_text() if path else _shipped_text()
-        entries = tomllib.loads(text).get("rule", [])
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UsageError(
-            f"cannot read the rules of kernels in {source}: {said}",
-            f"docs/classification.md says what {RULES_ENV} and --rules name",
-        ) from None
-    if not isinstance(entries, list):
-        raise UsageError(f"{source}: `rule` must be a list of tables", "write [[rule]]")
-    return tuple(_rule(entry, number, source) for number, entry in enumerate(entries, 1))
+    hint = f"docs/classification.md says what {RULES_ENV} and --rules name"
+    entries = read_entries(path, "classify_rules.toml", "rule", hint)
+    return tuple(_rule(entry, place) for place, entry in entries)
 
 
-def _shipped_text() -> str:
-    return resources.files("harness_collectors").joinpath("classify_rules.toml").read_text()
-
-
-def _rule(entry: Any, number: int, source: str) -> Rule:
-    where = f"{source}: rule {number}"
-    if not isinstance(entry, dict):
-        raise UsageError(f"{where} is not a table", "write [[rule]]")
-    unknown = set(entry) - {"id", "category", "kinds", "note", *_MATCHED_KEYS}
-    if unknown:
-        raise UsageError(f"{where} has unknown keys: {', '.join(sorted(unknown))}")
-    missing = {"id", "category", "kinds"} - set(entry)
-    if missing:
-        raise UsageError(f"{where} lacks {', '.join(sorted(missing))}")
+def _rule(entry: Entry, where: str) -> Rule:
+    check_keys(entry, where, {"id", "category", "kinds"}, {"note", *_MATCHED_KEYS})
     if entry["category"] not in CATEGORIES:
         raise UsageError(f"{where}: no such category: {entry['category']!r}", ", ".join(CATEGORIES))
     kinds = entry["kinds"]
@@ -158,9 +135,10 @@ def _rule(entry: Any, number: int, source: str) -> Rule:
     given = [key for key in _MATCHED_KEYS if key in entry]
     if len(given) > 1:
         raise UsageError(f"{where} has {' and '.join(given)}; give one")
-    pattern = (
-        _compile(str(entry[given[0]]), where, ignore_case=given[0] != "full") if given else None
-    )
+    pattern = None
+    if given:
+        flags = 0 if given[0] == "full" else re.IGNORECASE
+        pattern = compiled(entry[given[0]], where, flags)
     return Rule(
         id=str(entry["id"]),
         category=str(entry["category"]),
@@ -169,13 +147,6 @@ def _rule(entry: Any, number: int, source: str) -> Rule:
         pattern=pattern,
         note=str(entry.get("note", "")),
     )
-
-
-def _compile(pattern: str, where: str, ignore_case: bool) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern, re.IGNORECASE if ignore_case else 0)
-    except re.error as error:
-        raise UsageError(f"{where}: not a regular expression: {error}") from None
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from harness_collectors.classify import name_forms
+from harness_collectors.names.classify import name_forms
 
 _OPS: Final = (
     (re.compile(r"reduce_?scatter", re.I), "reduce_scatter"),

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from harness_collectors.names.rule_tables import Entry, check_keys, compiled, read_entries
 from harness_schemas.errors import UsageError
 from harness_schemas.spi import UnitKey
 from harness_schemas.vocabulary import PHASES
@@ -145,41 +144,18 @@ def load_marks(path: Path | None = None) -> tuple[Rule, ...]:
     Raises:
         UsageError: the file cannot be read, or a rule is not well-formed.
     """
-    source = str(path) if path else "step_marks.toml"
-    try:
-        text = path.read_text() if path else _shipped_text()
-        entries = tomllib.loads(text).get("mark", [])
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{source}: cannot read the step marks: {error}", f"see {MARKS_ENV}"
-        ) from None
-    if not isinstance(entries, list):
-        raise UsageError(f"{source}: `mark` must be a list of tables", "write [[mark]]")
-    return tuple(_rule(entry, f"{source}: mark {n}") for n, entry in enumerate(entries, 1))
+    entries = read_entries(path, "step_marks.toml", "mark", f"see {MARKS_ENV}")
+    return tuple(_rule(entry, place) for place, entry in entries)
 
 
-def _shipped_text() -> str:
-    return resources.files("harness_collectors").joinpath("step_marks.toml").read_text()
-
-
-def _rule(entry: Any, where: str) -> Rule:
-    if not isinstance(entry, dict):
-        raise UsageError(f"{where} is not a table", "write [[mark]]")
-    unknown = set(entry) - {"id", "family", "pattern", "phase", "step", "note"}
-    if unknown:
-        raise UsageError(f"{where} has unknown keys: {', '.join(sorted(unknown))}")
-    missing = {"id", "family", "pattern"} - set(entry)
-    if missing:
-        raise UsageError(f"{where} lacks {', '.join(sorted(missing))}")
+def _rule(entry: Entry, where: str) -> Rule:
+    check_keys(entry, where, {"id", "family", "pattern"}, {"phase", "step", "note"})
     phase, step = entry.get("phase"), entry.get("step")
     if phase is not None and phase not in PHASES:
         raise UsageError(f"{where}: no such phase: {phase!r}", ", ".join(PHASES))
     if step is not None and (not isinstance(step, int) or not 0 <= step <= _LARGEST):
         raise UsageError(f"{where}: step must be a number from 0 on")
-    try:
-        pattern = re.compile(str(entry["pattern"]))
-    except re.error as error:
-        raise UsageError(f"{where}: not a regular expression: {error}") from None
+    pattern = compiled(entry["pattern"], where)
     strange = set(pattern.groupindex) - _GROUPS
     if strange:
         raise UsageError(f"{where} has unknown groups: {', '.join(sorted(strange))}")

@@ -1,0 +1,1 @@
+"""What readers of evidence share: files of any size and state, and rows as Arrow batches."""
