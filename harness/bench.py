@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -74,8 +75,8 @@ def bench_collectives(wanted: Wanted, output: Path | None, narrator: Narrator) -
         narrator.say(f"not measured: {text}")
     if run is not None and run.folder is not None:
         narrator.say("next:")
-        more = "" if output is None else f" {target} -o run-with-floors.duckdb"
-        narrator.say(f"  harness ingest {run.folder}{more}")
+        more = "" if output is None else f" {shlex.quote(str(target))} -o run-with-floors.duckdb"
+        narrator.say(f"  harness ingest {shlex.quote(str(run.folder))}{more}")
     return document
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -286,7 +287,7 @@ def _run_split(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool) -
     folder = group_folder(spec)
     results = run_split(parts, folder, narrator, strict)
     report_split(folder, "text")
-    narrator.say(f"next:\n  harness report {folder}")
+    narrator.say(f"next:\n  harness report {shlex.quote(str(folder))}")
     codes = [result.exit_code for result in results]
     return next((code for code in codes if code), 0 if len(codes) == len(parts) else 125)
 
@@ -305,7 +306,7 @@ def _conclude(result: RunResult, narrator: Narrator) -> int:
         for line in outcome.tail:
             narrator.say(f"  | {line}")
     own = result.database in (None, result.run.database)
-    where = result.run.path if own else result.database
+    where = shlex.quote(str(result.run.path if own else result.database))
     narrator.say("next:")
     narrator.say(f"  harness report {where} --html")
     narrator.say(f'  harness query {where} "FROM step_breakdown LIMIT 20"')

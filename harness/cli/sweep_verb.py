@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,6 +232,7 @@ def _conclude(folder: Path, interrupted: bool, narrator: Any, style: str) -> Non
 
     report_sweep(folder, style)
     narrator.say("next:")
-    narrator.say(f"  harness report {folder} --html")
+    where = shlex.quote(str(folder))
+    narrator.say(f"  harness report {where} --html")
     sql = "SELECT cell, repeat, tok_per_s FROM run_summary JOIN runs USING (run_id)"
-    narrator.say(f'  harness query {folder} "{sql}"')
+    narrator.say(f'  harness query {where} "{sql}"')

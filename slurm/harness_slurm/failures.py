@@ -20,6 +20,11 @@ _PEER_GONE = re.compile(
     r"|wait timeout|timed out waiting|socket (timeout|error)|recvvalue failed",
     re.IGNORECASE,
 )
+# What a process says of the signal that ends it; anything else it said before is no reason.
+_CRASH = re.compile(
+    r"what\(\):|terminate called|fatal|segmentation|assert|abort|out of memory|\berror\b",
+    re.IGNORECASE,
+)
 _EXCEPTION = re.compile(r"^(\[rank\d+\]:\s*)?[\w.]*(Error|Exception|Interrupt|Exit)\b")
 
 
@@ -49,7 +54,7 @@ def explain(ended: Sequence[Ended], run: RunDir, shutdown_s: float) -> list[Rank
     keyed = []
     for one in ended:
         by_agent = _ended_by_agent(one, first_ns, shutdown_s)
-        said = one.error or last_words(run.rank_log(one.rank, "err"))
+        said = one.error or last_words(run.rank_log(one.rank, "err"), one.exit_code < 0)
         order = 2 if by_agent else int(bool(_PEER_GONE.search(said)))
         message = "ended because another rank had failed" if by_agent else _message(one, said)
         keyed.append(
@@ -78,8 +83,11 @@ def _message(one: Ended, said: str) -> str:
     return f"killed by {name}" + (f": {said}" if said else "")
 
 
-def last_words(path: Path) -> str:
-    """The last exception line of a log's last 16 KiB, else its last line; "" if there is none."""
+def last_words(path: Path, killed: bool = False) -> str:
+    """The last exception line of a log's last 16 KiB, else its last line; "" if there is none.
+
+    `killed`: by a signal; then a line without a word of failure is none.
+    """
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
@@ -89,4 +97,6 @@ def last_words(path: Path) -> str:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     raised = [line for line in lines if _EXCEPTION.match(line)]
+    if killed:
+        lines = [line for line in lines if _CRASH.search(line) or _PEER_GONE.search(line)]
     return (raised or lines or [""])[-1][:1000]

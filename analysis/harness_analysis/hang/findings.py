@@ -54,7 +54,8 @@ def _open_call(call: PendingCall) -> Finding:
         text = f"{waiting} was inside {call_text(call)} when it ended"
         return Finding("notice", "stuck", text, rank=call.peer)
     if not call.missing:
-        text = f"{waiting} were inside {call_text(call)} when they ended"
+        was = "were" if len(call.waiting) > 1 else "was"
+        text = f"{waiting} {was} inside {call_text(call)} at the end"
         return Finding("notice", "stuck", text)
     missing = named(sorted(call.missing))
     text = f"{waiting} waited in {call_text(call)} for {missing}, which never came"

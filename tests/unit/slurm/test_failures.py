@@ -102,3 +102,11 @@ def test_every_failure_is_told_once_and_the_first_to_end_is_the_cause(tmp_path_f
     failures = explain(ended, RunDir(tmp_path_factory.getbasetemp()), 3)
     assert sorted(ranks(failures)) == list(range(len(deaths)))
     assert failures[0].noticed_ns == min(one.ended_ns for one in ended)
+
+
+def test_what_a_killed_rank_said_before_is_no_reason(tmp_path):
+    log = tmp_path / "err"
+    log.write_text("[W1] Warning: FLAG is deprecated\nloading: 100%\n")
+    assert last_words(log, killed=True) == ""
+    log.write_text("  what():  CUDA error: unspecified launch failure\nframe #0: x\n")
+    assert last_words(log, killed=True).startswith("what():  CUDA error")
