@@ -117,14 +117,14 @@ def is_possible(process: Process, version: tuple[str, str, str | None]) -> bool:
     parts = tuple(int(part) for part in number.split(".")[:2])
     if parts < _CUDA_SINCE.get((cuda or "").partition(".")[0], parts):
         return False
-    for comm in process.all_comms:
-        since = [_SINCE[name] for name in _SINCE.keys() & comm.names]
-        if comm.function is not None and comm.seen_init:
+    names = set().union(*(comm.names for comm in process.all_comms))
+    since = [first for name, first in _SINCE.items() if name in names]
+    lives = {(c.state, c.function is not None, c.seen_init) for c in process.all_comms}
+    for state, is_named, seen_init in lives:
+        if is_named and seen_init:
             since.append(_FUNCTION_SINCE)
-        if comm.state == "started":
+        if state == "started":
             since.append(_START_SINCE)
-        if any(parts < first for first in since):
+        if state == "complete" and not is_named and parts >= _FUNCTION_ALWAYS:
             return False
-        if comm.state == "complete" and comm.function is None and parts >= _FUNCTION_ALWAYS:
-            return False
-    return True
+    return all(parts >= first for first in since)

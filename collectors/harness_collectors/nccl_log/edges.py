@@ -45,26 +45,23 @@ class Edges(Generic[Kind]):
 
     def add(self, ends: Ends, kind: Kind, channels: int, overrules: bool) -> int:
         """Note channels (bits), `overrules`: whatever was known; returns how many are new."""
-        kinds = self._kinds.get(ends)
-        if kinds is None and channels:
-            self._kinds[ends] = {kind: channels}
-            self.size += (size := channels.bit_count())
-            return size
-        known = self.known(ends)
-        new = channels & ~known
-        self.put(ends, kind, channels if overrules else new, known)
-        return new.bit_count()
-
-    def put(self, ends: Ends, kind: Kind, channels: int, known: int) -> None:
-        """The channels (bits) are of this kind, whatever they were; `known` is `known(ends)`."""
         if not channels:
-            return
+            return 0
         kinds = self._kinds.setdefault(ends, {})
-        if known & channels:
-            for other in list(kinds):
-                kinds[other] &= ~channels
+        known = 0
+        for others in kinds.values():
+            known |= others
+        new = channels & ~known
+        if new != channels:
+            if overrules:
+                for other in kinds:
+                    kinds[other] &= ~channels
+            else:
+                channels = new
         kinds[kind] = kinds.get(kind, 0) | channels
-        self.size += (channels & ~known).bit_count()
+        size = new.bit_count()
+        self.size += size
+        return size
 
     def take(self, ends: Ends, kind: Kind, channels: int) -> None:
         """These channels, which are of that kind, are no more."""

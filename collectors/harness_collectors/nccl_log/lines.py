@@ -196,6 +196,7 @@ def _apart(word: bytes, before: bytes | None) -> bytes:
     return word.removeprefix(b"COMPLETE") or word
 
 
+@lru_cache(maxsize=_KEPT)
 def version_said(text: bytes) -> tuple[str, str, str | None] | None:
     """(library, version, CUDA version) of a banner, with a prefix or bare; None: it is none."""
     if match := BANNER.search(text):

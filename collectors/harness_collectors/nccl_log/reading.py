@@ -114,11 +114,11 @@ class Reader:
             before = next(befores, before)
             if place in runs:
                 self._like_lines(runs[place], before)
-            elif head >= 0:
-                self._line(place, head, times, text, before)
-            else:
+            elif head < 0:
                 self._whole_line(place, text, before)
                 before = len(self.evidence.calls)
+            elif (line := self._lines.get(head) or self._printed_by(head)) is not None:
+                self._line(line, place, times, text, before)
 
     def _printed_by(self, head: int) -> Line | None:
         """Where the lines with this head belong; None: too many processes."""
@@ -130,11 +130,8 @@ class Reader:
         self._lines[head] = line
         return line
 
-    def _line(self, place: int, head: int, times: int, text: bytes, before: int) -> None:
+    def _line(self, line: Line, place: int, times: int, text: bytes, before: int) -> None:
         """A line by itself; `before` is the row that the next call has."""
-        line = self._lines.get(head) or self._printed_by(head)
-        if line is None:
-            return
         if self._page.stamps:
             line.now = self._page.stamps.get(place)
             self._stamp(line.process, place, line.now)

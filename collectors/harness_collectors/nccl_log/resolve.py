@@ -227,10 +227,10 @@ def _share_edges(comms: list[Comm]) -> None:
         for ends, (side, via), channels in comm.edges:
             if side != "send":
                 received.append((comm, ends, via, channels))
-            elif new := shared.add(ends, via, channels, False):
+            elif new := shared.add(ends, via, channels, overrules=False):
                 owned[via] = owned.get(via, 0) + new
     for comm, ends, via, channels in received:
-        if new := shared.add(ends, via, channels, False):
+        if new := shared.add(ends, via, channels, overrules=False):
             comm.owned[via] = comm.owned.get(via, 0) + new
     for comm in comms:
         comm.group_edges = shared

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, Final
+
+import msgspec
 
 from harness_collectors.nccl_log.resolve import Resolution
 from harness_collectors.nccl_log.state import Comm, Evidence, LogFile, Process, agreed
@@ -15,6 +16,7 @@ from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch
 
 SOURCE: Final = "nccl_log"
+_SORTED: Final = msgspec.json.Encoder(order="sorted")
 _ANCHOR_WIDTH_NS: Final = 1_000
 """Resolution of the stamps that our own capture asks for."""
 
@@ -42,31 +44,11 @@ def _json(values: Mapping[str, Any]) -> str | None:
 
 
 def _object(values: Mapping[str, Any]) -> str:
-    """`json.dumps(values, sort_keys=True)`, of values most of which were there before."""
-    said = [
-        f'"{name}": {_plain(value) if type(value) in _SCALARS else _value(value)}'
-        for name, value in sorted(values.items())
-    ]
-    return "{" + ", ".join(said) + "}"
-
-
-_SCALARS: Final = frozenset({str, int, type(None)})
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return _flat_object(tuple(value.items()))
-    return _plain(tuple(value) if isinstance(value, list) else value)
-
-
-@lru_cache(maxsize=4096)
-def _flat_object(items: tuple[tuple[str, int], ...]) -> str:
-    return json.dumps(dict(items), sort_keys=True)
-
-
-@lru_cache(maxsize=4096, typed=True)
-def _plain(value: str | int | tuple[str, ...] | None) -> str:
-    return json.dumps(value)
+    """`json.dumps(values, sort_keys=True)`, of mostly plain text four times as fast."""
+    text = msgspec.json.format(_SORTED.encode(values), indent=0)
+    if not text.isascii() or b"\x7f" in text:  # which `json` escapes
+        return json.dumps(values, sort_keys=True)
+    return text.decode("ascii")
 
 
 # -- communicators ---------------------------------------------------------------------------
@@ -129,7 +111,7 @@ def _comm_row(comm: Comm, version: Version) -> dict[str, Any]:
         "coll_channels": get("coll_channels"),
         "p2p_channels": get("p2p_channels"),
         "nvls_channels": get("nvls_channels"),
-        "transports": _flat_object(tuple(comm.owned.items())) if comm.owned else None,
+        "transports": _json(comm.owned),
         "parent": get("parent"),
         "init_ns": comm.init_ns,
         "state": comm.state,
@@ -241,7 +223,7 @@ def event_rows(evidence: Evidence) -> list[dict[str, Any]]:
             "severity": event.severity,
             "kind": event.kind,
             "text": event.text,
-            "attrs": json.dumps(event.attrs, sort_keys=True) if event.attrs else None,
+            "attrs": _json(event.attrs),
             "source": SOURCE,
         }
         for event in evidence.events
@@ -306,7 +288,7 @@ def _collection_row(
         "records": records,
         "dropped": file.dropped,
         "unreadable": unreadable,
-        "detail": json.dumps(detail, sort_keys=True),
+        "detail": _object(detail),
     }
 
 

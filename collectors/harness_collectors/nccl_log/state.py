@@ -172,7 +172,7 @@ class Thread:
         """Keep edges until their communicator is known; the first word counts."""
         known = self.edges.known(ends)
         new = lowest(channels & ~known, max(MAX_STRAY_EDGES - self.edges.size, 0))
-        self.edges.put(ends, kind, new, known)
+        self.edges.add(ends, kind, new, overrules=False)
 
 
 @dataclass(eq=False)
@@ -326,4 +326,4 @@ class Evidence:
             known = comm.edges.known(ends)
             new = lowest(channels & ~known, max(MAX_EDGES - self.edges, 0))
             channels = new | (channels & known)
-        self.edges += comm.edges.add(ends, kind, channels, is_sent)
+        self.edges += comm.edges.add(ends, kind, channels, overrules=is_sent)
