@@ -270,8 +270,12 @@ def _env_looks(root: Path) -> Looks:
     }
 
 
+_APPTAINER: Final = frozenset({"APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"})
+
+
 def _container(root: Path) -> str | None:
-    if (root / ".singularity.d").exists():
+    # A folder that no image was unpacked into has no .singularity.d: there the runtime's names tell.
+    if (root / ".singularity.d").exists() or os.environ.keys() & _APPTAINER:
         return "apptainer"
     if (root / "run/.containerenv").exists():
         return "podman"

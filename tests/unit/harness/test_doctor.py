@@ -289,3 +289,9 @@ def test_the_machine_at_hand_is_described(monkeypatch, capsys):
     assert rows["slurm export"]["state"] == "warning"
     assert rows["slurm export"]["how to mend it"]
     assert {"python", "collector nsys", "/dev/shm"} <= rows.keys()
+
+
+@pytest.mark.parametrize("name", ["APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"])
+def test_a_folder_run_as_an_apptainer_container_is_one(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(name, "/some/folder")
+    assert gather(tmp_path).container == "apptainer"
