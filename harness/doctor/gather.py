@@ -274,7 +274,7 @@ _APPTAINER: Final = frozenset({"APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"})
 
 
 def _container(root: Path) -> str | None:
-    # A folder that no image was unpacked into has no .singularity.d: there the runtime's names tell.
+    # A folder that is no image has no .singularity.d: there the names of the runtime tell.
     if (root / ".singularity.d").exists() or os.environ.keys() & _APPTAINER:
         return "apptainer"
     if (root / "run/.containerenv").exists():
