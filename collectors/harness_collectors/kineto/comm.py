@@ -8,7 +8,6 @@ launch and the kernel's name say what they can, and what they cannot stays NULL.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import numpy as np
 from harness_collectors.kineto.columns import CommLabel
 from harness_collectors.names.classify import name_forms
 from harness_collectors.names.comm_kernels import describe_kernel
+from harness_schemas.vocabulary import group_name
 
 COALESCED: Final = "point-to-point calls of several peers in one kernel"
 FUSED: Final = "a kernel that computes and communicates"
@@ -100,7 +100,7 @@ class Groups:
                 continue
             ordinal = ordinals.get(ranks, 0)
             ordinals[ranks] = ordinal + 1
-            group = Group(group_id(ranks, ordinal), len(ranks), ranks)
+            group = Group(group_name(ranks, ordinal), len(ranks), ranks)
             self._named.setdefault(str(entry.get("pg_name")), group)
 
     def _ranks(self, entry: Any) -> tuple[int, ...]:
@@ -119,7 +119,7 @@ class Groups:
         if named is not None and (not ranks or ranks == named.ranks):
             return named
         if ranks:
-            return Group(group_id(ranks, 0), len(ranks), ranks)
+            return Group(group_name(ranks, 0), len(ranks), ranks)
         if label.group_name is None and label.group_ranks is None:
             return self.unlabelled(label.group_size)
         return Group(
@@ -135,16 +135,11 @@ class Groups:
         if len(choice) == 1:
             # Which of several communicators of these ranks it was cannot be told.
             ranks = choice.pop()
-            return Group(f"{group_id(ranks, 0).partition('#')[0]}#?", len(ranks), ranks)
+            return Group(group_name(ranks, "?"), len(ranks), ranks)
         if not self.described and self.world_size:
             ranks = tuple(range(self.world_size)) if self.world_size < 1 << 16 else ()
             return Group(DEFAULT_GROUP, self.world_size, ranks)
         return Group(UNKNOWN_GROUP, size, reason=NO_GROUP)
-
-
-def group_id(ranks: Sequence[int], ordinal: int) -> str:
-    """`[0,1]#0`: ordered global ranks and creation ordinal."""
-    return f"[{','.join(map(str, ranks))}]#{ordinal}"
 
 
 def _count(value: Any) -> int | None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from harness_collectors.kineto.events import LIMIT
 from harness_collectors.kineto.kinds import OP
-from harness_collectors.kineto.table import Table
+from harness_collectors.kineto.table import Table, places_of
 
 
 class Nesting:
@@ -26,13 +26,14 @@ class Nesting:
         """Which rows are no operator inside another one (boolean)."""
         result = np.ones(len(kind), np.bool_)
         ops = np.flatnonzero(kind == OP)
-        owners = set(thread[ops].tolist())
-        for owner in owners:
-            mine = ops if len(owners) == 1 else ops[thread[ops] == owner]
+        for owner, places in places_of(thread[ops]):
+            mine = ops[places]
             result[mine] = ~self._inside(owner, start[mine], dur[mine])
         return result
 
-    def _inside(self, owner: int, start: np.ndarray, dur: np.ndarray) -> np.ndarray:
+    def _inside(self, owner: int, start: np.ndarray, dur: np.ndarray) -> np.ndarray | bool:
+        if len(start) == 1:
+            return self._is_one_inside(owner, int(start[0]), int(start[0]) + max(int(dur[0]), 0))
         end = start + np.maximum(dur, 0)
         first, last = self._last.get(owner, (-LIMIT, -LIMIT))
         step = np.diff(start)
@@ -44,6 +45,14 @@ class Nesting:
         if end[longest] > last:
             self._last[owner] = (int(start[longest]), int(end[longest]))
         return inside
+
+    def _is_one_inside(self, owner: int, start: int, end: int) -> bool:
+        """The same for one operator: a million threads may have one each."""
+        first, last = self._last.get(owner, (-LIMIT, -LIMIT))
+        self.unordered |= start < first
+        if end > last:
+            self._last[owner] = (start, end)
+        return start >= first and end <= last
 
 
 def _is_inside(start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -65,10 +74,9 @@ def _reached(end: np.ndarray) -> np.ndarray:
 def nested_rows(host: Table) -> np.ndarray:
     """Rows of operators inside other operators, whatever the file's order."""
     ops = np.flatnonzero(host["kind"] == OP)
-    thread = host["thread"][ops]
     parts = []
-    for owner in np.unique(thread).tolist():
-        mine = ops[thread == owner]
+    for _, places in places_of(host["thread"][ops]):
+        mine = ops[places]
         start = host.at("start", mine)
         parts.append(mine[_is_inside(start, start + np.maximum(host.at("dur", mine), 0))])
     return np.concatenate(parts) if parts else ops

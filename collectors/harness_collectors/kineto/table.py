@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -16,6 +16,25 @@ class Codes(dict[K, int]):
     def __missing__(self, value: K) -> int:
         code = self[value] = len(self)
         return code
+
+
+_FEW: Final = 8
+
+
+def places_of(codes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Every code, and where it stands (ascending): linear for few codes, n log n for any number."""
+    distinct = set(codes.tolist())
+    if len(distinct) <= _FEW:
+        for code in sorted(distinct):
+            yield (
+                code,
+                np.flatnonzero(codes == code) if len(distinct) > 1 else np.arange(len(codes)),
+            )
+        return
+    order = np.argsort(codes, kind="stable")
+    edges = np.flatnonzero(np.diff(codes[order])) + 1
+    for places in np.split(order, edges):
+        yield int(codes[places[0]]), places
 
 
 _LIMITS: Final = tuple((np.dtype(f"i{width}"), 1 << (8 * width - 1)) for width in (1, 2, 4, 8))

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from harness_collectors.kineto.kinds import ANNOTATION
-from harness_collectors.kineto.table import Table
+from harness_collectors.kineto.table import Table, places_of
 from harness_collectors.names.step_marks import Mark, StepMarks
 
 _FOREVER: Final = 2**63 - 1
@@ -153,8 +153,7 @@ class Intervals:
         self._order = np.argsort(begin, kind="stable")
         self._start = begin[self._order]
         self._end = np.fromiter(end, np.int64)[self._order]
-        self._thread = np.fromiter(thread, np.int64)[self._order]
-        self._owners = np.unique(self._thread).tolist()
+        self._members = dict(places_of(np.fromiter(thread, np.int64)[self._order]))
         self._all = np.arange(len(self._start))
 
     def locate(self, times: np.ndarray, threads: np.ndarray, any_thread: bool = True) -> np.ndarray:
@@ -163,14 +162,12 @@ class Intervals:
         One on the moment's own thread is preferred. With `any_thread` one of another thread of
         the process will do: autograd and engine threads launch work of an annotated step.
         """
-        if any_thread and len(self._owners) == 1:
+        if any_thread and len(self._members) == 1:
             return self._within(self._all, times)
         found = np.full(len(times), -1, np.int64)
-        for owner in self._owners:
-            mine = np.flatnonzero(threads == owner)
-            if mine.size:
-                members = np.flatnonzero(self._thread == owner)
-                found[mine] = self._within(members, times[mine])
+        for owner, mine in places_of(threads):
+            if owner in self._members:
+                found[mine] = self._within(self._members[owner], times[mine])
         if any_thread:
             rest = np.flatnonzero(found < 0)
             found[rest] = self._within(self._all, times[rest])

@@ -269,3 +269,20 @@ def test_an_exchange_of_unequal_parts_stays_unsplit(tmp_path):
         found = con.sql("SELECT DISTINCT op, wait_ns, unsplit_reason FROM collectives").fetchall()
         assert found == [("all_to_all", None, "unequal splits")]
         assert con.sql("SELECT transfer_ns FROM collective_waits").fetchall() == [(None,)]
+
+
+@pytest.mark.parametrize("threads", [3, 40])
+def test_operators_and_steps_of_many_threads_are_kept_apart(tmp_path, threads):
+    """However many they are: a server may have one for each request."""
+    events = []
+    for n in range(threads):
+        events += [mark(f"decode_step_{n + 1}", n * 100.0, 50.0, tid=10 + n)]
+        events += [span("cpu_op", "aten::linear", n * 100.0 + 5, 20.0, tid=10 + n)]
+    for n in range(threads):
+        events += [span("cpu_op", "aten::mm", n * 100.0 + 6, 9.0, tid=10 + n)]
+        events += launched(n + 1, n * 100.0 + 7, n * 100.0 + 60, 10.0, tid=10 + n)
+    found = rows(tmp_path, text(events, TP2))
+    operators = [row for row in found["spans"] if row["name"].startswith("aten")]
+    assert [row["name"] for row in operators] == ["aten::linear"] * threads
+    assert [row["step"] for row in operators] == list(range(1, threads + 1))
+    assert [row["step"] for row in device_spans(found)] == list(range(1, threads + 1))
