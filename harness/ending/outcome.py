@@ -24,7 +24,9 @@ from harness_schemas.live import read_page
 from harness_schemas.redact import redact
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import LaunchResult, RankExit
+from harness_schemas.spool import rank_of
 from harness_schemas.units import format_ns
+from harness_schemas.vocabulary import group_name
 from harness_slurm.job.marks import read_begin
 
 LOG_TAIL_BYTES = 16 << 10
@@ -145,7 +147,7 @@ def gather(run: RunDir, end: End, world_size: int | None) -> VerdictEvidence:
     """Everything that the run folder says about its end."""
     lines = [TextLine("kernel", text) for text in end.kernel_lines]
     for path in sorted(run.logs.glob("*.err")):
-        rank = _rank_of(path)
+        rank = rank_of(path)
         # Of a command all ranks speak in one file: the first that failed is not at its end.
         most = KEPT_BYTES if path == run.command_log else LOG_TAIL_BYTES
         lines += lines_of("stderr", _tail_text(path, most), rank)
@@ -216,10 +218,10 @@ def progress(run: RunDir) -> Iterator[CollectiveProgress]:
     groups: dict[int, dict[int, tuple[str, tuple[int, ...]]]] = {}
     for rank, row in _meta_rows(run, b'{"t":"group"'):
         ranks = tuple(row.get("ranks", ()))
-        name = f"[{','.join(map(str, ranks))}]#{row.get('ordinal')}"
+        name = group_name(ranks, row.get("ordinal"))
         groups.setdefault(rank, {})[int(row["id"])] = (name, ranks)
     for path in sorted(run.spans.glob("rank-*.live")):
-        owner = _rank_of(path)
+        owner = rank_of(path)
         if owner is None:
             continue
         page = read_page(path)
@@ -231,7 +233,7 @@ def progress(run: RunDir) -> Iterator[CollectiveProgress]:
 
 def _meta_rows(run: RunDir, beginning: bytes) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for path in sorted(run.spans.glob("rank-*.meta.jsonl")):
-        rank = _rank_of(path)
+        rank = rank_of(path)
         if rank is None:
             continue
         with path.open("rb") as stream:
@@ -241,11 +243,6 @@ def _meta_rows(run: RunDir, beginning: bytes) -> Iterator[tuple[int, Mapping[str
                         yield rank, json.loads(line)
                     except ValueError:
                         continue
-
-
-def _rank_of(path: Path) -> int | None:
-    digits = path.name.removeprefix("rank-").split(".")[0]
-    return int(digits) if digits.isdigit() else None
 
 
 def _tail_text(path: Path, most: int = LOG_TAIL_BYTES) -> str:

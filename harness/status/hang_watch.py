@@ -58,11 +58,10 @@ def look_at(run: RunDir) -> Look:
     marks: dict[int, tuple[Any, ...]] = {}
     in_call = set()
     for path in run.spans.glob("rank-*.live"):
-        digits = path.name[5:].split(".")[0]
-        page = read_page(path) if digits.isdigit() else None
-        if page is None:
+        rank = spool.rank_of(path)
+        page = None if rank is None else read_page(path)
+        if rank is None or page is None:
             continue
-        rank = int(digits)
         size = spool.records_size(path)
         marks[rank] = (page.updated_ns, page.entered, page.unit, page.slots, size)
         if page.pending is not None:

@@ -20,9 +20,11 @@ from harness_schemas.errors import HarnessError
 from harness_schemas.live import LivePage, Slot
 from harness_schemas.rundir import RunDir
 from harness_schemas.units import parse_duration_ns
-from harness_schemas.vocabulary import MEASURED_PHASES
+from harness_schemas.vocabulary import MEASURED_PHASES, group_name
 from harness_slurm.job.marks import Ended, read_end
 
+_group_name = lru_cache(maxsize=4096)(group_name)
+"""The same text for all ranks: of a thousand it is long."""
 READERS = 16
 """Files read at once: on a file system across a network opening one is what takes time."""
 FRESH_NS = 20_000_000_000
@@ -113,8 +115,8 @@ def _run_json(run: RunDir) -> Mapping[str, Any]:
 
 def read_ranks(spans: Path) -> list[RankFiles]:
     """The files of every rank that has any, in the order of ranks."""
-    names = {path.name.split(".")[0].removeprefix("rank-") for path in spans.glob("rank-*.*")}
-    ranks = sorted(int(name) for name in names if name.isdigit())
+    named = {spool.rank_of(path) for path in spans.glob("rank-*.*")}
+    ranks = sorted(rank for rank in named if rank is not None)
     if len(ranks) < READERS:
         return [read_rank(spans, rank) for rank in ranks]
     with ThreadPoolExecutor(READERS) as pool:
@@ -208,11 +210,6 @@ def _group_names(files: RankFiles) -> dict[int, tuple[str, tuple[int, ...]]]:
         if ranks is not None:
             named[number] = (_group_name(tuple(ranks), row.get("ordinal")), tuple(ranks))
     return named
-
-
-@lru_cache(maxsize=4096)
-def _group_name(ranks: tuple[int, ...], ordinal: object) -> str:
-    return f"[{','.join(map(str, ranks))}]#{ordinal}"
 
 
 def _ordinals(

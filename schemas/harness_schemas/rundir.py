@@ -75,11 +75,6 @@ class RunDir:
         return self.path / "report.html"
 
     @property
-    def log(self) -> Path:
-        """The harness's own log."""
-        return self.path / "harness.log"
-
-    @property
     def command_log(self) -> Path:
         """What a wrapped command that failed said last, where its output is a file."""
         return self.logs / "command.err"

@@ -143,6 +143,12 @@ def beside(file: Path, *kinds: str) -> Path:
     return next((path for path in named if path.exists()), named[0])
 
 
+def rank_of(file: Path) -> int | None:
+    """The rank with this file, `rank-00003.meta.jsonl` or any other of its files."""
+    digits = file.name.removeprefix("rank-").split(".")[0]
+    return int(digits) if digits.isdigit() else None
+
+
 def records_size(file: Path) -> int:
     """Bytes of the records of the rank with this file, compressed or not; they only grow."""
     stem = _stem(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 PHASES: Final = (
@@ -86,6 +87,13 @@ SYNCHRONISING_OPS: Final = frozenset(
     }
 )
 """No rank can leave before the last has entered. all_to_all joins only when sizes are equal."""
+
+
+def group_name(ranks: Sequence[int], ordinal: object) -> str:
+    """`[0,1]#0`, by which calls of several ranks and sources are matched: the group's ordered
+    global ranks and its ordinal among groups of the same ranks."""
+    return f"[{','.join(map(str, ranks))}]#{ordinal}"
+
 
 COLLECTION_STATES: Final = ("ok", "skipped", "degraded", "failed")
 

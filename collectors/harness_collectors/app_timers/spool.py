@@ -11,6 +11,7 @@ from typing import Any
 from harness_collectors.app_timers.meta_lines import is_plausible_id, is_sound
 from harness_collectors.app_timers.streams import LinesFile
 from harness_schemas import spool
+from harness_schemas.vocabulary import group_name
 
 SOURCE = "app_timers"
 GRAPH_SOURCE = "graph_events"
@@ -46,7 +47,7 @@ class RankMeta:
         group = self.groups.get(group_id)
         if group is None:
             return None
-        return f"[{','.join(map(str, group['ranks']))}]#{group['ordinal']}"
+        return group_name(group["ranks"], group["ordinal"])
 
     def group_ranks(self, group_id: int) -> list[int]:
         """Global ranks of a group."""
@@ -65,7 +66,8 @@ def read_meta(path: Path, only: tuple[bytes, ...] = ()) -> RankMeta:
 
     `only`: beginnings of the rare lines wanted; all others are passed over.
     """
-    meta = RankMeta(rank=_rank_of(path))
+    rank = spool.rank_of(path)
+    meta = RankMeta(rank=-1 if rank is None else rank)
     with path.open("rb") as stream:
         _read_lines(meta, (line for line in stream if not only or line.startswith(only)))
     if not only:
@@ -106,8 +108,3 @@ def _place(meta: RankMeta, row: dict[str, Any]) -> None:
         meta.end = row
     else:
         meta.rows.setdefault(kind, []).append(row)
-
-
-def _rank_of(path: Path) -> int:
-    digits = path.name.removeprefix("rank-").split(".")[0]
-    return int(digits) if digits.isdigit() else -1

@@ -17,6 +17,7 @@ from harness_collectors.nccl_log.beforehand import relative_name
 from harness_collectors.reading.text_evidence import batch
 from harness_schemas.redact import redact
 from harness_schemas.spi import Batch
+from harness_schemas.vocabulary import group_name
 
 SOURCE: Final = "flight_recorder"
 NOT_TIMED: Final = "recorded when issued; the watchdog only polls for starts and ends"
@@ -155,7 +156,7 @@ def _groups(config: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
         text = entry.get("ranks") if isinstance(entry, dict) else None
         ranks = tuple(map(int, re.findall(r"\d{1,7}", str(text)[:1_000_000])))
         if ranks:
-            found[str(key)] = (f"[{','.join(map(str, ranks))}]#{count[ranks]}", ranks)
+            found[str(key)] = (group_name(ranks, count[ranks]), ranks)
             count[ranks] += 1
     return found
 

@@ -20,6 +20,7 @@ from harness_collectors.nsys.export import Export, load
 from harness_collectors.nsys.names import Names, Strings
 from harness_collectors.nsys.pages import NULL
 from harness_collectors.nsys.work import RANGES, process_of
+from harness_schemas.vocabulary import group_name
 
 HEADER_BYTES: Final = 32
 _FORMATS: Final = {
@@ -231,7 +232,7 @@ def communicators(
         ranks = tuple(rank for rank in ordered if rank is not None)
         if len(ranks) == size:
             ordinal = ordinals[ranks] = ordinals.get(ranks, -1) + 1
-            name = f"[{','.join(map(str, ranks))}]#{ordinal}"
+            name = group_name(ranks, ordinal)
             result[comm] = Communicator(name, size, ranks)
         else:
             result[comm] = Communicator(f"nccl:{comm:#x}", size)
