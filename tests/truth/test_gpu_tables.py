@@ -213,6 +213,26 @@ def test_the_next_evidence_is_asked_where_steps_with_kernels_are_too_few(
     assert named(database(tmp_path, units, rows("collectives", calls))) == who
 
 
+@pytest.mark.parametrize(("opening_ns", "late_ns", "who"), [
+    (5_000 * US, 20 * US, "nobody"), (5_000 * US, 300 * US, "1"),
+])  # fmt: skip
+def test_one_unit_in_which_a_profiler_opened_late_names_nobody(tmp_path, opening_ns, late_ns, who):
+    """20 us of every step of 10 ms are no culprit's, whatever one step makes of their sum."""
+    calls = [
+        row for row in all_reduces(late_ns).data.to_pylist()
+        if row["source"] == "torch_profiler" and 1 < row["step"] <= 12
+    ]  # fmt: skip
+    end = STEP + STEP * 3 // 4
+    calls += [call("torch_profiler", 1, rank, end - TRANSFER - wait, end)
+              for rank, wait in ((0, opening_ns), (1, 0))]  # fmt: skip
+    units = rows("spans", [
+        {**unit(step, rank), "source": "app_timers", "timeline": "device", "category": "unit",
+         "name": "decode", "span_id": step, "start_ns": step * STEP, "end_ns": (step + 1) * STEP,
+         "complete": True} for step in range(40, 50) for rank in (0, 1)
+    ])  # fmt: skip
+    assert named(database(tmp_path, units, rows("collectives", calls))) == who
+
+
 def test_a_host_delay_is_what_was_asked_for(tmp_path):
     case = Case("eager", "host", "step", 250)
     path = database(tmp_path, all_reduces(LATE))

@@ -50,9 +50,10 @@ class Lateness:
     """Only units that a collector slowed show this phase."""
     rank: int
     net_ns: np.ndarray
-    caused_ns: int
     units: int
-    """Units with a collective of the group, also those in which nobody was late."""
+    typical_ns: float
+    """Median over units with a collective of the group, also those in which nobody was late: one
+    unit in which a profiler opened late must not speak for all."""
 
 
 def _culprits(con: duckdb.DuckDBPyConnection) -> list[Finding]:
@@ -66,7 +67,7 @@ def _culprits(con: duckdb.DuckDBPyConnection) -> list[Finding]:
                 window = of_source or windows.get((None, lateness.phase, False))
                 if window is None:
                     continue
-                share = lateness.caused_ns / (lateness.units * window)
+                share = lateness.typical_ns / window
                 if steady(lateness.net_ns, share):
                     named.append(_culprit_finding(con, lateness, share))
             if named:
@@ -76,14 +77,14 @@ def _culprits(con: duckdb.DuckDBPyConnection) -> list[Finding]:
 
 
 def _windows(con: duckdb.DuckDBPyConnection) -> dict[tuple[str | None, str, bool], float]:
-    """Length of a unit, by (evidence, phase, perturbed); evidence None: of headline units."""
+    """Median unit by (evidence, phase, perturbed); evidence None: of headline units."""
     rows = con.execute(
         """
         SELECT evidence, phase, perturbed_by IS NOT NULL AS perturbed,
-          avg(window_ns)
+          median(window_ns)
         FROM step_breakdown_all WHERE NOT coalesce(warmup, false) GROUP BY ALL
         UNION ALL
-        SELECT NULL, phase, false, avg(window_ns) FROM step_breakdown
+        SELECT NULL, phase, false, median(window_ns) FROM step_breakdown
         WHERE NOT coalesce(warmup, false) AND perturbed_by IS NULL GROUP BY phase
         """
     ).fetchall()
@@ -138,8 +139,8 @@ def _lateness(
     units: dict[int, dict[int, float]],
 ) -> Lateness:
     net = np.array([_net(ranks, rank) for ranks in units.values() if ranks])
-    caused = int(sum(ranks.get(rank, 0.0) for ranks in units.values()))
-    return Lateness(source, group, phase, perturbed, rank, net, caused, len(units))
+    typical = float(np.median([ranks.get(rank, 0.0) for ranks in units.values()]))
+    return Lateness(source, group, phase, perturbed, rank, net, len(units), typical)
 
 
 def _evidence_order(evidence: tuple[bool, str]) -> tuple[bool, int, str]:
@@ -163,11 +164,10 @@ def _culprit_finding(con: duckdb.DuckDBPyConnection, lateness: Lateness, share: 
         key,
     ).fetchone()
     times, total, cause = row or (0, 0, None)
-    units = len(lateness.net_ns)
     text = (
         f"rank {lateness.rank} makes group {lateness.group} wait: last in {times} of {total} "
-        f"collectives of {lateness.phase}, {format_ns(lateness.caused_ns / max(units, 1))} a unit "
-        f"for each peer, {percent(share)} of {lateness.phase}"
+        f"collectives of {lateness.phase}, {format_ns(lateness.typical_ns)} a unit (median) for "
+        f"each peer, {percent(share)} of {lateness.phase}"
     )
     if cause:
         text += f"; {cause}"
@@ -180,7 +180,7 @@ def _culprit_finding(con: duckdb.DuckDBPyConnection, lateness: Lateness, share: 
         text,
         rank=lateness.rank,
         phase=lateness.phase,
-        value_ns=lateness.caused_ns,
+        value_ns=round(lateness.units * lateness.typical_ns),
         share=share,
         evidence=lateness.source,
     )
