@@ -120,6 +120,13 @@ OTHERS = {
     "CUDA runtime version'": "no_driver",
     "requests.exceptions.ReadTimeout: HTTPConnectionPool(host='n1', port=8000)": "rank_failed",
     "srun: error: n1: task 0: Exited with exit code 143": "cancelled",
+    "[TensorRT-LLM][ERROR] Assertion failed: Failed to deserialize cuda engine. (/a.cpp:239)":
+        "rank_failed",
+    "There are not enough slots available in the system to satisfy the 8": "rank_failed",
+    "NVRM: GPU 0000:17:00.0: RmInitAdapter failed! (0x24:0x72:1568)": "no_driver",
+    "exec /usr/bin/python3: exec format error": "rank_failed",
+    "oom_kill 3": "oom_host",
+    "/sys/fs/cgroup/x/memory.events:oom_kill 1": "oom_host",
     "*** JOB 7 ON n1 CANCELLED AT 2026-01-02T03:04:05 DUE TO USER REQUEST ***": "cancelled",
     "INFO all is well": "unknown",
 }  # fmt: skip
@@ -212,6 +219,8 @@ HARMLESS = (
     "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.104.05",
     "found no NaN in the logits; error rate 0.0",
     "slurmstepd: error: Detected 0 oom-kill event(s) in StepId=7.0 cgroup.",
+    "oom_kill 0",
+    "oom_kill_disable 0",
     "(raylet) node_manager.cc:1: 0 Workers (tasks / actors) killed due to memory pressure (OOM)",
     "a.service: Main process exited, code=exited, status=0/SUCCESS",
     "[rank1]:[W1 TCPStore.cpp:125] [c10d] recvValue failed on SocketImpl: Connection reset by peer",

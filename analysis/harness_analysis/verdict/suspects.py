@@ -39,6 +39,15 @@ _FARTHEST: Final = 1000
 wait for each other."""
 
 
+_LAGGING = re.compile(
+    r"\[([\d, ]{1,400})\] "
+    r"(?:finished collective #\d+, but didn't join collective|are the lagging ranks)"
+)
+_NOT_IN = re.compile(r"^missing ranks: \{([\d, ]{1,400})\}")
+_UNFINISHED = re.compile(r"- \[([\d, ]{1,400})\] joined but didn't finish collective #(\d+)")
+"""Reports of c10d/TraceUtils.h (torch 1.12 on) and of torch.distributed.flight_recorder."""
+
+
 @dataclass(frozen=True)
 class CollectiveProgress:
     """How far a rank was in a group: ordinals of the last collective entered and left.
@@ -125,6 +134,28 @@ def suspects_from_ras(lines: Sequence[str]) -> Suspects:
         else "did not answer"
     )
     return _named({rank: why for rank, at in listed.items() if at < max(*launched, 0)})
+
+
+def suspects_from_reports(lines: Iterable[str]) -> Suspects:
+    """The lagging ranks of torch's own reports: NCCL_DESYNC_DEBUG's, and its fr_trace's.
+
+    Both compare what all ranks recorded. A rank that joined and did not finish lags only where
+    none had not joined.
+    """
+    joined: dict[int, str] = {}
+    missing: dict[int, str] = {}
+    for line in lines:
+        if (found := _LAGGING.search(line)) or (found := _NOT_IN.search(line)):
+            missing.update(
+                dict.fromkeys(_numbers(found[1]), "did not join a collective of the others")
+            )
+        elif found := _UNFINISHED.search(line):
+            joined.update(dict.fromkeys(_numbers(found[1]), f"was still in collective {found[2]}"))
+    return _named(missing or joined)
+
+
+def _numbers(listed: str) -> list[int]:
+    return [int(number) for number in listed.replace(",", " ").split()]
 
 
 def suspects_from_watchdog(lines: Iterable[str], world_size: int | None) -> Suspects:

@@ -14,6 +14,7 @@ from harness_analysis.verdict.suspects import (
     suspects_from_dumps,
     suspects_from_progress,
     suspects_from_ras,
+    suspects_from_reports,
     suspects_from_watchdog,
 )
 from harness_analysis.verdict.wording import failed_ranks
@@ -58,6 +59,8 @@ def _missing(evidence: VerdictEvidence) -> Suspects:
     if (found := suspects_from_dumps((line.rank, line.text) for line in evidence.lines)).ranks:
         return found
     texts = [line.text for line in evidence.lines]
+    if (found := suspects_from_reports(texts)).ranks:
+        return found
     if (found := suspects_from_ras(texts)).ranks:
         return found
     return suspects_from_watchdog(texts, evidence.world_size)

@@ -25,6 +25,8 @@ from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest
 
 NAME: Final = "failure_log"
 _NUMBERED: Final = re.compile(r"\.[oe]?\d+")
+_GROUP_FILES: Final = ("memory.events", "memory.events.local", "memory.oom_control")
+"""Of a control group: what the kernel counts there says how its processes ended."""
 _SUFFIXES: Final = frozenset({"", ".log", ".err", ".out", ".txt", ".stderr", ".stdout", ".dmesg"})
 
 
@@ -62,7 +64,7 @@ class FailureLog:
         numbered = _NUMBERED.fullmatch(suffix)  # slurm.out.4711, messages.1, PBS's infer.o4711
         if suffix in SUFFIXES:
             return is_program_s(path) and is_wrapped(head) and speaks_of_failure(path, head)
-        if suffix not in _SUFFIXES and not numbered:
+        if suffix not in _SUFFIXES and not numbered and not path.name.endswith(_GROUP_FILES):
             return False
         return is_text(head) and speaks_of_failure(path, head)
 

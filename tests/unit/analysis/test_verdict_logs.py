@@ -150,6 +150,22 @@ LOGS = {
         "srun: error: n1: task 2: Exited with exit code 1\n",
         ("rank_failed", "srun-task", (2,)),
     ),
+    "torch's own report of who lags": (
+        WAITS.format(0) + "\n - To our best knowledge, the lagging/dead/mismatched ranks are:\n"
+        "   - [0, 1] joined but didn't finish collective #3 (count from 1)\n"
+        "     [2, 5] finished collective #2, but didn't join collective #3 (count from 1)\n",
+        ("nccl_timeout", "watchdog", (2, 5)),
+    ),
+    "ranks that never came to any collective": (
+        WAITS.format(1) + "\n - To our best knowledge, ranks [4] are the lagging ranks that caused "
+        "this timeout. They never joined any collectives",
+        ("nccl_timeout", "watchdog", (4,)),
+    ),
+    "what torch's fr_trace says of dumps": (
+        "Not all ranks joining collective 7 at entry 6\ncollective: nccl:all_reduce\n"
+        "missing ranks: {1, 3}\nworld size: 4\n",
+        ("nccl_timeout", "watchdog", (1, 3)),
+    ),
     "hydra's words": (
         "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n=   EXIT CODE: 9\n",
         ("rank_failed", "killed-text", ()),
