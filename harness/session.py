@@ -27,7 +27,7 @@ from harness.ending.room import keep, with_disk, with_room
 from harness.progress import Narrator, follow
 from harness.setup.capture import Capture, plan_capture
 from harness.setup.interpreter import Interpreter, choose_interpreter
-from harness.setup.provenance import provenance
+from harness.setup.record import first_record
 from harness.setup.spool_staging import patience_s, say_what_stayed, with_mover
 from harness.status.hang_plan import beside, limit_ns, with_watch
 from harness_runners.plan import RunPlan, make_plan, resolve_device
@@ -219,20 +219,17 @@ def record_run(plan: SessionPlan, narrator: Narrator, marks: Mapping[str, Any]) 
 
 def _initial_record(plan: SessionPlan) -> dict[str, Any]:
     inside = plan.launcher.allocation if isinstance(plan.launcher, SrunLauncher) else None
-    job = {"job_id": inside.shown_id, "attempt": inside.restart} if inside else {}
-    return {
+    job: dict[str, Any] = {}
+    if inside:
+        job = {"job_id": inside.shown_id, "attempt": inside.restart}
+    return first_record(
+        plan.spec.name,
+        run_id=plan.run.run_id,
+        device=plan.device,
+        spec=plan.spec.model_dump(mode="json"),
+        collection=list(plan.capture.skipped),
         **job,
-        "version": 1,
-        "run_id": plan.run.run_id,
-        "name": plan.spec.name,
-        "status": "running",
-        "verdict": None,
-        "device": plan.device,
-        "started_ns": time.time_ns(),
-        "spec": plan.spec.model_dump(mode="json"),
-        "provenance": provenance(),
-        "collection": list(plan.capture.skipped),
-    }
+    )
 
 
 def _execute(plan: SessionPlan, narrator: Narrator) -> LaunchResult:
@@ -268,9 +265,8 @@ def agent_command(
     run: RunDir, capture: Capture, launcher: LocalLauncher | SrunLauncher | None = None
 ) -> tuple[str, ...]:
     """Runs the samplers of this node; with srun, those of every node of the ranks."""
-    samplers = [{"target": s.target, "options": dict(s.options)} for s in capture.samplers]
     module = (sys.executable, "-m", "harness_collectors.agent")
-    argv = (*module, "--run-dir", str(run.path), "--samplers", json.dumps(samplers))
+    argv = (*module, "--run-dir", str(run.path), "--samplers", capture.samplers_json())
     if isinstance(launcher, SrunLauncher):
         return launcher.beside(argv)
     return argv

@@ -28,7 +28,7 @@ from harness.ending.room import keep, with_disk
 from harness.progress import Narrator
 from harness.session import agent_command, samplers, traced
 from harness.setup.capture import Capture, plan_wrap_capture
-from harness.setup.provenance import provenance
+from harness.setup.record import first_record
 from harness.status.hang_plan import limit_ns, with_watch
 from harness.status.hang_watch import watch
 from harness.status.snapshot import take_snapshot
@@ -100,17 +100,13 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
     create_run(plan.run)
     plan.capture.make_folders(plan.run.artifacts)
     narrator.say(f"run {plan.run.path}")
-    data: dict[str, Any] = {
-        "version": 1,
-        "run_id": plan.run.run_id,
-        "name": plan.name,
-        "status": "running",
-        "verdict": None,
-        "started_ns": time.time_ns(),
-        "command": Path(plan.argv[0]).name,
-        "provenance": provenance(plan.argv),
-        "collection": list(plan.capture.skipped),
-    }
+    data = first_record(
+        plan.name,
+        argv=plan.argv,
+        run_id=plan.run.run_id,
+        command=Path(plan.argv[0]).name,
+        collection=list(plan.capture.skipped),
+    )
     plan.run.write(data)
     witness = witnesses.begin()
     outputs = open_outputs()

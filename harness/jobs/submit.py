@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.progress import Narrator
-from harness.setup.provenance import provenance
+from harness.setup.record import first_record
 from harness_runners.files.cache import cache_dir
 from harness_runners.preflight import preflight
 from harness_schemas.errors import HarnessError, SpecError
@@ -122,18 +122,13 @@ def told_if_refused(run: RunDir) -> Iterator[None]:
 
 def initial_record(submission: Submission) -> dict[str, Any]:
     """run.json before the job has begun."""
-    return {
-        "version": 1,
-        "run_id": submission.run.run_id,
-        "name": submission.spec.name,
-        "status": "submitted",
-        "verdict": None,
-        "started_ns": time.time_ns(),
-        "strict": submission.strict,
-        "spec": submission.spec.model_dump(mode="json"),
-        "provenance": provenance(),
-        "collection": [],
-    }
+    return first_record(
+        submission.spec.name,
+        "submitted",
+        run_id=submission.run.run_id,
+        strict=submission.strict,
+        spec=submission.spec.model_dump(mode="json"),
+    )
 
 
 def make_tasks(run: RunDir, tasks: Sequence[int], data: dict[str, Any]) -> None:

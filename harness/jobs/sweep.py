@@ -13,7 +13,7 @@ from harness.jobs.finish import finish
 from harness.jobs.follow import Follower
 from harness.jobs.submit import make_task, note_job
 from harness.progress import Narrator
-from harness.setup.provenance import provenance
+from harness.setup.record import first_record
 from harness.sweep.folder import CellRun, claimed, done_runs, write_sweep
 from harness.sweep.plan import Item, SweepPlan
 from harness_runners.files.cache import cache_dir
@@ -115,20 +115,14 @@ def submit_sweep(job: SweepJob, narrator: Narrator, controller: Controller) -> J
 
 
 def _record(job: SweepJob, item: Item) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "name": item.cell.spec.name,
-        "status": "running",
-        "verdict": None,
-        "sweep_id": job.plan.sweep_id,
-        "cell": item.cell.label,
-        "cell_key": item.cell.key,
-        "repeat": item.repeat,
-        "started_ns": time.time_ns(),
-        "spec": item.cell.spec.model_dump(mode="json"),
-        "provenance": provenance(),
-        "collection": [],
-    }
+    return first_record(
+        item.cell.spec.name,
+        sweep_id=job.plan.sweep_id,
+        cell=item.cell.label,
+        cell_key=item.cell.key,
+        repeat=item.repeat,
+        spec=item.cell.spec.model_dump(mode="json"),
+    )
 
 
 def see_sweep_through(

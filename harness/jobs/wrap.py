@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 import sys
@@ -17,7 +16,7 @@ from harness.jobs.submit import make_tasks, note_job, told_if_refused
 from harness.progress import Narrator
 from harness.session import traced
 from harness.setup.capture import Capture, plan_wrap_capture
-from harness.setup.provenance import provenance
+from harness.setup.record import first_record
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir, create_run, name_run
 from harness_schemas.spec.slurm import array_tasks
@@ -82,9 +81,8 @@ class SbatchPlan:
 def _agent(capture: Capture) -> tuple[str, ...]:
     if not capture.samplers:
         return ()
-    samplers = [{"target": s.target, "options": dict(s.options)} for s in capture.samplers]
     module = (sys.executable, "-P", "-m", "harness_collectors.agent")
-    return (*module, "--samplers", json.dumps(samplers))
+    return (*module, "--samplers", capture.samplers_json())
 
 
 def plan_sbatch(argv: Sequence[str], output: Path, name: str | None) -> SbatchPlan | None:
@@ -179,15 +177,14 @@ def submit_wrapped(
 
 
 def _record(plan: SbatchPlan) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "run_id": plan.run.run_id,
-        "name": plan.name,
-        "status": "submitted",
-        "verdict": None,
-        "started_ns": time.time_ns(),
-        "command": "sbatch",
-        "provenance": provenance(("sbatch", *plan.line.without(), *plan.line.rest))
-        | {"script": hashlib.sha256(plan.theirs.encode(errors=_ANY_BYTES)).hexdigest()[:12]},
-        "collection": list(plan.capture.skipped),
-    }
+    data = first_record(
+        plan.name,
+        "submitted",
+        ("sbatch", *plan.line.without(), *plan.line.rest),
+        run_id=plan.run.run_id,
+        command="sbatch",
+        collection=list(plan.capture.skipped),
+    )
+    script = hashlib.sha256(plan.theirs.encode(errors=_ANY_BYTES)).hexdigest()[:12]
+    data["provenance"]["script"] = script
+    return data

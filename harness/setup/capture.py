@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ class Capture:
     def samplers(self) -> tuple[SamplerSpec, ...]:
         """Samplers that run once a node."""
         return tuple(sampler for plan in self.plans.values() for sampler in plan.samplers)
+
+    def samplers_json(self) -> str:
+        """The samplers as their agent takes them (`harness_collectors.agent --samplers`)."""
+        return json.dumps([{"target": s.target, "options": dict(s.options)} for s in self.samplers])
 
     @property
     def notes(self) -> tuple[str, ...]:
