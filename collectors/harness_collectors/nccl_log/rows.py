@@ -296,7 +296,8 @@ def _state(file: LogFile, records: int, unreadable: int) -> tuple[str, str | Non
     if not file.lines:
         return "failed", f"{file.name}: {file.intake.ended or 'it is empty'}"
     problems = []
-    if not records:
+    # Lines of PyTorch alone, as in any rank's stderr, are no log of NCCL that lacks something.
+    if not records and (file.processes or file.bare_versions):
         problems.append(
             "no whole line about communicators, transports or calls "
             "(set NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,GRAPH,COLL,TUNING)"
