@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,10 @@ PIECE_BYTES: Final = 4 * BLOCK_BYTES
 """A multiple of a block's: spans drop the same lines as the whole."""
 WORTH_PIECES: Final = 3 * PIECE_BYTES
 """Less text is read sooner than a process starts."""
+_REPEATED: Final = re.compile(
+    rb" \[repeated \d{1,9}x across cluster\](?: \(Ray [^\n]{0,300})?(?=\r?(?:\n|$))"
+)
+"""What Ray puts behind a line that stands for the same of other processes."""
 Leaf = Page | Intake
 """A page, or what reading a file (or a span of it) came to: behind its last page, or, of small
 files, before."""
@@ -69,11 +74,17 @@ def read_pages(
         intake = Intake(path, (int(begin), int(end)) if step else None)
         told = 0
         for text in intake.blocks():
-            yield from scanner.take(path, undocked(text), cut=intake.unterminated)
+            yield from scanner.take(path, _bare(text), cut=intake.unterminated)
             progress(intake.stored_bytes - told)
             told = intake.stored_bytes
         yield intake
     yield from scanner.finish()
+
+
+def _bare(text: bytes) -> bytes:
+    """What programs printed, without what Docker and Ray add to each line."""
+    text = undocked(text)
+    return _REPEATED.sub(b"", text) if b"x across cluster]" in text else text
 
 
 def packed(leaves: Iterable[Leaf]) -> Iterator[Batch]:

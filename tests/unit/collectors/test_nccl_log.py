@@ -298,6 +298,20 @@ def test_lines_glued_to_each_other_and_to_text(tmp_path):
     assert {row["host"] for row in tables["nccl_comms"]} == {"node"}
 
 
+def test_what_ray_says_of_repetitions_is_no_part_of_a_line(tmp_path):
+    ends = (
+        " [repeated 7x across cluster]",
+        " [repeated 9x across cluster] (Ray deduplicates logs by default. Set RAY_DEDUP_LOGS=0)",
+    )
+    said = (
+        f"{INIT} busId 60 commId 0x1 - Init COMPLETE",
+        "Channel 00/0 : 1[1] -> 2[2] via P2P/IPC",
+    )
+    text = "".join(f"(W pid=70) {P}{line}{end}\n" for line, end in zip(said, ends, strict=True))
+    [comm] = ingest_text(tmp_path, text)["nccl_comms"]
+    assert (comm["state"], comm["transports"]) == ("complete", '{"P2P/IPC": 1}')
+
+
 def test_the_host_behind_a_progress_bar_and_behind_another_line(tmp_path):
     banner = P + "NCCL version 2.26.2+cuda12.2"
     text = f" 10%|#   | 1/10 [00:01<00:09]{banner}\n"
