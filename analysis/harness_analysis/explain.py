@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness_analysis.store import require
+from harness_analysis.store import require, rows_of
 from harness_schemas.units import format_ns, format_share
 from harness_schemas.vocabulary import EVIDENCE_RANK
 
@@ -58,23 +58,17 @@ def explain(con: duckdb.DuckDBPyConnection, worst: int) -> Explanation:
     """
     require(con, "slow_units", "what_if")
     units, late = _units(con, worst), _late(con)
-    hang = _rows(
+    hang = rows_of(
         con, "SELECT rank, text FROM findings WHERE kind IN ('hang', 'stuck') ORDER BY position"
     )
     return Explanation(units, late, _unit_notes(con, units), _late_notes(con, late), hang)
-
-
-def _rows(con: duckdb.DuckDBPyConnection, sql: str, *values: Any) -> list[dict[str, Any]]:
-    found = con.execute(sql, list(values))
-    names = [column[0] for column in found.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
 # -- slow units ---------------------------------------------------------------------------------
 
 
 def _units(con: duckdb.DuckDBPyConnection, worst: int) -> list[dict[str, Any]]:
-    rows = _rows(
+    rows = rows_of(
         con,
         """
         SELECT phase, repeat, batch, microbatch, step, step_ns, median_ns, excess_ns, rank, part,
@@ -118,7 +112,7 @@ def _why(row: dict[str, Any]) -> str:
 
 
 def _unit_notes(con: duckdb.DuckDBPyConnection, units: list[dict[str, Any]]) -> list[str]:
-    counts = _rows(
+    counts = rows_of(
         con, "SELECT phase, max(units) AS units FROM slow_units GROUP BY phase ORDER BY 1"
     )
     if not counts:
@@ -152,7 +146,7 @@ def _why_no_units(con: duckdb.DuckDBPyConnection) -> str:
 
 def _late(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """A row a group and phase: the rank that costs the others most, by the best evidence."""
-    rows = _rows(
+    rows = rows_of(
         con,
         """
         SELECT s.phase, s.comm_group, s.rank, s.times_last, s.collectives, s.wait_caused_ns,

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness_schemas.errors import EvidenceError, UsageError
 
@@ -73,6 +73,13 @@ def open_file(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         # Spans may be a view of Parquet files that lie beside the database.
         con.execute(f"SET file_search_path = {_quote(path.resolve().parent)}")
         yield con
+
+
+def rows_of(con: duckdb.DuckDBPyConnection, sql: str, *values: Any) -> list[dict[str, Any]]:
+    """Rows of a query as dictionaries; `values` for its `?`."""
+    found = con.execute(sql, list(values))
+    names = [column[0] for column in found.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
 def require(con: duckdb.DuckDBPyConnection, *relations: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.planning.request import LOOPBACK
 from harness.planning.tables import Plan
 from harness.sections import Section
+from harness_analysis.store import rows_of
 from harness_runners.capacity.hardware import Card, read_floors
 from harness_runners.capacity.memory import plan_ranks, worst_rank
 from harness_runners.capacity.steptime import decode_floor
@@ -37,11 +38,8 @@ def read_peaks(con: duckdb.DuckDBPyConnection) -> Peaks:
 
 def run_floors(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], tuple[Any, ...]]:
     """Floors of collectives that lie in the run's database."""
-    found = con.execute(
-        "SELECT op, implementation, bytes, group_size, p50_ns / 1e3 AS p50_us FROM floors"
-    )
-    names = [column[0] for column in found.description or ()]
-    return read_floors(dict(zip(names, row, strict=True)) for row in found.fetchall())
+    sql = "SELECT op, implementation, bytes, group_size, p50_ns / 1e3 AS p50_us FROM floors"
+    return read_floors(rows_of(con, sql))
 
 
 Row = tuple[str, float | None, float | None, float | None, str, str]

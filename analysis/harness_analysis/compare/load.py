@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness_analysis.compare.seen import seen_in
 from harness_analysis.estimates import parts_view
-from harness_analysis.store import open_database
+from harness_analysis.store import open_database, rows_of
 from harness_schemas.errors import EvidenceError
 from harness_schemas.vocabulary import PARTS, evidence_order
 
@@ -91,7 +91,7 @@ def load_run(path: Path) -> RunData:
         EvidenceError: not a run's database, or it holds several runs.
     """
     with open_database(path) as con:
-        rows = _rows(con, "SELECT * FROM runs ORDER BY run_id")
+        rows = rows_of(con, "SELECT * FROM runs ORDER BY run_id")
         if len(rows) != 1:
             raise EvidenceError(f"{path} holds {len(rows)} runs, a comparison needs one a file")
         phases = _phases(con)
@@ -105,7 +105,7 @@ def load_run(path: Path) -> RunData:
             row=rows[0],
             spec=_object(rows[0]["spec"]),
             provenance=_object(rows[0]["provenance"]),
-            ranks=tuple(_rows(con, "SELECT * FROM ranks ORDER BY rank")),
+            ranks=tuple(rows_of(con, "SELECT * FROM ranks ORDER BY rank")),
             phases=phases,
             requests=_requests(con),
             gaps=_gaps(con),
@@ -113,14 +113,8 @@ def load_run(path: Path) -> RunData:
             why_not=why_not,
             blamed_ns=_blamed(con),
             estimated=_estimated(con),
-            seen=seen_in(partial(_rows, con)),
+            seen=seen_in(partial(rows_of, con)),
         )
-
-
-def _rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    con.execute(sql)
-    names = [column[0] for column in con.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in con.fetchall()]
 
 
 def _object(text: str | None) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness_analysis.export.files import bounded, whole_text
+from harness_analysis.store import rows_of
 from harness_schemas.errors import EvidenceError, HarnessError, UsageError
 from harness_schemas.otlp import SCOPE, attributes_of, export_request
 from harness_schemas.vocabulary import PARTS
@@ -201,17 +202,16 @@ def _run_span(trace: Trace) -> dict[str, Any]:
 
 
 def _request_spans(con: duckdb.DuckDBPyConnection, trace: Trace) -> Iterator[dict[str, Any]]:
-    rows = con.execute(
+    rows = rows_of(
+        con,
         """
         SELECT request_id, rank, batch, repeat, warmup, perturbed_by, prompt_tokens,
           output_tokens, start_ns, ttft_ns, tpot_ns, e2e_ns
         FROM requests WHERE start_ns IS NOT NULL AND e2e_ns IS NOT NULL
         ORDER BY start_ns, request_id, batch, repeat
-        """
+        """,
     )
-    names = [column[0] for column in rows.description]
-    for values in rows.fetchall():
-        row = dict(zip(names, values, strict=True))
+    for row in rows:
         yield _request_span(trace, row)
 
 
@@ -248,13 +248,8 @@ def _unit_spans(
 ) -> Iterator[dict[str, Any]]:
     names = ["phase", "batch", "microbatch", "repeat", "step", "warmup", "perturbed_by"]
     names += ["timeline", "evidence", "start_ns", "window_ns", *PARTS]
-    rows = con.execute(
-        f"SELECT {', '.join(names)} FROM step_breakdown "
-        "WHERE rank = ? AND start_ns IS NOT NULL ORDER BY start_ns",
-        [rank],
-    ).fetchall()
-    for values in rows:
-        row = dict(zip(names, values, strict=True))
+    sql = f"SELECT {', '.join(names)} FROM step_breakdown WHERE rank = ? AND start_ns IS NOT NULL"
+    for row in rows_of(con, f"{sql} ORDER BY start_ns", rank):
         key = [row[name] for name in ("phase", "repeat", "batch", "microbatch", "step")]
         facts = (*KEYS, "phase", "timeline", "evidence", *PARTS)
         yield {

@@ -11,7 +11,7 @@ from harness_analysis.estimates import parts_view
 from harness_analysis.findings.launches import idle_device
 from harness_analysis.scaling.cells import flatten
 from harness_analysis.scaling.facts import RankTime, RunFacts
-from harness_analysis.store import open_database
+from harness_analysis.store import open_database, rows_of
 from harness_schemas.vocabulary import PARTS
 
 if TYPE_CHECKING:
@@ -35,16 +35,17 @@ def load_runs(paths: Iterable[Path]) -> list[RunFacts]:
 
 def load_facts(con: duckdb.DuckDBPyConnection) -> list[RunFacts]:
     """The facts of the runs of one database."""
-    return [_facts(con, row) for row in _dicts(con, "FROM runs ORDER BY run_id")]
+    return [_facts(con, row) for row in rows_of(con, "FROM runs ORDER BY run_id")]
 
 
 def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
     run_id = run["run_id"]
-    summary = (_dicts(con, "FROM run_summary WHERE run_id = ?", run_id) or [{}])[0]
+    summary = (rows_of(con, "FROM run_summary WHERE run_id = ?", run_id) or [{}])[0]
     latency = {
-        row["metric"]: row["p50_ns"] for row in _dicts(con, "FROM latency WHERE run_id = ?", run_id)
+        row["metric"]: row["p50_ns"]
+        for row in rows_of(con, "FROM latency WHERE run_id = ?", run_id)
     }
-    (placed,) = _dicts(
+    (placed,) = rows_of(
         con,
         "SELECT count(DISTINCT host) AS hosts, count(DISTINCT rank) AS ranks FROM ranks "
         "WHERE run_id = ?",
@@ -94,7 +95,7 @@ def _ranks(
     con: duckdb.DuckDBPyConnection, run_id: str, phases: Sequence[str]
 ) -> tuple[RankTime, ...]:
     sums = ", ".join(f"sum({part})::BIGINT AS {part}" for part in PARTS)
-    rows = _dicts(
+    rows = rows_of(
         con,
         f"SELECT rank, sum(window_ns)::BIGINT AS window_ns, {sums} FROM {parts_view(con)} "
         "WHERE run_id = ? AND list_contains(?, phase) GROUP BY rank ORDER BY rank",
@@ -110,18 +111,12 @@ def _sampled(con: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any]:
     """How many steps of decode its parts were estimated from, and how slow these were."""
     if parts_view(con) != "rank_estimate":
         return {}
-    return _dicts(
+    return rows_of(
         con,
         "SELECT max(sampled_units) AS sampled_steps, max(slowed) AS slowed FROM rank_estimate "
         "WHERE run_id = ? AND phase = 'decode'",
         run_id,
     )[0]
-
-
-def _dicts(con: duckdb.DuckDBPyConnection, sql: str, *values: Any) -> list[dict[str, Any]]:
-    con.execute(sql, list(values))
-    names: Sequence[str] = [column[0] for column in con.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in con.fetchall()]
 
 
 def _json(text: str | None) -> dict[str, Any]:
