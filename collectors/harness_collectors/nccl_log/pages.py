@@ -18,16 +18,10 @@ Some = tuple[int, int]
 """Elements from this one to before that one."""
 
 
-class Act(NamedTuple):
-    """A line that is read by itself, or the first of runs."""
-
-    place: int
-    head: int
-    """Code of what says who printed it; -1: the line is looked at as a whole."""
-    times: int
-    """How many lines say the same; 0: another has said it, but who prints it is new."""
-    text: bytes
-    """What stands behind `NCCL INFO `, or the whole line."""
+Act = tuple[int, int, int, bytes]
+"""A line that is read by itself, or the first of runs: its place; the code of what says who printed
+it, -1: the line is looked at as a whole; how many lines say the same, 0: another has said it, but
+who prints it is new; what stands behind `NCCL INFO `, or the whole line."""
 
 
 class Stretch(NamedTuple):

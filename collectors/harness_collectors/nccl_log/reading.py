@@ -107,7 +107,7 @@ class Reader:
         """Read lines, behind calls at the places `calls`."""
         befores = iter(())
         if len(calls) and acts:
-            befores = iter(self._befores([act.place for act in acts], calls).tolist())
+            befores = iter(self._befores([place for place, *_ in acts], calls).tolist())
         # Without calls around, lines that hold several records may yet add some.
         before, runs = len(self.evidence.calls), self._page.runs
         for place, head, times, text in acts:

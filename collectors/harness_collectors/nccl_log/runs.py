@@ -7,6 +7,7 @@ makes a call. Within it order matters only where two lines say different things 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,24 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Run(NamedTuple):
-    """Lines of one thread that say the same of several channels."""
-
-    head: int
-    """Code of the piece of the block that says who printed it."""
-    like: int
-    """What it says, by the number that the caller gave it."""
-    place: int
-    """Of its first line."""
-    times: int
-    low: int
-    high: int
-    """Channels 0 to 63, and 64 and above, as bits."""
-
-    @property
-    def channels(self) -> int:
-        """All channels as bits."""
-        return self.low | self.high << 64
+Run = tuple[int, int, int, int, int, int]
+"""Lines of one thread that say the same of several channels: the code of the piece of the block
+that says who printed them; the number of what they say; the place of the first; how many they are;
+channels 0 to 63, and 64 and above, as bits."""
 
 
 class Likes(NamedTuple):
@@ -179,11 +166,9 @@ def _contradictory(runs: _Runs, values: Sequence[Hop | str]) -> np.ndarray:
 
 
 def _by_stretch(runs: _Runs) -> dict[int, list[Run]]:
-    found: dict[int, list[Run]] = {}
-    is_first = _changes(runs.stretch).tolist()
-    columns = (column.tolist() for column in runs[:-1])
-    for run, first in zip(map(Run, *columns), is_first, strict=True):
-        if first:
-            current = found[run.place] = []
-        current.append(run)
-    return found
+    import numpy as np
+
+    head, like, place, times, low, high, _ = (column.tolist() for column in runs)
+    listed = list(zip(head, like, place, times, low, high, strict=True))
+    starts = [*np.flatnonzero(_changes(runs.stretch)).tolist(), len(listed)]
+    return {place[start]: listed[start:end] for start, end in itertools.pairwise(starts)}

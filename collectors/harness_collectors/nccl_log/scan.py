@@ -75,7 +75,7 @@ class Scanner:
         likes = self._likes(np.flatnonzero(sorts == Sort.LIKE), said)
         acts, runs = _acts(block, sorts, heads, firsts, likes)
         calls, choices = (np.flatnonzero(sorts == sort) for sort in (Sort.CALL, Sort.CHOICE))
-        places = (calls, choices, np.array([act.place for act in acts], np.int64))
+        places = (calls, choices, np.array([place for place, *_ in acts], np.int64))
         sizes = np.diff([*firsts, len(block)]).tolist()
         paths = [path for path, _ in texts]
         return Page(
@@ -127,7 +127,8 @@ def _acts(
     times[list(runs)] = 1
     places = np.flatnonzero(times >= 0)
     own, texts = _said(block, sorts, heads, places)
-    return list(map(Act, places.tolist(), own.tolist(), times[places].tolist(), texts)), runs
+    columns = (places.tolist(), own.tolist(), times[places].tolist(), texts)
+    return list(zip(*columns, strict=True)), runs
 
 
 def _said(
@@ -177,7 +178,7 @@ def _stamps(block: Block, places: np.ndarray, runs: dict[int, list[Run]]) -> dic
 
     if block.times is None:
         return {}
-    begun = [run.place for stretch in runs.values() for run in stretch]
+    begun = [place for stretch in runs.values() for _, _, place, *_ in stretch]
     wanted = np.concatenate((places, np.array(begun, np.int64)))
     wanted = wanted[block.times[wanted] >= 0]
     return dict(zip(wanted.tolist(), block.times[wanted].tolist(), strict=True))

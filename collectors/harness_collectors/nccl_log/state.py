@@ -74,7 +74,7 @@ class Comm:
                 _count(self._votes, said)
         elif not known:
             self._known = dict(said)
-        elif said is not heard[-2]:
+        elif said is not heard[-2] and said is not heard[0]:  # an end repeats its beginning
             for name, value in said.items():
                 if known.setdefault(name, value) != value:
                     self._known = None
