@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.printing.rows import MOST_LINES, WIDTH, render_rows
+from harness.cli.printing.rows import MOST_LINES, WIDTH, render_rows, wrap_lines
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 VALUES = st.one_of(
@@ -113,8 +113,17 @@ def test_table_wraps_long_text_and_cuts_nothing():
 def test_a_cell_that_fills_a_screen_ends_in_dots():
     name = "void kernel<" + "lambda(float), " * 200 + ">"
     found = render_rows(["name", "calls"], [(name, 12)])
-    assert len(found.splitlines()) == 2 + MOST_LINES and found.rstrip().endswith(" ...")
+    lines = found.splitlines()
+    assert len(lines) == 2 + MOST_LINES and found.rstrip().endswith(" ...")
+    assert max(map(len, lines)) <= WIDTH == len(lines[1])  # the dots are within the column
     assert json.loads(render_rows(["name"], [(name,)], "json")) == [{"name": name}]
+
+
+def test_sentences_are_indented_and_fit_the_page():
+    lines = wrap_lines("word " * 60)
+    assert len(lines) == 3 and all(line.startswith("  word") for line in lines)
+    assert WIDTH - 5 < max(map(len, lines)) <= WIDTH
+    assert wrap_lines("short", indent="- ") == ["- short"]
 
 
 def test_table_with_many_columns_keeps_lines_whole():
