@@ -66,12 +66,13 @@ class _Part:
 def collective_batches(trace: RankTrace) -> Iterator[Batch]:
     """Communication kernels of one rank."""
     shared, work = trace.shared, trace.device
-    pairs = [shared.classifier.classify(name) for name in shared.names]
-    of_name = np.array([category in ("comm", "comm_fused") for category, _ in pairs], np.bool_)
-    rows = np.flatnonzero((work.kind == KERNEL) & of_name[work.name])
+    kernels = np.unique(work.name[work.kind == KERNEL])
+    pairs = [shared.classifier.classify(shared.names[name]) for name in kernels.tolist()]
+    communicate = kernels[[category in ("comm", "comm_fused") for category, _ in pairs]]
+    rows = np.flatnonzero((work.kind == KERNEL) & np.isin(work.name, communicate))
     if not rows.size:
         return
-    by_nccl = np.array([rule == "nccl" for _, rule in pairs], np.bool_)[work.name]
+    by_nccl = np.isin(work.name, kernels[[rule == "nccl" for _, rule in pairs]])
     parts, part = _parts(trace, rows)
     seq = _sequence(trace, parts, part, work.start[rows])
     for first in range(0, len(rows), GROUP_ROWS):

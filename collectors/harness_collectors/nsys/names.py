@@ -8,10 +8,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness_collectors.nsys.export import Export
 from harness_collectors.nsys.pages import NULL, Ints
-from harness_schemas.redact import redact
+from harness_schemas.redact import HINT, redact
 
 LONGEST_NAME: Final = 4096
 UNNAMED_KERNEL: Final = "unnamed kernel"
@@ -56,19 +57,31 @@ class Names(dict[str, int]):
         code = self[text] = len(self)
         return code
 
-    def code(self, text: str) -> int:
-        """The code of a text as it is stored: masked, and no longer than names are."""
-        return self[redact(text[:LONGEST_NAME])]
+    def code(self, text: str, looked_at: bool = False) -> int:
+        """The code of a text as it is stored: masked, unless it was `looked_at` and has nothing to
+        mask, and no longer than names are."""
+        text = text[:LONGEST_NAME]
+        return self[text if looked_at else redact(text)]
 
     def codes(self, texts: pa.Array) -> Ints:
         """Codes of a binary array; -1 for NULL, and for the empty text that stands for it in
         exports whose columns cannot be NULL."""
         encoded = texts.dictionary_encode()
-        distinct = encoded.dictionary.to_pylist()
-        known = [self.code(text.decode("utf-8", "replace")) if text else -1 for text in distinct]
+        distinct = encoded.dictionary
+        known = [
+            self.code(text.decode("utf-8", "replace"), not hit) if text else -1
+            for text, hit in zip(distinct.to_pylist(), suspects(distinct), strict=True)
+        ]
         table = np.array([*known, -1], np.int64)
         index: Ints = encoded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
         return table[index]
+
+
+def suspects(texts: pa.Array) -> list[bool]:
+    """Which texts may hold what `redact` hides: a report may have a name for every request, and
+    this asks of a million in the time that redacting takes for some thousands."""
+    hits: list[bool] = pc.fill_null(pc.match_substring_regex(texts, HINT), False).to_pylist()
+    return hits
 
 
 class Strings:
@@ -100,20 +113,23 @@ class Strings:
         wanted = np.unique(np.concatenate([*self._noted, np.zeros(0, np.int64)]))
         if not wanted.size:
             return
+        doubtful: set[int] = set()
         for chunk in export.chunks("StringIds", ("id",), ("value",)):
             ids = chunk.ints["id"]
             place = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
             rows = np.flatnonzero(wanted[place] == ids)
             if rows.size:
-                texts = chunk.texts["value"].take(pa.array(rows)).to_pylist()
-                for key, text in zip(ids[rows].tolist(), texts, strict=True):
+                texts = chunk.texts["value"].take(pa.array(rows))
+                for key, text in zip(ids[rows].tolist(), texts.to_pylist(), strict=True):
                     if text:
                         self.texts[key] = text.decode("utf-8", "replace")
+                hits = zip(ids[rows].tolist(), suspects(texts), strict=True)
+                doubtful.update(key for key, hit in hits if hit)
         self._codes = np.full(int(wanted[-1]) + 1, -1, np.int32)
         self._operators = np.zeros(len(self._codes), np.bool_)
         for key, text in self.texts.items():
             plain = SUFFIX.split(text, 1)[0]
-            self._codes[key] = self._names.code(plain)
+            self._codes[key] = self._names.code(plain, key not in doubtful)
             self._operators[key] = plain != text
 
     def codes(self, column: Ints, absent: str) -> np.ndarray:
