@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -11,21 +12,20 @@ from typing import Any
 
 def relative_name(path: Path, root: Path) -> str:
     """The file's name as `collection` has it: relative to where evidence was looked for."""
-    try:
-        whole = path.resolve() if path.is_symlink() else _resolved(path.parent) / path.name
-        return str(whole.relative_to(_resolved(root)))
-    except ValueError:
-        return path.name
-
-
-def _resolved(folder: Path) -> Path:
-    """A folder's own path, which thousands of files ask for."""
-    return _resolved_once(folder.absolute())
+    if path.is_symlink():
+        path = path.resolve()
+    folder = _relative_folder(path.parent.absolute(), root.absolute())
+    return path.name if folder is None else f"{folder}{path.name}"
 
 
 @lru_cache(maxsize=16)
-def _resolved_once(folder: Path) -> Path:
-    return folder.resolve()
+def _relative_folder(folder: Path, root: Path) -> str | None:
+    """What stands before the names of its files, thousands maybe; None: it lies elsewhere."""
+    try:
+        relative = folder.resolve().relative_to(root.resolve())
+    except ValueError:
+        return None
+    return "" if relative == Path() else f"{relative}{os.sep}"
 
 
 def planned_world(run: Mapping[str, Any]) -> int | None:

@@ -93,7 +93,7 @@ class Intake:
 
     def _plain(self, stream: BinaryIO, block_bytes: int) -> Iterator[bytes]:
         """Parts that end where those of the whole file would, so that both drop the same lines."""
-        begin, end = self.span or (0, sys.maxsize)
+        begin, end = self.span or (0, os.fstat(stream.fileno()).st_size or sys.maxsize)
         if begin:
             stream.seek(begin - 1)
             begin += sum(map(len, _line(stream, block_bytes))) - 1
