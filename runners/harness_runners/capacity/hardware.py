@@ -152,7 +152,8 @@ def load_floors(path: Path) -> dict[tuple[str, int], tuple[Any, ...]]:
     try:
         document = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read: {said}") from None
     if not isinstance(document, dict) or document.get("format") != "harness.floors":
         raise UsageError(f"{path} holds no floors", "`harness bench collectives -o FILE` makes one")
     return read_floors(row for row in document.get("rows", []) if isinstance(row, dict))

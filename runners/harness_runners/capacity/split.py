@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness_runners.capacity.shape import Shape
-from harness_runners.capacity.shards import weights_slice
+from harness_runners.capacity.shards import DTYPE_BYTES, weights_slice
+from harness_runners.model.shape import balanced
 from harness_schemas.errors import UsageError
 
 
@@ -43,9 +44,6 @@ class Layout:
 def make_layout(shape: Shape, tp: int, pp: int, layers: Sequence[int] | None = None) -> Layout:
     """Balanced stages as the runner makes them, or `layers` as given.
 
-    The heaviest stage is as light as can be: all layers weigh the same, so giving one after
-    another to the lightest stage so far is optimal. Of equally light stages the last one gets it.
-
     Raises:
         UsageError: more stages than layers, or `layers` that do not add up.
     """
@@ -55,21 +53,10 @@ def make_layout(shape: Shape, tp: int, pp: int, layers: Sequence[int] | None = N
         return Layout(tp, tuple(layers))
     if pp > shape.layers:
         raise UsageError(f"{pp} stages, but {shape.name} has {shape.layers} layers")
-    layer = _layer_weight(shape)
-    weights = [layer] * pp
-    weights[0] += shape.vocab * shape.hidden * 2.0
-    if pp > 1 or not shape.tied:
-        weights[-1] += shape.vocab * shape.hidden * 2.0
-    counts = [1] * pp
-    for _ in range(shape.layers - pp):
-        lightest = min(range(pp), key=lambda stage: (weights[stage], -stage))
-        counts[lightest] += 1
-        weights[lightest] += layer
-    return Layout(tp, tuple(counts))
-
-
-def _layer_weight(shape: Shape) -> float:
-    return weights_slice(shape, 2.0, 1, 0, 1, first=False, last=False).layer
+    width = DTYPE_BYTES["bfloat16"]
+    layer = weights_slice(shape, width, 1, 0, 1, first=False, last=False).layer
+    embedding = shape.vocab * shape.hidden * width
+    return Layout(tp, balanced(shape.layers, pp, layer, embedding, shape.tied))
 
 
 def refused_by_runner(shape: Shape, tp: int) -> str | None:
