@@ -105,7 +105,7 @@ class Notable:
 
 def is_text(head: bytes) -> bool:
     """Whether bytes are text of no format: not binary, not JSON, not XML."""
-    holes = _HOLES.findall(head[:_PEEK])
+    holes = _HOLES.findall(head[:_PEEK]) if b"\x00\x00" in head else []
     if 0 < len(holes) <= _FEW_HOLES:  # what a crash, or a log cut under its writer, leaves
         head = _HOLES.sub(b"", head)
     if not head or b"\x00\x00" in head or (_MARKUP.match(head) and not is_wrapped(head)):
