@@ -259,7 +259,20 @@ def _csv_counter(match: re.Match[str]) -> Counter | None:
         value = _number(match["metric"])
         return None if value is None else Counter(match["name"], value, METRIC_UNIT, "ok", **place)
     runtime, share = _number(match["runtime"]), _number(match["share"])
-    return _counter(match["event"], match["value"], match["unit"], runtime, share, place)
+    event, group = _event_and_group(match["event"])
+    place["scope"] = place["scope"] or group
+    return _counter(event, match["value"], match["unit"], runtime, share, place)
+
+
+def _event_and_group(named: str) -> tuple[str, str | None]:
+    """An event, and the control group that `--for-each-cgroup` puts behind it.
+
+    The commas of an event itself stand between the two slashes of its unit's name.
+    """
+    for place, sign in enumerate(named):
+        if sign in ",;" and named[:place].count("/") in (0, 2):
+            return named[:place], named[place + 1 :] or None
+    return named, None
 
 
 def _read_people(lines: list[str], reading: StatReading) -> None:

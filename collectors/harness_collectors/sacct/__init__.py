@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_collectors.reading.text_evidence import Tally, batch, host_of, read_text
+from harness_collectors.sacct.bare import bare
 from harness_collectors.sacct.fields import ENDED_STATES, Reading, Step
 from harness_collectors.sacct.headless import is_plain
 from harness_collectors.sacct.json_text import is_json, read_json
@@ -93,7 +94,7 @@ class Sacct:
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """By a header line, a row of a known shape, or the shape of Slurm's JSON."""
-        return _kind(head.decode("utf-8", "replace")) != "none"
+        return _kind(bare(head.decode("utf-8", "replace"))) != "none"
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of `slurm_steps`, and one row of `collection` a host."""
@@ -165,7 +166,8 @@ def _ingest_host(host: str | None, paths: Sequence[Path], root: Path) -> Iterato
             about[_name(path, root)] = {"problem": error.strerror or str(error)}
             continue
         tally.bytes += read.size
-        file = _File(path, _kind(read.text[:65536]), read.text, read.size, read.cut)
+        text = bare(read.text)
+        file = _File(path, _kind(text[:65536]), text, read.size, read.cut)
         disabled = disabled or file.kind == "disabled"
         if file.kind == "fetch":
             fetched = _fetch_note(file.text)

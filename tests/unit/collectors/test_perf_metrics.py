@@ -174,3 +174,16 @@ def test_counts_behind_the_label_of_a_launcher(tmp_path):
     [rows] = [batch.data.to_pylist() for batch in batches if batch.table == "perf_counters"]
     values = {row["event"]: row["value"] for row in rows}
     assert values == {"task-clock": 4231.12, "context-switches": 1290}
+
+
+def test_a_control_group_behind_the_event_is_its_scope():
+    text = (
+        "1204.50,msec,cpu-clock,slurm/job_7,1204500000,100.00,1.204,CPUs utilized\n"
+        "12,,cpu/event=0x3c,umask=1/u,slurm/job_7,1204500000,100.00,,\n"
+        "13,,cpu/event=0x3c,umask=1/u,1204500000,100.00,,\n"
+    )
+    assert [(c.event, c.scope, c.value) for c in read_stat(text).counters] == [
+        ("cpu-clock", "slurm/job_7", 1204.5),
+        ("cpu/event=0x3c,umask=1/u", "slurm/job_7", 12),
+        ("cpu/event=0x3c,umask=1/u", None, 13),
+    ]

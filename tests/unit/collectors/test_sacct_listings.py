@@ -157,3 +157,22 @@ def test_json_of_a_heterogeneous_job_behind_what_sacct_said_before_it(tmp_path):
         ("70+1", "71"),
         ("72", "72"),
     ]
+
+
+KEPT = {
+    '"JobID","JobName","State","ExitCode"\n"7","a, b\nc","COMPLETED","0:0"\n': "a, b c",
+    'JobID,JobName,State,ExitCode\n7,"a, ""b""",COMPLETED,0:0\n': 'a, "b"',
+    "".join(
+        f"2026-01-02T03:04:05.6Z stdout F {line}\n"
+        for line in ("JobID|JobName|State|ExitCode", "7|a, b|COMPLETED|0:0")
+    ): "a, b",
+}
+
+
+@pytest.mark.parametrize("text", sorted(KEPT))
+def test_tables_as_other_programs_keep_them(text, tmp_path):
+    path = write(tmp_path, "a.csv", text)
+    assert COLLECTOR.recognise(path, path.read_bytes())
+    rows, state = ingest(path)
+    assert states(rows) == [("7", None, "COMPLETED", 0)]
+    assert (rows[0]["name"], state["state"]) == (KEPT[text], "ok")
