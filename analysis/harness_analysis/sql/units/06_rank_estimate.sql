@@ -51,7 +51,15 @@ SELECT b.run_id, b.rank, b.phase, b.timeline,
   CASE WHEN s.units IS NULL THEN 'measured' ELSE 'sampled' END AS basis,
   coalesce(s.evidence, b.evidence) AS evidence, b.units, b.left_out, s.units AS sampled_units, s.slowed,
   b.window_ns,
-  if(s.units IS NULL, b.compute_ns, round(s.compute_ns * share)::BIGINT) AS compute_ns,
+  -- Parts are rounded; what that leaves is the largest part's, so that all add up to the window.
+  if(s.units IS NULL, b.compute_ns, b.window_ns - coalesce(round(s.unresolved_ns * share)::BIGINT, 0)
+    - coalesce(round(s.fused_ns * share)::BIGINT, 0)
+    - coalesce(round(s.comm_transfer_ns * share)::BIGINT, 0)
+    - coalesce(round(s.comm_wait_ns * share)::BIGINT, 0)
+    - coalesce(round(s.comm_unsplit_ns * share)::BIGINT, 0)
+    - coalesce(round(s.memcpy_ns * share)::BIGINT, 0)
+    - coalesce(round(s.io_ns * share)::BIGINT, 0)
+    - coalesce(round(s.idle_ns * share)::BIGINT, 0)) AS compute_ns,
   if(s.units IS NULL, b.fused_ns, round(s.fused_ns * share)::BIGINT) AS fused_ns,
   if(s.units IS NULL, b.comm_transfer_ns, round(s.comm_transfer_ns * share)::BIGINT)
     AS comm_transfer_ns,
@@ -61,13 +69,7 @@ SELECT b.run_id, b.rank, b.phase, b.timeline,
   if(s.units IS NULL, b.memcpy_ns, round(s.memcpy_ns * share)::BIGINT) AS memcpy_ns,
   if(s.units IS NULL, b.io_ns, round(s.io_ns * share)::BIGINT) AS io_ns,
   if(s.units IS NULL, b.idle_ns, round(s.idle_ns * share)::BIGINT) AS idle_ns,
-  if(s.units IS NULL, b.unresolved_ns, b.window_ns - round(s.compute_ns * share)::BIGINT
-    - coalesce(round(s.fused_ns * share)::BIGINT, 0)
-    - coalesce(round(s.comm_transfer_ns * share)::BIGINT, 0)
-    - coalesce(round(s.comm_wait_ns * share)::BIGINT, 0)
-    - coalesce(round(s.comm_unsplit_ns * share)::BIGINT, 0)
-    - coalesce(round(s.memcpy_ns * share)::BIGINT, 0) - coalesce(round(s.io_ns * share)::BIGINT, 0)
-    - coalesce(round(s.idle_ns * share)::BIGINT, 0)) AS unresolved_ns
+  if(s.units IS NULL, b.unresolved_ns, round(s.unresolved_ns * share)::BIGINT) AS unresolved_ns
 FROM (
   SELECT b.*, b.window_ns / s.window_ns AS share
   FROM rank_breakdown b LEFT JOIN chosen s USING (run_id, rank, phase) WHERE b.phase <> 'all'
