@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_schemas.errors import EvidenceError, UsageError
+from harness_schemas.errors import EvidenceError, UsageError, said_by
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,7 +37,7 @@ def open_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             yield con
         except (duckdb.CatalogException, duckdb.BinderException) as error:
             raise EvidenceError(
-                f"another version of the harness made the database: {_first_line(error)}",
+                f"another version of the harness made the database: {said_by(error)}",
                 "make it anew with `harness ingest`",
             ) from None
 
@@ -99,7 +99,7 @@ def require(con: duckdb.DuckDBPyConnection, *relations: str) -> None:
 
 
 def _not_a_database(path: Path, error: Exception) -> EvidenceError:
-    said = _first_line(error)
+    said = said_by(error)
     if "version number" in said:
         return EvidenceError(
             f"{path} was written by a newer DuckDB than this one can read",
@@ -113,11 +113,6 @@ def _not_a_database(path: Path, error: Exception) -> EvidenceError:
     return EvidenceError(
         f"{path} cannot be read as a DuckDB database: {said}", "make it anew with `harness ingest`"
     )
-
-
-def _first_line(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or str(error)
-    return said.strip().splitlines()[0] if said.strip() else type(error).__name__
 
 
 def _quote(text: object) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import harness_probe as probe
 from harness_runners.files import cache
 from harness_runners.plan import PromptPlan
-from harness_schemas.errors import HarnessError, UsageError
+from harness_schemas.errors import HarnessError, UsageError, said_by
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
             rows = pyarrow.parquet.read_table(path).to_pylist()
             file.add(path.stat().st_size)
     except (OSError, pyarrow.ArrowInvalid) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+        raise UsageError(f"{path} cannot be read: {said_by(error)}") from None
     yield from enumerate(rows, start=1)
 
 

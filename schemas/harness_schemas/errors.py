@@ -26,6 +26,12 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {like[0]!r}?" if like else ""
 
 
+def said_by(error: BaseException) -> str:
+    """What an error says, in a line: the system's words without its number where they are its."""
+    said = str(getattr(error, "strerror", None) or error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
 class HarnessError(Exception):
     """A foreseeable failure: one line that says what is wrong, one that says what to do.
 

@@ -21,7 +21,7 @@ from harness_analysis.clocks.axis import (
     aligned_select,
     clock_select,
 )
-from harness_schemas.errors import HarnessError
+from harness_schemas.errors import HarnessError, said_by
 from harness_schemas.tables import BY_NAME, Table, arrow_schema
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Writer:
             if isinstance(error, duckdb.OutOfMemoryException):
                 raise  # what that means is said once, for the whole build
             raise HarnessError(
-                f"cannot write {self.path}: {_first_line(error)}",
+                f"cannot write {self.path}: {said_by(error)}",
                 "choose another place with --output",
             ) from None
         return con
@@ -257,11 +257,6 @@ def _cast(table: Table, data: pyarrow.Table) -> pyarrow.Table:
         for field in data.schema
     ]
     return data.cast(pa.schema(fields))
-
-
-def _first_line(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or str(error)
-    return said.strip().splitlines()[0] if said.strip() else type(error).__name__
 
 
 def _quote(text: object) -> str:

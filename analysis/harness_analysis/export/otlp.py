@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness_analysis.export.files import bounded, whole_text
 from harness_analysis.store import rows_of
-from harness_schemas.errors import EvidenceError, HarnessError, UsageError
+from harness_schemas.errors import EvidenceError, HarnessError, UsageError, said_by
 from harness_schemas.otlp import SCOPE, attributes_of, export_request
 from harness_schemas.vocabulary import PARTS
 
@@ -113,8 +113,8 @@ def _post(address: str, body: str, headers: Mapping[str, str]) -> None:
     except urllib.error.HTTPError as error:
         raise HarnessError(f"{address} refused the spans: {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        said = getattr(reason, "strerror", None) or reason
+        reason = getattr(error, "reason", error)
+        said = said_by(reason) if isinstance(reason, Exception) else reason
         raise HarnessError(f"{address} cannot be reached: {said}") from None
 
 

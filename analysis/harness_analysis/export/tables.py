@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness_analysis.export.files import bounded
-from harness_schemas.errors import HarnessError, UsageError, meant
+from harness_schemas.errors import HarnessError, UsageError, meant, said_by
 from harness_schemas.tables import TABLES
 
 if TYPE_CHECKING:
@@ -61,12 +61,8 @@ def write_tables(
                 with contextlib.suppress(OSError):
                     temporary.unlink()
                 raise HarnessError(
-                    f"cannot write {path}: {_why(error)}",
+                    f"cannot write {path}: {said_by(error)}",
                     "choose another place with --output",
                 ) from None
             made.append(path)
     return made
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from harness_schemas.errors import UsageError
+from harness_schemas.errors import UsageError, said_by
 
 Entry = dict[str, Any]
 
@@ -27,8 +27,7 @@ def read_entries(path: Path | None, shipped: str, name: str, hint: str) -> list[
         )
         entries = tomllib.loads(text).get(name, [])
     except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read the rules in {source}: {said}", hint) from None
+        raise UsageError(f"cannot read the rules in {source}: {said_by(error)}", hint) from None
     if not isinstance(entries, list):
         raise UsageError(f"{source}: `{name}` must be a list of tables", f"write [[{name}]]")
     placed = [(f"{source}: {name} {number}", entry) for number, entry in enumerate(entries, 1)]

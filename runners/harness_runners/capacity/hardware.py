@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness_schemas.errors import UsageError
+from harness_schemas.errors import UsageError, said_by
 
 CARDS = Path(__file__).with_name("cards.json")
 MIB = 1 << 20
@@ -152,8 +152,7 @@ def load_floors(path: Path) -> dict[tuple[str, int], tuple[Any, ...]]:
     try:
         document = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path} cannot be read: {said}") from None
+        raise UsageError(f"{path} cannot be read: {said_by(error)}") from None
     if not isinstance(document, dict) or document.get("format") != "harness.floors":
         raise UsageError(f"{path} holds no floors", "`harness bench collectives -o FILE` makes one")
     return read_floors(row for row in document.get("rows", []) if isinstance(row, dict))
