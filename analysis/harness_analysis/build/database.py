@@ -21,6 +21,7 @@ from harness_analysis.build.memory import shortages_told
 from harness_analysis.build.parquet import ParquetSet
 from harness_analysis.build.recordings import align_ordinals
 from harness_analysis.build.same_calls import same_calls
+from harness_analysis.build.slowed import mark_slowed
 from harness_analysis.build.writer import Writer
 from harness_analysis.can_answer import can_answer_rows
 from harness_analysis.clocks.ends import check_clocks
@@ -89,6 +90,7 @@ def _align(writer: Writer, stored: ParquetSet | None, in_files: bool) -> None:
     _name_list(writer, "synchronising", (*sorted(SYNCHRONISING_OPS), "all_to_all"))
     writer.script("ranks")
     writer.script("tokens")
+    mark_slowed(writer.con)
     if writer.completes_calls:
         writer.script("named")
         writer.script("identify")

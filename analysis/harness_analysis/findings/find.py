@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness_analysis.build.other_jobs import other_jobs
+from harness_analysis.build.slowed import still_counted
 from harness_analysis.findings.finding import Finding, percent, steady
 from harness_analysis.findings.launches import launch_findings
 from harness_analysis.findings.pipeline import pipeline_findings
@@ -29,7 +30,7 @@ def find(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Rows for `findings`. Reads the views; changes nothing."""
     found = [*hang_findings(con), *_culprits(con), *pipeline_findings(con)]
     found += [*launch_findings(con), *_unresolved(con)]
-    found += [*_trimmed(con), *_cut(con), *other_jobs(con)]
+    found += [*_slowed(con), *_trimmed(con), *_cut(con), *other_jobs(con)]
     order = {"problem": 0, "notice": 1, "info": 2}
     # What ended the run comes before what made it slow.
     found.sort(key=lambda f: (order[f.severity], f.kind != "hang", -(f.share or 0)))
@@ -275,6 +276,18 @@ def _trimmed(con: duckdb.DuckDBPyConnection) -> list[Finding]:
         )
         found.append(Finding("notice", "trimmed", text, rank=began[-1][1], phase=phase))
     return found
+
+
+def _slowed(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+    slowed = still_counted(con)
+    if slowed is None:
+        return []
+    text = (
+        f"all {slowed.requests} measured requests had steps slowed by {slowed.by}: "
+        f"{percent(slowed.share)} of their time; tokens/s, TPOT and E2E include that (more batches "
+        f"or repeats leave some clean)"
+    )
+    return [Finding("notice", "slowed", text, share=slowed.share, evidence=slowed.by)]
 
 
 def _cut(con: duckdb.DuckDBPyConnection) -> list[Finding]:

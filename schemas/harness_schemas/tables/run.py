@@ -116,7 +116,7 @@ RUN_TABLES: tuple[Table, ...] = (
             batch INTEGER batch it ran in
             repeat INTEGER repetition
             warmup BOOLEAN belongs to the warm-up
-            perturbed_by VARCHAR collector known to have slowed one of its steps
+            perturbed_by VARCHAR what made it no measure of the run: a collector that slowed its steps, correctness, calibrate:on or calibrate:off; NULL also where every measured request was slowed
             prompt_tokens INTEGER tokens of the prompt
             output_tokens INTEGER tokens of the completion, up to and with EOS
             arrival_ns BIGINT when it was known

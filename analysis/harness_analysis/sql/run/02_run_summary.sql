@@ -34,7 +34,11 @@ WITH headline AS (
     AND perturbed_by IS NULL AND coalesce(on_all_ranks, true)
 ), batches AS (
   SELECT run_id, repeat, batch, max(start_ns + window_ns) - min(start_ns) AS wall_ns
-  FROM headline GROUP BY ALL
+  FROM headline h
+  WHERE NOT EXISTS (
+    FROM requests q WHERE q.run_id = h.run_id AND q.perturbed_by IS NOT NULL
+      AND q.repeat IS NOT DISTINCT FROM h.repeat AND q.batch IS NOT DISTINCT FROM h.batch)
+  GROUP BY ALL
 ), steps_over_ranks AS (
   SELECT run_id, max(start_ns + window_ns) - min(start_ns) AS step_ns,
     CASE WHEN step - lag(step) OVER steps = 1 THEN
