@@ -2,7 +2,8 @@
 
 Writes logs as ranks do, or repeats logs that are given, reads each in fresh processes into
 Arrow batches, and prints MB/s, lines/s, rows and peak memory as a Markdown table. Times are of
-the process's own CPU, so that a busy machine does not show; wall time stands beside them.
+the CPU, of all processes that read, so that a busy machine does not show; wall time stands beside
+them. Memory is that of the process that joins what `--jobs` others have read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import random
 import resource
 import subprocess
@@ -96,17 +98,17 @@ def repeat(source: Path, target: Path, megabytes: int) -> None:
             out.write(text)
 
 
-def read_one(path: Path) -> dict[str, float]:
-    """Read a log, or a folder of logs, in this process."""
+def read_one(path: Path, jobs: int) -> dict[str, float]:
+    """Read a log, or a folder of logs, in this process, or with the help of so many others."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     with tempfile.TemporaryDirectory() as folder:  # loading libraries is not reading
         small = Path(folder) / "nccl.log"
         small.write_text("".join(line + "\n" for line in startup(Job(ranks=8), 0, 0)))
-        read([small])
-    wall, cpu = time.perf_counter(), time.process_time()
-    rows, lines = read(files)
+        read([small], 1)
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    rows, lines = read(files, jobs)
     return {
-        "cpu_s": time.process_time() - cpu,
+        "cpu_s": cpu_seconds() - cpu,
         "wall_s": time.perf_counter() - wall,
         "rows": rows,
         "lines": lines,
@@ -115,22 +117,36 @@ def read_one(path: Path) -> dict[str, float]:
     }
 
 
-def read(files: list[Path]) -> tuple[int, int]:
-    """Rows and lines."""
-    from harness_collectors.nccl_log import COLLECTOR
-    from harness_schemas.spi import IngestContext
+def cpu_seconds() -> float:
+    """Of this process and of those that it waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
+
+def read(files: list[Path], jobs: int) -> tuple[int, int]:
+    """Rows and lines."""
+    from harness.ingest import read_all
+    from harness.ingest.parts import Task, in_pieces
+    from harness.ingest.progress import Watch
+    from harness_schemas.spi import IngestContext, Part
+
+    tasks = [Task("nccl_log", Part(tuple(files)), sum(file.stat().st_size for file in files))]
+    if jobs > 1:
+        tasks = in_pieces(tasks)
     rows = lines = 0
-    for batch in COLLECTOR.ingest(files, IngestContext(files[0].parent)):
-        rows += batch.data.num_rows
-        if batch.table == "collection":
-            lines = sum(json.loads(detail)["lines"] for detail in batch.data["detail"].to_pylist())
+    with tempfile.TemporaryDirectory() as folder:
+        context = IngestContext(files[0].parent)
+        for batch in read_all(tasks, context, jobs, Path(folder) / "parts", Watch()):
+            rows += batch.data.num_rows
+            if batch.table == "collection":
+                details = map(json.loads, batch.data["detail"].to_pylist())
+                lines = sum(detail["lines"] for detail in details)
     return rows, lines
 
 
-def measure(name: str, path: Path, times: int) -> str:
+def measure(name: str, path: Path, times: int, jobs: int) -> str:
     """A row of the table, of the best of so many readings; the last column: share of the target."""
-    command = [sys.executable, __file__, "--read", str(path)]
+    command = [sys.executable, __file__, "--read", str(path), "--jobs", str(jobs)]
     outputs = [
         subprocess.run(command, capture_output=True, check=True, text=True).stdout
         for _ in range(times)
@@ -174,12 +190,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--times", type=int, default=1, help="readings of each; the best counts")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that read")
     parser.add_argument("--only", default="", help="mixes whose names hold this")
     parser.add_argument("--repeat", type=Path, action="append", default=[], help="a log to repeat")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.read:
-        print(json.dumps(read_one(given.read)))
+        print(json.dumps(read_one(given.read, given.jobs)))
         return
     print("| log | MB | MB/s | M lines/s | MB/s wall | rows | RSS MB | of target |")
     print("|---|---|---|---|---|---|---|---|")
@@ -190,7 +207,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "nccl.log"
                 write(path)
-                print(measure(name, path, given.times), flush=True)
+                print(measure(name, path, given.times, given.jobs), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.ending.outcome import known_end
 from harness.ingest.ahead import ahead
 from harness.ingest.asked import with_silent
 from harness.ingest.evidence import find_evidence, read_head, run_folders, survey
@@ -19,8 +18,6 @@ from harness.ingest.parts import Task, in_pieces, joined, plan_tasks, read_task
 from harness.ingest.progress import PartWatch, Watch
 from harness.ingest.unread import Failures, say_unread
 from harness.ingest.workers import Workers
-from harness_analysis.build.database import build_database, safe_run_id
-from harness_analysis.build.parquet import ParquetSet
 from harness_schemas.errors import EvidenceError, UsageError
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import Batch, IngestContext
@@ -100,6 +97,9 @@ def ingest_stored(folder: Path, output: Path, watch: Watch | None = None) -> Pat
     Raises:
         EvidenceError: shares in it do not belong together.
     """
+    from harness_analysis.build.database import build_database
+    from harness_analysis.build.parquet import ParquetSet
+
     stored = ParquetSet.open(folder)
     run = dict(stored.manifests[0].run)
     with watch or Watch() as heard:
@@ -150,6 +150,8 @@ def find_tasks(
 
 
 def _run_id(context: IngestContext, name: str) -> str:
+    from harness_analysis.build.database import safe_run_id
+
     return str(context.run.get("run_id") or safe_run_id(name))
 
 
@@ -166,6 +168,9 @@ def _build(
     jobs: int | None,
     watch: Watch,
 ) -> None:
+    from harness.ending.outcome import known_end  # which the processes that read never need
+    from harness_analysis.build.database import build_database
+
     folder = output.with_name(output.name + ".tmp.parts")
     data = dict(context.run)
     jobs = count_jobs(tasks, jobs)
