@@ -120,6 +120,7 @@ OTHERS = {
     "CUDA runtime version'": "no_driver",
     "requests.exceptions.ReadTimeout: HTTPConnectionPool(host='n1', port=8000)": "rank_failed",
     "srun: error: n1: task 0: Exited with exit code 143": "cancelled",
+    "n1:1:1 [3] init.cu:1197 NCCL WARN Mismatched collective detected, please check": "rank_failed",
     "[TensorRT-LLM][ERROR] Assertion failed: Failed to deserialize cuda engine. (/a.cpp:239)":
         "rank_failed",
     "There are not enough slots available in the system to satisfy the 8": "rank_failed",
@@ -220,6 +221,9 @@ HARMLESS = (
     "found no NaN in the logits; error rate 0.0",
     "slurmstepd: error: Detected 0 oom-kill event(s) in StepId=7.0 cgroup.",
     "oom_kill 0",
+    "WARNING retrying after ConnectionResetError: [Errno 104] Connection reset by peer (1/3)",
+    "WARNING: Could not load libcuda.so.1: cannot open shared object file; falling back to the CPU",
+    "init.cc:1 NCCL WARN Your program may be hanging, this may be caused by a collective mismatch",
     "oom_kill_disable 0",
     "(raylet) node_manager.cc:1: 0 Workers (tasks / actors) killed due to memory pressure (OOM)",
     "a.service: Main process exited, code=exited, status=0/SUCCESS",

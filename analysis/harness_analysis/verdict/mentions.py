@@ -15,6 +15,8 @@ _DENIED = re.compile(
 _NOT_ONE = re.compile(
     r"[^.;:]{0,40}\b(?:as|is|was) expected\b|\s*[:=]\s*(?:0|none|no|never)\b(?:\s*$| times|[.,;])"
 )
+_WARNED = re.compile(r"\s*(?:WARN(?:ING)?[: ]|\[WARN(?:ING)?\]|Warning: |\[W\d)")
+"""What a program itself takes for no failure."""
 _CODE = re.compile(r"\s*(?:[+-]\s*)?(?:except|raise)\b|\++ |[+-] {2,}")
 """Of a program, a difference between two, or a shell that echoes its commands."""
 _QUOTE = re.compile(r"(?:^\s*-|[A-Za-z)](?<!failure)(?<!error),?) (['\"`])[^'\"`]*$")
@@ -31,7 +33,7 @@ def said(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 def _mentioned(match: re.Match[str]) -> bool:
     text = match.string
-    if _CODE.match(text) or _NOT_ONE.match(text, match.end()):
+    if _WARNED.match(text) or _CODE.match(text) or _NOT_ONE.match(text, match.end()):
         return True
     if "rror: " in text and _RETOLD.search(text, max(0, match.start() - _NEAR), match.end()):
         return True
