@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import random
 import resource
 import subprocess
@@ -119,8 +118,8 @@ def read_one(path: Path, jobs: int) -> dict[str, float]:
 
 def cpu_seconds() -> float:
     """Of this process and of those that it waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def read(files: list[Path], jobs: int) -> tuple[int, int]:
