@@ -25,8 +25,9 @@ _LONGEST_LINE: Final = 4000
 _MOST_LINES: Final = 20_000
 _CHATTER = re.compile(r"\bNCCL INFO\b")
 """NCCL tries things that need not work, and says so at this level: never a cause."""
-_HEADS: Final = ("Scheduler hit an exception: Traceback",)
-"""A rank's line whose next, the exception, has no head of its own."""
+_HEAD: Final = "Traceback (most recent call last):"
+"""Where a rank's line ends with this, the exception below may have no head of its own."""
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:: |(?:Error|Exception)\s*$)")
 
 
 def in_words(evidence: VerdictEvidence) -> Iterator[TextLine]:
@@ -63,9 +64,11 @@ def _text_lines(lines: Sequence[TextLine]) -> Iterator[TextLine]:
             continue
         text, named = peeled(line.text[:_LONGEST_LINE])
         rank = named if line.rank is None else line.rank
-        yield TextLine(line.source, text, body if rank is None else rank)
+        if rank is None and _EXCEPTION.match(text):
+            rank = body
+        yield TextLine(line.source, text, rank)
         if not text[:1].isspace():
-            body = rank if text.startswith(_HEADS) else None
+            body = rank if text.rstrip().endswith(_HEAD) else None
 
 
 def failed_ranks(evidence: VerdictEvidence) -> list[int]:

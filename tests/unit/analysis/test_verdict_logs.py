@@ -66,7 +66,7 @@ LOGS = {
     ),
     "the word of a shell behind a progress bar": (
         "Loading shards:  75%|###  | 3/4 [00:08<00:02,  2.83s/it]Killed",
-        ("rank_failed", "killed-text", ()),
+        ("rank_failed", "killed-bare", ()),
     ),
     "MPI names the process that ended the job": (
         "h: Test NCCL failure common.cu:1 'unhandled cuda error'\nmpirun detected that one or more "
@@ -165,6 +165,16 @@ LOGS = {
         "Not all ranks joining collective 7 at entry 6\ncollective: nccl:all_reduce\n"
         "missing ranks: {1, 3}\nworld size: 4\n",
         ("nccl_timeout", "watchdog", (1, 3)),
+    ),
+    "an engine that kills itself for an exception": (
+        "[2026-01-02 03:04:05 TP3] Scheduler hit an exception: Traceback (most recent call last):\n"
+        "KeyError: 'rope_scaling'\n\n[2026-01-02 03:04:05] Received sigquit.\nKilled\n",
+        ("rank_failed", "exception", (3,)),
+    ),
+    "TensorRT-LLM heads only the first line of a traceback": (
+        "[01/02/2026-03:04:05] [TRT-LLM] [RANK 1] [E] Traceback (most recent call last):\n"
+        '  File "x.py", line 1, in f\nTypeError: no such thing\nValueError: another\'s\n',
+        ("rank_failed", "exception", (1,)),
     ),
     "hydra's words": (
         "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n=   EXIT CODE: 9\n",
