@@ -24,7 +24,14 @@ from harness_collectors.kineto.events import (
     integer,
     nanoseconds,
 )
-from harness_collectors.kineto.kinds import KERNEL, KIND_OF_CAT, MEMSET, RUNTIME
+from harness_collectors.kineto.kinds import (
+    ANNOTATION,
+    KERNEL,
+    KIND_OF_CAT,
+    MEMSET,
+    OP,
+    RUNTIME,
+)
 from harness_collectors.kineto.nesting import Nesting
 from harness_collectors.kineto.stream import Piece
 from harness_collectors.kineto.table import Codes, Table
@@ -121,6 +128,9 @@ class TraceColumns:
         self.host = Table(start="i8", dur="i8", name="i4", kind="i1", thread="i4")
         self.calls = Table(row="i4", correlation="i8", owner="i4")
         self._owner_codes: Codes[int | str] = Codes()
+        self._working: set[int | str] = set()
+        self._devices: set[int] = set()
+        self._elsewhere: set[int] = set()
         self.comm = Table(
             row="i8", label="i4", in_elements="i8", out_elements="i8", source="i4", target="i4",
             sequence="i8", channels="i4",
@@ -175,7 +185,7 @@ class TraceColumns:
     def _add_host(
         self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray
     ) -> None:
-        self._note_owners({event.pid for event in events})
+        self._note_owners(events, kind)
         thread = _numbers(map(self.threads.__getitem__, map(_tid_of, events)), events)
         keep = self.nesting.keep(kind, start, dur, thread)
         if not keep.all():
@@ -201,22 +211,42 @@ class TraceColumns:
 
     @cached_property
     def owners(self) -> list[int]:
-        """Processes that launched the device work, ascending; where that is not known, all. Asked
-        for when everything is read."""
+        """Processes that launched the device work, ascending; where that is not known, those of
+        operators and annotations, else all. Asked for when everything is read."""
         if len(self.pids) > 1:
             launched = np.isin(self.calls["correlation"], self.device["correlation"])
             codes, known = np.unique(self.calls["owner"][launched]), list(self._owner_codes)
             pids = {pid for pid in (known[code] for code in codes.tolist()) if isinstance(pid, int)}
             if pids := pids & self.pids:
                 return sorted(pids)
-        return sorted(self.pids)
+        return sorted(self.pids & self._working or self.pids)
 
-    def _note_owners(self, pids: set[int | str]) -> None:
+    @property
+    def merged_places(self) -> list[int]:
+        """Process ids of device work, where they are shifted ones of several processes."""
+        elsewhere = self._elsewhere - self._devices
+        places = sorted(elsewhere | self._devices)
+        return places if elsewhere and len(places) > 1 else []
+
+    def _note_owners(self, events: list[Event], kind: np.ndarray) -> None:
+        for pid in self._note_labels({event.pid for event in events}):
+            if pid > 0:
+                self.pids.add(pid)
+                if pid not in self._working:
+                    tells = np.flatnonzero((kind == OP) | (kind == ANNOTATION)).tolist()
+                    self._working |= {pid} & {events[row].pid for row in tells}
+
+    def _note_labels(self, pids: set[int | str]) -> set[int]:
+        """Note what stands before process ids; returns those that are numbers."""
         for pid in pids:
-            if isinstance(pid, int):
-                self.pids.update([pid] if pid > 0 else [])
-            elif label := pid.rstrip("0123456789").strip():
+            if isinstance(pid, str) and (label := pid.rstrip("0123456789").strip()):
                 self.merged.add(label)
+        return {pid for pid in pids if isinstance(pid, int)}
+
+    def _note_places(self, events: list[Event], device: np.ndarray) -> None:
+        """Kineto files device work under its device's number; what merges traces shifts it."""
+        for pid in self._note_labels({event.pid for event in events}):
+            (self._devices if (device == pid).any() else self._elsewhere).add(pid)
 
     def _add_device(
         self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray
@@ -234,6 +264,7 @@ class TraceColumns:
         device = _numbers(map(_device_of, args), args)
         for row in np.flatnonzero((device < 0) | (device >= 2**31)).tolist():
             device[row] = _device_without_key(events[row])
+        self._note_places(events, device)
         stream = _numbers(map(_stream_of, args), args)
         for row in np.flatnonzero(stream < 0).tolist():
             stream[row] = _stream_without_key(events[row])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -125,8 +125,9 @@ class Owners:
         A profiler may write several files a rank, but all from one process.
         """
         known = columns.owners
-        together = sorted(columns.merged) or (known if len(columns.device) else [])
-        if len(together) > 1:
+        signs = (sorted(columns.merged), known, columns.merged_places)
+        together: Sequence[int | str] = next((each for each in signs if len(each) > 1), ())
+        if together:
             names = ", ".join(map(str, together[:4]))
             return (
                 f"{origin.name}: it merges the traces of {len(together)} processes "

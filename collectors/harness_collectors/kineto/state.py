@@ -72,7 +72,6 @@ def _useless(columns: TraceColumns, health: Health) -> str:
 
 
 def _problems(origin: Origin, trace: TraceFile, health: Health, unreadable: int) -> list[str]:
-    columns = trace.columns
     problems = []
     if health.cut:
         problems.append(f"{health.cut}; what stands before it is used")
@@ -80,10 +79,6 @@ def _problems(origin: Origin, trace: TraceFile, health: Health, unreadable: int)
         problems.append(f"{unreadable} events could not be read")
     if not origin.wall_clock:
         problems.append("no base time: its times fit no other file's")
-    if len(columns.owners) > 1:
-        problems.append(
-            f"events of {len(columns.owners)} processes in one file, taken for one rank"
-        )
     if hidden := len(trace.hidden_graphs[0]):
         problems.append(
             f"{hidden} launches of CUDA graphs show no device work: what the device did until the "
