@@ -50,9 +50,10 @@ _PREFIX: Final = re.compile(
     )
 )
 _GLUED: Final = re.compile(r"\[rank(\d{1,6})\]:(?=\[[EWFI])")
-_LABEL: Final = re.compile(r"\s{0,5}(\d{1,6}): ?")
+_LABEL: Final = re.compile(r"\s{0,5}(?!\d\d:\d\d:\d\d)(\d{1,6}): ?")
 _PARALLEL: Final = re.compile(r"(DP|PP|TP|EP|CP|MOE)(\d+)")
 _MOST: Final = 6
+_FEW: Final = 40
 
 
 def peeled(text: str, labelled: bool = False) -> tuple[str, int | None]:
@@ -63,9 +64,9 @@ def peeled(text: str, labelled: bool = False) -> tuple[str, int | None]:
     """
     text = _COLOUR.sub("", text) if any(sign in text for sign in _COLOURED) else text
     rank: int | None = None
-    if labelled and (label := _LABEL.match(text)):
-        rank, text = int(label[1]), text[label.end() :]
     for _ in range(_MOST):
+        if labelled and (label := _LABEL.match(text)):
+            rank, text, labelled = int(label[1]), text[label.end() :], False
         match = _PREFIX.match(text)
         if match is None or match.end() == 0:
             break
@@ -84,10 +85,17 @@ def without_prefixes(text: str) -> str:
 
 
 def is_labelled(lines: list[str]) -> bool:
-    """Whether nearly all lines begin with a task's number and a colon.
+    """Whether nearly all lines begin with a task's number and a colon, but for other prefixes.
 
     Tasks repeat, and come in no order; numbers of lines or of stack frames do neither.
     """
+    if _all_labelled(lines):
+        return True
+    few = [peeled(line)[0] for line in lines[:_FEW]]
+    return _all_labelled(few) and _all_labelled([*few, *(peeled(x)[0] for x in lines[_FEW:])])
+
+
+def _all_labelled(lines: list[str]) -> bool:
     found = [int(label[1]) for line in lines if (label := _LABEL.match(line))]
     if len(found) < 4 or len(found) * 10 < len(lines) * 8:
         return False

@@ -43,7 +43,7 @@ _LAGGING = re.compile(
     r"\[([\d, ]{1,400})\] "
     r"(?:finished collective #\d+, but didn't join collective|are the lagging ranks)"
 )
-_NOT_IN = re.compile(r"^missing ranks: \{([\d, ]{1,400})\}")
+_NOT_IN = re.compile(r"missing ranks: \{([\d, ]{1,400})\}")
 _UNFINISHED = re.compile(r"- \[([\d, ]{1,400})\] joined but didn't finish collective #(\d+)")
 """Reports of c10d/TraceUtils.h (torch 1.12 on) and of torch.distributed.flight_recorder."""
 

@@ -67,8 +67,13 @@ def _text_lines(lines: Sequence[TextLine]) -> Iterator[TextLine]:
         if rank is None and _EXCEPTION.match(text):
             rank = body
         yield TextLine(line.source, text, rank)
-        if not text[:1].isspace():
+        if not _is_indented(line.text, text):
             body = rank if text.rstrip().endswith(_HEAD) else None
+
+
+def _is_indented(line: str, text: str) -> bool:
+    """Whether a line was indented before a prefix, with the blanks behind it, was taken off."""
+    return text[:1].isspace() or line.removesuffix(text)[-2:].isspace()
 
 
 def failed_ranks(evidence: VerdictEvidence) -> list[int]:

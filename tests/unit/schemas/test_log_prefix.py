@@ -50,6 +50,14 @@ def test_a_head_is_peeled_off_and_names_its_rank(head):
     assert peeled(head + SAID) == (SAID, HEADS[head])
 
 
+@pytest.mark.parametrize("before", ["", "2026-01-02T03:04:05.6Z stderr F ", "03:04:05 ", "w-1  | "])
+def test_a_label_of_srun_names_the_rank_behind_other_heads_too(before):
+    lines = [f"{before}{task}: step {n}" for n in range(3) for task in (1, 0, 2)]
+    assert is_labelled(lines)
+    assert peeled(lines[2], labelled=True) == ("step 0", 2)
+    assert not is_labelled([f"03:04:{second:02} step" for second in range(9)])
+
+
 @pytest.mark.parametrize(
     "line", ["ValueError: 3: no", "srun: error: n1: task 3: Killed", "  what():  x", "0: x"]
 )
