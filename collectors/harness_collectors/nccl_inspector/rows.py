@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness_collectors.nccl_inspector.state import UNKNOWN, Kind, Records
 from harness_collectors.nccl_log.beforehand import planned_world, recorded_ranks
-from harness_collectors.nccl_log.resolve import Resolution, resolve
-from harness_collectors.nccl_log.state import Comm, LogFile
+from harness_collectors.nccl_log.evidence.state import Comm, LogFile
+from harness_collectors.nccl_log.tables.resolve import Resolution, resolve
 from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch, IngestContext
 

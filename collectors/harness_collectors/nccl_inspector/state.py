@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from harness_collectors.nccl_log.lines import OPS, SCALED_OPS
-from harness_collectors.nccl_log.state import MAX_THINGS, Comm, Evidence, LogFile
-from harness_collectors.nccl_log.stream import Intake
+from harness_collectors.nccl_log.evidence.state import MAX_THINGS, Comm, Evidence, LogFile
+from harness_collectors.nccl_log.grammar.lines import OPS, SCALED_OPS
+from harness_collectors.nccl_log.pages.stream import Intake
 
 UNKNOWN: Final = -1
 _MAX_OBJECT: Final = 1 << 20

@@ -26,8 +26,8 @@ from harness_schemas.spi import (
 )
 
 if TYPE_CHECKING:
-    from harness_collectors.nccl_log.pieces import Leaf
-    from harness_collectors.nccl_log.tally import Texts
+    from harness_collectors.nccl_log.grammar.texts import Texts
+    from harness_collectors.nccl_log.pages.pieces import Leaf
 
 SUBSYSTEMS: Final = "INIT,ENV,GRAPH,COLL,TUNING"
 _LEVELS: Final = ("INFO", "TRACE")
@@ -95,8 +95,8 @@ class NcclLog:
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of all files; they are read together, since ranks are known only by each other."""
-        from harness_collectors.nccl_log.pieces import read_pages
-        from harness_collectors.nccl_log.tally import Texts
+        from harness_collectors.nccl_log.grammar.texts import Texts
+        from harness_collectors.nccl_log.pages.pieces import read_pages
 
         texts = Texts()
         leaves = read_pages(sorted(files), "", texts, context.progress)
@@ -104,14 +104,14 @@ class NcclLog:
 
     def divide(self, files: Sequence[Path]) -> Sequence[Part]:
         """Parts of text, of about the same size; all in one where there is little."""
-        from harness_collectors.nccl_log.pieces import divide
+        from harness_collectors.nccl_log.pages.pieces import divide
 
         return divide(files)
 
     def read_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
         """What the lines of a part say, whatever stands before them."""
-        from harness_collectors.nccl_log.pieces import packed, read_pages
-        from harness_collectors.nccl_log.tally import Texts
+        from harness_collectors.nccl_log.grammar.texts import Texts
+        from harness_collectors.nccl_log.pages.pieces import packed, read_pages
 
         yield from packed(read_pages(part.files, part.step, Texts(), context.progress))
 
@@ -119,18 +119,18 @@ class NcclLog:
         self, parts: Iterable[tuple[Part, Iterable[Batch]]], context: IngestContext
     ) -> Iterator[Batch]:
         """Rows of all parts, as `ingest` gives them."""
-        from harness_collectors.nccl_log.pieces import unpacked
-        from harness_collectors.nccl_log.tally import Texts
+        from harness_collectors.nccl_log.grammar.texts import Texts
+        from harness_collectors.nccl_log.pages.pieces import unpacked
 
         leaves = (leaf for part, batches in parts for leaf in unpacked(part, batches))
         yield from _rows(leaves, Texts(), context)
 
 
 def _rows(leaves: Iterable[Leaf], texts: Texts, context: IngestContext) -> Iterator[Batch]:
-    from harness_collectors.nccl_log.calls import call_batches
-    from harness_collectors.nccl_log.ledger import Ledger
-    from harness_collectors.nccl_log.resolve import resolve
-    from harness_collectors.nccl_log.rows import all_tables
+    from harness_collectors.nccl_log.evidence.ledger import Ledger
+    from harness_collectors.nccl_log.tables.calls import call_batches
+    from harness_collectors.nccl_log.tables.resolve import resolve
+    from harness_collectors.nccl_log.tables.rows import all_tables
 
     with _no_collection():
         evidence = Ledger(context.root, texts).filled(leaves)

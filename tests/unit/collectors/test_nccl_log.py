@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from nccl_tables import counted, ingest, ingest_text
 
-from harness_collectors.nccl_log import COLLECTOR, lines
-from harness_collectors.nccl_log import state as nccl_state
-from harness_collectors.nccl_log import stream as nccl_stream
-from harness_collectors.nccl_log.stream import Intake
+from harness_collectors.nccl_log import COLLECTOR
+from harness_collectors.nccl_log.evidence import state as nccl_state
+from harness_collectors.nccl_log.evidence.apply import HANDLERS
+from harness_collectors.nccl_log.grammar import lines
+from harness_collectors.nccl_log.grammar.words import KINDS
+from harness_collectors.nccl_log.pages import stream as nccl_stream
+from harness_collectors.nccl_log.pages.stream import Intake
 from harness_schemas.spi import CaptureRequest
 
 P = "node:70:71 [0] NCCL INFO "
@@ -600,3 +603,7 @@ def test_recognise():
     assert COLLECTOR.recognise(Path("x"), b"NCCL WARN NET/IB : Unable to open device\n")
     assert not COLLECTOR.recognise(Path("x"), b"the NCCL library is great\n")
     assert not COLLECTOR.recognise(Path("x"), b'{"log": "a NCCL INFO b"}')
+
+
+def test_every_kind_of_line_that_may_matter_is_read_by_somebody():
+    assert set(KINDS) == set(HANDLERS)

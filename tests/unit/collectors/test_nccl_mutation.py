@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from mutations import cuts, doubled, flipped, interleaved_chunks, interleaved_lines, woven
 from nccl_tables import ingest_text
 
-from harness_collectors.nccl_log import lines
-from harness_collectors.nccl_log.block import encode
-from harness_collectors.nccl_log.stream import Intake
+from harness_collectors.nccl_log.grammar import lines
+from harness_collectors.nccl_log.pages.block import encode
+from harness_collectors.nccl_log.pages.stream import Intake
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "nccl_log"
 ONE = (FIXTURES / "nccl.node-a.4100.log").read_bytes()

@@ -17,8 +17,9 @@ from nccl_tables import ingest
 
 from harness.ingest import ingest_paths
 from harness.ingest.parts import Task, failed_row
-from harness_collectors.nccl_log import COLLECTOR, pieces, stream
-from harness_collectors.nccl_log.stream import Intake
+from harness_collectors.nccl_log import COLLECTOR
+from harness_collectors.nccl_log.pages import pieces, stream
+from harness_collectors.nccl_log.pages.stream import Intake
 from harness_schemas.spi import IngestContext, Part
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "nccl_log"

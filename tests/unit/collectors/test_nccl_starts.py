@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nccl_tables import ingest, ingest_text
 
-from harness_collectors.nccl_log import scan
+from harness_collectors.nccl_log.pages import scan
 from harness_collectors.reading import text_evidence
 from harness_collectors.reading.text_evidence import undocked
 

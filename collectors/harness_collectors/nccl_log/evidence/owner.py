@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from harness_collectors.nccl_log import lines
-from harness_collectors.nccl_log.apply import Line
-from harness_collectors.nccl_log.lines import Record
-from harness_collectors.nccl_log.state import (
+from harness_collectors.nccl_log.evidence.apply import Line
+from harness_collectors.nccl_log.evidence.state import (
     MAX_THINGS,
     Comm,
     Evidence,
@@ -13,6 +11,8 @@ from harness_collectors.nccl_log.state import (
     Process,
     Thread,
 )
+from harness_collectors.nccl_log.grammar import lines
+from harness_collectors.nccl_log.grammar.lines import Record
 
 _LOOK_BACK = 64
 """Calls among which a thread's latest is looked for."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness_collectors.nccl_log.lines import Hop, Record
-from harness_collectors.nccl_log.runs import Run
+from harness_collectors.nccl_log.grammar.lines import Hop, Record
+from harness_collectors.nccl_log.pages.runs import Run
 
 Some = tuple[int, int]
 """Elements from this one to before that one."""

@@ -6,28 +6,7 @@ import re
 from enum import IntEnum
 from typing import Final
 
-from harness_collectors.nccl_log import lines
-from harness_collectors.nccl_log.apply import HANDLERS, Handler, gdr, network, plugin
-
-CHOICE_STARTS: Final = frozenset(name[:4].encode("ascii") for name in lines.OPS)
-STARTS: Final = frozenset({*HANDLERS, *CHOICE_STARTS})
-"""First four bytes of texts that may say something; those that start with a digit may as well."""
-
-_ODD: Final = (
-    b"NCCL ",
-    b" opCount ",
-    b" Bytes -> ",
-    b" coll channels",
-    *sorted({word for _, words in HANDLERS.values() for word in words if word != b"anks"}),
-)
-ODD_IN_HEADS: Final = re.compile(b"|".join(map(re.escape, _ODD)))
-"""With one of these before NCCL's prefix a line is looked at as a whole."""
-
-_TAILS: Final = (b" - Init ", b"[nranks=", b" via P2P/", b" via NET/", b"+cuda", b" nranks ")
-"""What ends NCCL's lines only: in a line without its prefix, the rest of a torn one."""
-_PIECES: Final = (b"CL INFO ", b"RCCL version ", *_TAILS)
-_CUT_PREFIXES: Final = re.compile(rb":\d{1,10}:\d{1,10}(?: \[[^\n]*)?\s*$", re.MULTILINE)
-"""Where `lines.CUT_PREFIX` may match: looser, and quick on many lines."""
+from harness_collectors.nccl_log.grammar import lines
 
 
 class Sort(IntEnum):
@@ -50,14 +29,47 @@ class Sort(IntEnum):
     """It may hold several records, or pieces of them."""
 
 
-_FACTS: Final[dict[Handler, Sort]] = {
-    network: Sort.FACT,
-    gdr: Sort.FILE_FACT,
-    plugin: Sort.FILE_FACT,
+KINDS: Final[dict[bytes, tuple[tuple[bytes, ...], Sort | None]]] = {
+    b"comm": ((b"anks",), None),
+    b"nccl": ((b" comm 0x",), None),
+    b"[Ran": ((b" comm 0x",), None),
+    b"Init": ((b"Init timings",), None),
+    b"Chan": ((b" : ",), None),
+    b"Ring": ((b" via ",), None),
+    b"Coll": ((b" via ",), None),
+    b"Tree": ((b"Trees [",), None),
+    b"NCCL": ((b"NCCL version ", b" set "), None),
+    b"RCCL": ((b"RCCL version ",), None),
+    b"Usin": ((b"Using network ",), Sort.FACT),
+    b"NET/": ((b"GPU Direct RDMA ", b"Plugin"), Sort.FILE_FACT),
+    b"GPU ": ((b"GPU Direct RDMA ",), Sort.FILE_FACT),
+    b"TUNE": ((b"Plugin",), Sort.FILE_FACT),
+    b"PROF": ((b"Plugin",), Sort.FILE_FACT),
+    b"Conn": ((b" PXN ",), None),
+    b"NVLS": ((b"multicast support",), None),
 }
-_RULES: Final = {
-    start: (words, _FACTS.get(handler)) for start, (handler, words) in HANDLERS.items()
-}
+"""By the first four bytes of a text: the words of which the line holds one if it matters, and what
+it is then, if not what else they say."""
+
+CHOICE_STARTS: Final = frozenset(name[:4].encode("ascii") for name in lines.OPS)
+STARTS: Final = frozenset({*KINDS, *CHOICE_STARTS})
+"""First four bytes of texts that may say something; those that start with a digit may as well."""
+
+_ODD: Final = (
+    b"NCCL ",
+    b" opCount ",
+    b" Bytes -> ",
+    b" coll channels",
+    *sorted({word for words, _ in KINDS.values() for word in words if word != b"anks"}),
+)
+ODD_IN_HEADS: Final = re.compile(b"|".join(map(re.escape, _ODD)))
+"""With one of these before NCCL's prefix a line is looked at as a whole."""
+
+_TAILS: Final = (b" - Init ", b"[nranks=", b" via P2P/", b" via NET/", b"+cuda", b" nranks ")
+"""What ends NCCL's lines only: in a line without its prefix, the rest of a torn one."""
+_PIECES: Final = (b"CL INFO ", b"RCCL version ", *_TAILS)
+_CUT_PREFIXES: Final = re.compile(rb":\d{1,10}:\d{1,10}(?: \[[^\n]*)?\s*$", re.MULTILINE)
+"""Where `lines.CUT_PREFIX` may match: looser, and quick on many lines."""
 
 
 # An attribute of an Enum costs as much as all the rest of sorting a line.
@@ -69,7 +81,7 @@ _TURN: Final = Sort.TURN
 
 def by_words(start: bytes, line: bytes) -> Sort:
     """Sort a line of level INFO by the first four bytes of its text and the words in it."""
-    rule = _RULES.get(start)
+    rule = KINDS.get(start)
     if rule is None:
         return _by_bytes(start, line)
     words, fact = rule

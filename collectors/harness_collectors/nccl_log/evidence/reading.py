@@ -5,23 +5,24 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from harness_collectors.nccl_log import events, lines
-from harness_collectors.nccl_log.apply import HANDLERS, Line, add_hop, add_ring, counts
-from harness_collectors.nccl_log.foreign import note_event, read_foreign
-from harness_collectors.nccl_log.lines import MIDDLE_MARK, Hop, Record
-from harness_collectors.nccl_log.owner import Owners
-from harness_collectors.nccl_log.pages import Act, Page, Stretch, distinct
-from harness_collectors.nccl_log.runs import Run
-from harness_collectors.nccl_log.state import Evidence, LogFile, Process
-from harness_collectors.nccl_log.tally import Calls, Choices, Texts
-from harness_collectors.nccl_log.words import CHOICE_STARTS
+from harness_collectors.nccl_log.evidence import events
+from harness_collectors.nccl_log.evidence.apply import HANDLERS, Line, add_hop, add_ring, counts
+from harness_collectors.nccl_log.evidence.foreign import note_event, read_foreign
+from harness_collectors.nccl_log.evidence.owner import Owners
+from harness_collectors.nccl_log.evidence.state import Evidence, LogFile, Process
+from harness_collectors.nccl_log.evidence.tally import Calls, Choices
+from harness_collectors.nccl_log.grammar import lines
+from harness_collectors.nccl_log.grammar.lines import MIDDLE_MARK, Hop, Record
+from harness_collectors.nccl_log.grammar.texts import Texts
+from harness_collectors.nccl_log.grammar.words import CHOICE_STARTS
+from harness_collectors.nccl_log.pages.page import Act, Page, Stretch, distinct
+from harness_collectors.nccl_log.pages.runs import Run
 
 if TYPE_CHECKING:
     import numpy as np
 
 _CUT_CALL: Final = re.compile(rb"(\w{4,20}):(?: (?:o(?:p(?:C(?:o(?:u(?:n(?:t)?)?)?)?)?)?)?)?$")
 _OTHERS_CALL: Final = b"COLLTRACE"
-_NOTHING: Final = (None, ())
 
 
 class Reader:
@@ -178,7 +179,7 @@ class Reader:
             self._glued_choice(line)
             return
         start = text[:4]
-        handler = HANDLERS.get(start, _NOTHING)[0] or (counts if text[:1].isdigit() else None)
+        handler = HANDLERS.get(start) or (counts if text[:1].isdigit() else None)
         if handler is None:
             cut = _CUT_CALL.match(text) if start in CHOICE_STARTS else None
             self.file.unreadable += cut is not None and cut[1].decode("ascii") in lines.OPS

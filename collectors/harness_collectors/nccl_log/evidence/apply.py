@@ -9,9 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from harness_collectors.nccl_log import life, lines
-from harness_collectors.nccl_log.lines import Record
-from harness_collectors.nccl_log.state import (
+from harness_collectors.nccl_log.evidence.state import (
     Comm,
     Evidence,
     LogFile,
@@ -19,6 +17,8 @@ from harness_collectors.nccl_log.state import (
     Thread,
     identity_by,
 )
+from harness_collectors.nccl_log.grammar import life, lines
+from harness_collectors.nccl_log.grammar.lines import Record
 
 _ENDED: Final = ("destroyed", "aborted")
 _MAX_KEPT: Final = 16
@@ -346,24 +346,24 @@ def nvls(evidence: Evidence, line: Line) -> bool | None:
     return True
 
 
-HANDLERS: Final[dict[bytes, tuple[Handler, tuple[bytes, ...]]]] = {
-    b"comm": (rccl_counts, (b"anks",)),
-    b"nccl": (init, (b" comm 0x",)),
-    b"[Ran": (init, (b" comm 0x",)),
-    b"Init": (timings, (b"Init timings",)),
-    b"Chan": (channel, (b" : ",)),
-    b"Ring": (channel, (b" via ",)),
-    b"Coll": (channel, (b" via ",)),
-    b"Tree": (trees, (b"Trees [",)),
-    b"NCCL": (banner, (b"NCCL version ", b" set ")),
-    b"RCCL": (banner, (b"RCCL version ",)),
-    b"Usin": (network, (b"Using network ",)),
-    b"NET/": (gdr, (b"GPU Direct RDMA ", b"Plugin")),
-    b"GPU ": (gdr, (b"GPU Direct RDMA ",)),
-    b"TUNE": (plugin, (b"Plugin",)),
-    b"PROF": (plugin, (b"Plugin",)),
-    b"Conn": (connected, (b" PXN ",)),
-    b"NVLS": (nvls, (b"multicast support",)),
+HANDLERS: Final[dict[bytes, Handler]] = {
+    b"comm": rccl_counts,
+    b"nccl": init,
+    b"[Ran": init,
+    b"Init": timings,
+    b"Chan": channel,
+    b"Ring": channel,
+    b"Coll": channel,
+    b"Tree": trees,
+    b"NCCL": banner,
+    b"RCCL": banner,
+    b"Usin": network,
+    b"NET/": gdr,
+    b"GPU ": gdr,
+    b"TUNE": plugin,
+    b"PROF": plugin,
+    b"Conn": connected,
+    b"NVLS": nvls,
 }
-"""By the first four bytes of the text; and the words of which the line holds one if it matters.
-A text that starts with a digit goes to `counts`."""
+"""By the first four bytes of the text (`words.KINDS`). A text that starts with a digit goes to
+`counts`."""

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from harness_collectors.nccl_log.resolve import Resolution
-from harness_collectors.nccl_log.state import Comm, Evidence, LogFile, Process, agreed
-from harness_collectors.nccl_log.versions import Version, Versions
+from harness_collectors.nccl_log.evidence.state import Comm, Evidence, LogFile, Process, agreed
+from harness_collectors.nccl_log.tables.resolve import Resolution
+from harness_collectors.nccl_log.tables.versions import Version, Versions
 from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch
 

@@ -12,9 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness_collectors.nccl_log.doubt import doubt_contradictions, doubt_torn, doubt_versions
-from harness_collectors.nccl_log.edges import Edges, Ends
-from harness_collectors.nccl_log.state import Comm, Evidence, Process
+from harness_collectors.nccl_log.evidence.edges import Edges
+from harness_collectors.nccl_log.evidence.state import Comm, Evidence, Process
+from harness_collectors.nccl_log.grammar.lines import Ends
+from harness_collectors.nccl_log.tables.doubt import (
+    doubt_contradictions,
+    doubt_torn,
+    doubt_versions,
+)
 
 Groups = dict[tuple[object, ...], list[Comm]]
 WORLD: Final = ("world",)

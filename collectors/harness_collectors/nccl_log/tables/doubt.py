@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
-from harness_collectors.nccl_log.state import Comm, Process, agreed
+from harness_collectors.nccl_log.evidence.state import Comm, Process, agreed
 
 _NEEDED: Final = 2
 """Lines that must agree on a value in a torn file."""

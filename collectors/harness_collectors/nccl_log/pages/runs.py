@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness_collectors.nccl_log.block import Block
-from harness_collectors.nccl_log.lines import Hop, Record
-from harness_collectors.nccl_log.words import Sort
+from harness_collectors.nccl_log.grammar.lines import Hop, Record
+from harness_collectors.nccl_log.grammar.words import Sort
+from harness_collectors.nccl_log.pages.block import Block
 
 if TYPE_CHECKING:
     import numpy as np

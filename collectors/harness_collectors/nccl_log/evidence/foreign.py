@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from harness_collectors.nccl_log import events, lines
-from harness_collectors.nccl_log.lines import MIDDLE_MARK
-from harness_collectors.nccl_log.owner import Owners
-from harness_collectors.nccl_log.state import MAX_EVENTS, Event, Evidence, LogFile
-from harness_collectors.nccl_log.words import mentions
+from harness_collectors.nccl_log.evidence import events
+from harness_collectors.nccl_log.evidence.owner import Owners
+from harness_collectors.nccl_log.evidence.state import MAX_EVENTS, Event, Evidence, LogFile
+from harness_collectors.nccl_log.grammar import lines
+from harness_collectors.nccl_log.grammar.lines import MIDDLE_MARK
+from harness_collectors.nccl_log.grammar.words import mentions
 
 _CUT_LEVEL: Final = re.compile(rb"\] NCCL ?(?:I|IN|INF|INFO|W|WA|WAR|WARN)?\s*$")
 

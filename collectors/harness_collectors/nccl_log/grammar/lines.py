@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from harness_collectors.nccl_log.edges import Ends
-
 MIDDLE_MARK: Final = b" \0"
 """What stands for opCount and the buffers of a call once they are taken out."""
 
@@ -216,6 +214,9 @@ def transport(via: bytes) -> str | None:
         return "P2P/indirect" + (match[1] or b"").decode("ascii")
     return None
 
+
+Ends = tuple[str, int, int | None]
+"""Connector, source and destination (ranks in the communicator)."""
 
 Via = tuple[str, str | None, bool]
 """Transport, communicator's address, whether the line's end shows that it is not cut."""

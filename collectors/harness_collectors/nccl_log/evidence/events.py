@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from harness_collectors.nccl_log.lines import Record
-from harness_collectors.nccl_log.state import Event, Process
+from harness_collectors.nccl_log.evidence.state import Event, Process
+from harness_collectors.nccl_log.grammar.lines import Record
 from harness_schemas.redact import redact
 
 MAX_TEXT: Final = 400

@@ -11,18 +11,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness_collectors.nccl_log.block import Block, encode, has_many_heads
-from harness_collectors.nccl_log.lines import Record
-from harness_collectors.nccl_log.pages import Act, Calls, Choices, Page, Stretch, distinct
-from harness_collectors.nccl_log.runs import Likes, runs_of
-from harness_collectors.nccl_log.sorting import Sorter
-from harness_collectors.nccl_log.tally import Texts
-from harness_collectors.nccl_log.words import Sort
+from harness_collectors.nccl_log.grammar.lines import Record
+from harness_collectors.nccl_log.grammar.texts import Texts
+from harness_collectors.nccl_log.grammar.words import Sort
+from harness_collectors.nccl_log.pages.block import Block, encode, has_many_heads
+from harness_collectors.nccl_log.pages.page import Act, Calls, Choices, Page, Stretch, distinct
+from harness_collectors.nccl_log.pages.runs import Likes, runs_of
+from harness_collectors.nccl_log.pages.sorting import Sorter
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness_collectors.nccl_log.runs import Run
+    from harness_collectors.nccl_log.pages.runs import Run
 
 _TOGETHER_BYTES: Final = 1 << 20
 _MAX_EXAMINED: Final = 64 << 10

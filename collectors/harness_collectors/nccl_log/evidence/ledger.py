@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness_collectors.nccl_log.beforehand import relative_name
-from harness_collectors.nccl_log.pages import Page
-from harness_collectors.nccl_log.pieces import Leaf
-from harness_collectors.nccl_log.reading import Reader
-from harness_collectors.nccl_log.state import Evidence, LogFile
-from harness_collectors.nccl_log.stream import Intake
-from harness_collectors.nccl_log.tally import Texts
+from harness_collectors.nccl_log.evidence.reading import Reader
+from harness_collectors.nccl_log.evidence.state import Evidence, LogFile
+from harness_collectors.nccl_log.grammar.texts import Texts
+from harness_collectors.nccl_log.pages.page import Page
+from harness_collectors.nccl_log.pages.pieces import Leaf
+from harness_collectors.nccl_log.pages.stream import Intake
 
 
 class Ledger:

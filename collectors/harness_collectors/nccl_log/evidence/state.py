@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from harness_collectors.nccl_log.call_log import CallLog
-from harness_collectors.nccl_log.edges import MAX_CHANNELS, Edges, Ends, lowest
-from harness_collectors.nccl_log.lines import Choice
-from harness_collectors.nccl_log.stream import Intake
+from harness_collectors.nccl_log.evidence.call_log import CallLog
+from harness_collectors.nccl_log.evidence.edges import MAX_CHANNELS, Edges, lowest
+from harness_collectors.nccl_log.grammar.lines import Choice, Ends
+from harness_collectors.nccl_log.pages.stream import Intake
 
 MAX_THINGS: Final = 100_000
 """Processes, communicators and kinds of calls that are kept; real logs have thousands at most."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-Ends = tuple[str, int, int | None]
-"""Connector, source and destination (ranks in the communicator)."""
+from harness_collectors.nccl_log.grammar.lines import Ends
 
 Kind = TypeVar("Kind")
 

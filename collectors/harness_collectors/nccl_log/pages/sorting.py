@@ -5,20 +5,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from harness_collectors.nccl_log import lines
-from harness_collectors.nccl_log.block import Block
-from harness_collectors.nccl_log.hops import Hops
-from harness_collectors.nccl_log.lines import MIDDLE_MARK, Record
-from harness_collectors.nccl_log.pages import distinct
-from harness_collectors.nccl_log.places import RING
-from harness_collectors.nccl_log.tally import Texts
-from harness_collectors.nccl_log.words import (
+from harness_collectors.nccl_log.grammar import lines
+from harness_collectors.nccl_log.grammar.lines import MIDDLE_MARK, Record
+from harness_collectors.nccl_log.grammar.texts import Texts
+from harness_collectors.nccl_log.grammar.words import (
     ODD_IN_HEADS,
     Sort,
     by_words,
     is_piece,
     may_hold_pieces,
 )
+from harness_collectors.nccl_log.pages.block import Block
+from harness_collectors.nccl_log.pages.hops import Hops
+from harness_collectors.nccl_log.pages.page import distinct
+from harness_collectors.nccl_log.pages.places import RING
 
 if TYPE_CHECKING:
     import numpy as np

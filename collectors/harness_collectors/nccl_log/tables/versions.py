@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness_collectors.nccl_log.doubt import is_possible
-from harness_collectors.nccl_log.state import LogFile, Process, agreed
+from harness_collectors.nccl_log.evidence.state import LogFile, Process, agreed
+from harness_collectors.nccl_log.tables.doubt import is_possible
 
 Version = tuple[str | None, str | None, str | None]
 """Library, version, CUDA version."""

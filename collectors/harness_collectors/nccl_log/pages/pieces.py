@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from harness_collectors.nccl_log.pages import Page
-from harness_collectors.nccl_log.scan import Scanner
-from harness_collectors.nccl_log.stream import BLOCK_BYTES, Intake, span_bytes
-from harness_collectors.nccl_log.tally import Texts
+from harness_collectors.nccl_log.grammar.texts import Texts
+from harness_collectors.nccl_log.pages.page import Page
+from harness_collectors.nccl_log.pages.scan import Scanner
+from harness_collectors.nccl_log.pages.stream import BLOCK_BYTES, Intake, span_bytes
 from harness_collectors.reading.text_evidence import undocked
 from harness_schemas.spi import Batch, Part
 

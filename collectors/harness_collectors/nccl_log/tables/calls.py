@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from harness_collectors.nccl_log.call_log import NO_CHOICE
-from harness_collectors.nccl_log.lines import SCALED_OPS
-from harness_collectors.nccl_log.resolve import Resolution
-from harness_collectors.nccl_log.state import CallKind, Comm, Evidence
+from harness_collectors.nccl_log.evidence.call_log import NO_CHOICE
+from harness_collectors.nccl_log.evidence.state import CallKind, Comm, Evidence
+from harness_collectors.nccl_log.grammar.lines import SCALED_OPS
+from harness_collectors.nccl_log.tables.resolve import Resolution
 from harness_schemas.spi import Batch
 
 if TYPE_CHECKING:

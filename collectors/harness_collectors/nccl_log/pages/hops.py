@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from harness_collectors.nccl_log import lines
-from harness_collectors.nccl_log.lines import Hop
+from harness_collectors.nccl_log.grammar import lines
+from harness_collectors.nccl_log.grammar.lines import Hop
 
 _MAX_KEPT: Final = 1 << 16
 _MAX_BYTES: Final = lines.MAX_TEXT_BYTES // 2

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from harness_collectors.nccl_log import places
-from harness_collectors.nccl_log.lines import MIDDLE_MARK
-from harness_collectors.nccl_log.places import RING
-from harness_collectors.nccl_log.words import ODD_IN_HEADS, STARTS
+from harness_collectors.nccl_log.grammar.lines import MIDDLE_MARK
+from harness_collectors.nccl_log.grammar.words import ODD_IN_HEADS, STARTS
+from harness_collectors.nccl_log.pages import places
+from harness_collectors.nccl_log.pages.places import RING
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,1 @@
+"""What is learnt from pages: processes, communicators, calls and choices."""

@@ -1,0 +1,1 @@
+"""What NCCL prints: its lines, of any version."""

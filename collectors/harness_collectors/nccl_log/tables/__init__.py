@@ -1,0 +1,1 @@
+"""What all evidence together tells, as rows."""
