@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness_analysis.can_answer import not_answered
 from harness_analysis.store import open_file
 from harness_schemas.errors import UsageError
+from harness_schemas.tables import quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -97,7 +98,7 @@ def open_runs(paths: Sequence[Path], sql: str | None = None) -> Iterator[duckdb.
     ):
         con.execute("SET autoinstall_known_extensions = false")
         con.execute("SET autoload_known_extensions = false")
-        con.execute(f"SET temp_directory = {_quote(folder)}")
+        con.execute(f"SET temp_directory = {quoted(folder)}")
         words = None if sql is None else frozenset(re.findall(r"\w+", sql.lower()))
         gather = _unite if len(paths) <= MOST_ATTACHED else _copy
         gather(con, paths, Path(folder), words)
@@ -151,12 +152,12 @@ def _attach(con: duckdb.DuckDBPyConnection, path: Path, alias: str, folder: Path
     import duckdb
 
     try:
-        con.execute(f"ATTACH {_quote(path)} AS {alias} (READ_ONLY)")
+        con.execute(f"ATTACH {quoted(path)} AS {alias} (READ_ONLY)")
     except duckdb.Error:
         with open_file(path):  # a clear message for what is no database
             pass
         copied = Path(shutil.copy2(path, folder / f"{alias}.duckdb"))
-        con.execute(f"ATTACH {_quote(copied)} AS {alias} (READ_ONLY)")
+        con.execute(f"ATTACH {quoted(copied)} AS {alias} (READ_ONLY)")
         return copied
     return None
 
@@ -183,10 +184,6 @@ def _columns(con: duckdb.DuckDBPyConnection, alias: str, name: str) -> dict[str,
         [alias, name],
     ).fetchall()
     return dict(rows)
-
-
-def _quote(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
 
 
 def _tidy(error: Exception) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_schemas.errors import EvidenceError, UsageError, said_by
+from harness_schemas.tables import quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -71,7 +72,7 @@ def open_file(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         con.execute("SET autoinstall_known_extensions = false")
         con.execute("SET autoload_known_extensions = false")
         # Spans may be a view of Parquet files that lie beside the database.
-        con.execute(f"SET file_search_path = {_quote(path.resolve().parent)}")
+        con.execute(f"SET file_search_path = {quoted(path.resolve().parent)}")
         yield con
 
 
@@ -113,7 +114,3 @@ def _not_a_database(path: Path, error: Exception) -> EvidenceError:
     return EvidenceError(
         f"{path} cannot be read as a DuckDB database: {said}", "make it anew with `harness ingest`"
     )
-
-
-def _quote(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"

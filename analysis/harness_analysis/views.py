@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness_schemas.tables import BY_NAME
+from harness_schemas.tables import BY_NAME, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -79,11 +79,7 @@ def create_views(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("BEGIN")  # one transaction: a third less than one a statement
     for view in load_views():
         con.execute(view.sql)
-        con.execute(f"COMMENT ON VIEW {view.name} IS {_quote(view.doc)}")
+        con.execute(f"COMMENT ON VIEW {view.name} IS {quoted(view.doc)}")
         for column, doc in view.columns.items():
-            con.execute(f"COMMENT ON COLUMN {view.name}.{column} IS {_quote(doc)}")
+            con.execute(f"COMMENT ON COLUMN {view.name}.{column} IS {quoted(doc)}")
     con.execute("COMMIT")
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

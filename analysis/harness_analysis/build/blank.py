@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from harness_analysis.build.row_groups import GROUP_ROWS
 from harness_analysis.views import create_views, load_views
 from harness_schemas.cachedir import cache_dir
-from harness_schemas.tables import TABLES, ddl
+from harness_schemas.tables import TABLES, ddl, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -87,11 +87,10 @@ def _attach(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     import duckdb
 
     options = f"STORAGE_VERSION '{STORAGE_VERSION}', ROW_GROUP_SIZE {GROUP_ROWS}"
-    file = str(path).replace("'", "''")
     try:
-        con.execute(f"ATTACH '{file}' AS run ({options}, RECOVERY_MODE no_wal_writes)")
+        con.execute(f"ATTACH {quoted(path)} AS run ({options}, RECOVERY_MODE no_wal_writes)")
     except (duckdb.BinderException, duckdb.ParserException):  # before DuckDB 1.5
-        con.execute(f"ATTACH '{file}' AS run ({options})")
+        con.execute(f"ATTACH {quoted(path)} AS run ({options})")
 
 
 def _declare(con: duckdb.DuckDBPyConnection) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from harness_schemas.tables import quoted
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -100,7 +102,7 @@ def _divided(con: duckdb.DuckDBPyConnection, relation: str, key: str) -> list[tu
     for groups in chunks:
         names, ranked, first, last = zip(*groups, strict=True)
         of_ranks = f"rank BETWEEN {min(first)} AND {max(last)}" if all(ranked) else "true"
-        found.append((f"{key} IN ({', '.join(map(_text, names))})", of_ranks))
+        found.append((f"{key} IN ({', '.join(map(quoted, names))})", of_ranks))
     return found
 
 
@@ -155,7 +157,3 @@ def release(con: duckdb.DuckDBPyConnection, *names: str) -> None:
             con.execute(f"DROP TABLE IF EXISTS temp.{name}")
         except duckdb.CatalogException:
             con.execute(f"DROP VIEW IF EXISTS temp.{name}")
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from harness_analysis.clocks.axis import aligned_select, clock_select
 from harness_schemas.parquet import PARTITIONED, Manifest, missing_shares, read_manifests
 from harness_schemas.spi import Batch
-from harness_schemas.tables import BY_NAME
+from harness_schemas.tables import BY_NAME, quoted
 from harness_schemas.tables.columns import Table
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ class ParquetSet:
         if near is not None and root.is_relative_to(near.resolve().parent):
             root = Path(os.path.relpath(root, near.resolve().parent))
         pattern = str(root / table / f"run_id={self.run_id}" / "rank=*" / "*.parquet")
-        quoted = pattern.replace("'", "''")
         return (
-            f"read_parquet('{quoted}', hive_partitioning = true, "
+            f"read_parquet({quoted(pattern)}, hive_partitioning = true, "
             "hive_types = {'run_id': VARCHAR, 'rank': INTEGER})"
         )
 
@@ -82,10 +81,10 @@ class ParquetSet:
         clocks = clock_select("clock_offsets")
         lines = [
             f"CREATE VIEW {table.name} AS WITH rank_clock AS ({clocks}) {body}",
-            f"COMMENT ON VIEW {table.name} IS {_quote(table.doc)}",
+            f"COMMENT ON VIEW {table.name} IS {quoted(table.doc)}",
         ]
         lines += [
-            f"COMMENT ON COLUMN {table.name}.{column.name} IS {_quote(column.doc)}"
+            f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.doc)}"
             for column in table.columns
         ]
         return ";\n".join(lines)
@@ -108,7 +107,3 @@ def _gap(missing: list[int], of: int) -> pyarrow.Table:
     reason = f"of {of} shares these were not written: {numbers}"
     row = {"collector": "parquet", "state": "degraded", "reason": reason}
     return pa.Table.from_pylist([row])
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

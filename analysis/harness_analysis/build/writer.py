@@ -22,7 +22,7 @@ from harness_analysis.clocks.axis import (
     clock_select,
 )
 from harness_schemas.errors import HarnessError, said_by
-from harness_schemas.tables import BY_NAME, Table, arrow_schema
+from harness_schemas.tables import BY_NAME, Table, arrow_schema, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,10 +66,10 @@ class Writer:
         self._remove()
         con = duckdb.connect()
         try:
-            con.execute(f"SET memory_limit = {_quote(build_memory())}")
+            con.execute(f"SET memory_limit = {quoted(build_memory())}")
             con.execute(f"SET threads = {_threads()}")
             con.execute("SET preserve_insertion_order = false")
-            con.execute(f"SET temp_directory = {_quote(self._spill)}")
+            con.execute(f"SET temp_directory = {quoted(self._spill)}")
             attach_blank(con, self._temporary)
             con.execute("USE run")
             for table_name, temporary in STAGED.items():
@@ -111,7 +111,7 @@ class Writer:
         self._limit_memory(build_memory(most=max(USUAL, OF_CALL * calls)))
 
     def _limit_memory(self, limit: str) -> None:
-        self.con.execute(f"SET memory_limit = {_quote(limit)}")
+        self.con.execute(f"SET memory_limit = {quoted(limit)}")
 
     def add(self, table_name: str, data: pyarrow.Table) -> None:
         """Append rows; columns that `data` lacks become NULL, `run_id` is filled in.
@@ -150,7 +150,7 @@ class Writer:
         target = STAGED.get(table_name, f"run.{table_name}")
         self.con.execute(
             f"INSERT INTO {target} (run_id, {', '.join(names)}) "
-            f"SELECT {_quote(self.run_id)}, * FROM ({select})"
+            f"SELECT {quoted(self.run_id)}, * FROM ({select})"
         )
 
     def add_all(self, table_name: str, tables: Iterable[pyarrow.Table]) -> None:
@@ -183,7 +183,7 @@ class Writer:
         self._limit_memory(build_memory())
         if stored.has("spans"):
             self.con.execute("DROP TABLE run.spans")
-            self.con.execute(f"SET file_search_path = {_quote(self.path.resolve().parent)}")
+            self.con.execute(f"SET file_search_path = {quoted(self.path.resolve().parent)}")
             self.con.execute(stored.view(BY_NAME["spans"], self.path))
         if stored.has("collectives"):
             table = BY_NAME["collectives"]
@@ -257,7 +257,3 @@ def _cast(table: Table, data: pyarrow.Table) -> pyarrow.Table:
         for field in data.schema
     ]
     return data.cast(pa.schema(fields))
-
-
-def _quote(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"

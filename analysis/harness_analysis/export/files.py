@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+from harness_schemas.tables import quoted
 from harness_schemas.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def bounded(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="harness-export-")
     try:
         con.execute(f"SET memory_limit = '{MEMORY}'")
-        con.execute("SET temp_directory = '{}'".format(folder.replace("'", "''")))
+        con.execute(f"SET temp_directory = {quoted(folder)}")
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness_analysis.export.files import bounded
 from harness_schemas.errors import HarnessError, UsageError, meant, said_by
-from harness_schemas.tables import TABLES
+from harness_schemas.tables import TABLES, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,10 +52,9 @@ def write_tables(
             alone = len(names) == 1 and folder.suffix == f".{style}" and not folder.is_dir()
             path = folder if alone else folder / f"{name}.{style}"
             temporary = path.with_name(path.name + ".tmp")
-            target = str(temporary).replace("'", "''")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                con.execute(f"COPY (FROM {name}) TO '{target}' ({OPTIONS[style]})")
+                con.execute(f"COPY (FROM {name}) TO {quoted(temporary)} ({OPTIONS[style]})")
                 temporary.replace(path)
             except (OSError, duckdb.IOException) as error:
                 with contextlib.suppress(OSError):

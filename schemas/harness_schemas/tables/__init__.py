@@ -19,6 +19,7 @@ from harness_schemas.tables.columns import (
     VARCHAR,
     Column,
     Table,
+    quoted,
 )
 from harness_schemas.tables.derived import DERIVED_TABLES
 from harness_schemas.tables.evidence import EVIDENCE_TABLES
@@ -37,6 +38,7 @@ __all__ = [
     "Table",
     "arrow_schema",
     "ddl",
+    "quoted",
 ]
 
 TABLES: tuple[Table, ...] = (*RUN_TABLES, *EVIDENCE_TABLES, *DERIVED_TABLES)
@@ -47,9 +49,9 @@ def ddl(table: Table) -> str:
     """CREATE TABLE and the COMMENT statements of a table."""
     body = ",\n  ".join(f"{column.name} {column.type}" for column in table.columns)
     lines = [f"CREATE TABLE {table.name} (\n  {body}\n);"]
-    lines.append(f"COMMENT ON TABLE {table.name} IS {_quote(table.doc)};")
+    lines.append(f"COMMENT ON TABLE {table.name} IS {quoted(table.doc)};")
     lines += [
-        f"COMMENT ON COLUMN {table.name}.{column.name} IS {_quote(column.doc)};"
+        f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.doc)};"
         for column in table.columns
     ]
     return "\n".join(lines)
@@ -67,7 +69,3 @@ def arrow_schema(table: Table) -> pyarrow.Schema:
         BOOLEAN: pa.bool_(),
     }
     return pa.schema([(column.name, types[column.type]) for column in table.columns])
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -29,6 +29,11 @@ class Table:
         return tuple(column.name for column in self.columns)
 
 
+def quoted(value: object) -> str:
+    """A text as SQL has it: in quotes, those within it doubled."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
 def columns(text: str) -> tuple[Column, ...]:
     """Parse lines of `name TYPE what it means`."""
     lines = (line.split(None, 2) for line in text.strip().splitlines())
