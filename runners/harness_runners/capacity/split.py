@@ -56,7 +56,7 @@ def make_layout(shape: Shape, tp: int, pp: int, layers: Sequence[int] | None = N
     width = DTYPE_BYTES["bfloat16"]
     layer = weights_slice(shape, width, 1, 0, 1, first=False, last=False).layer
     embedding = shape.vocab * shape.hidden * width
-    return Layout(tp, balanced(shape.layers, pp, layer, embedding, shape.tied))
+    return Layout(tp, balanced(shape.layers, pp, layer, embedding))
 
 
 def refused_by_runner(shape: Shape, tp: int) -> str | None:

@@ -109,23 +109,18 @@ def eos_tokens(folder: Path) -> tuple[int, ...]:
 
 def split_layers(shape: ModelShape, stages: int) -> tuple[int, ...]:
     """Layers of each stage, at least one, so that the heaviest stage is as light as can be."""
-    layer, embedding = shape.layer_parameters, shape.embedding_parameters
-    return balanced(shape.layers, stages, layer, embedding, shape.tied)
+    return balanced(shape.layers, stages, shape.layer_parameters, shape.embedding_parameters)
 
 
-def balanced(
-    layers: int, stages: int, layer: float, embedding: float, tied: bool
-) -> tuple[int, ...]:
+def balanced(layers: int, stages: int, layer: float, embedding: float) -> tuple[int, ...]:
     """`layers` over `stages`, as a layer and an embedding weigh; a head weighs as an embedding.
 
-    The first stage also holds the embedding, the last the head, which in one stage may be the
-    same tensor (`tied`). Giving layer after layer to the stage that is lightest so far is optimal
-    because all layers weigh the same.
+    The first stage also holds the embedding, the last the head. Giving layer after layer to the
+    stage that is lightest so far is optimal because all layers weigh the same.
     """
     weights = [layer] * stages
     weights[0] += embedding
-    if stages > 1 or not tied:
-        weights[-1] += embedding
+    weights[-1] += embedding
     counts = [1] * stages
     for _ in range(layers - stages):
         # Of equally light stages the last: the first one also feeds the pipeline.

@@ -26,7 +26,7 @@ from harness_runners.capacity.memory import (
 )
 from harness_runners.capacity.shape import load_shape, read_config, shape_names
 from harness_runners.capacity.shards import held, layer_tensors, weights_slice
-from harness_runners.capacity.split import make_layout
+from harness_runners.capacity.split import Layout, make_layout, refused_by_runner
 from harness_runners.capacity.steptime import decode_floor, prefill_floor
 from harness_runners.model import shape as model_shape
 from harness_schemas.errors import UsageError
@@ -81,7 +81,14 @@ def test_key_value_heads_are_replicated_beyond_their_number():
     assert sizes[2] == 2 * sizes[0]
 
 
+def test_activations_by_hand():
+    # Of one layer: three times the hidden state and the widest of attention and MLP, and a mask.
+    held = worst_rank(LLAMA, make_layout(LLAMA, 2, 1), WORK).part("activations")
+    assert held == 2048 * (3 * 8192 + 3 * 28672 // 2) * 2 + 2048 * 4096
+
+
 def test_sliding_layers_keep_their_window():
+    assert kv_bytes_per_token(OSS, "bfloat16") == (48 * KIB, 24 * KIB)
     layout = make_layout(OSS, 1, 1)
     kept = worst_rank(OSS, layout, WORK).part("KV cache")
     assert kept == 24 * KIB * 4096 + 24 * KIB * 128
@@ -182,6 +189,39 @@ def test_stages_are_cut_as_the_runner_cuts_them():
     for stages in (1, 2, 3, 7):
         split = model_shape.split_layers(model_shape.ModelShape.from_config(config), stages)
         assert make_layout(LLAMA, 2, stages).layers == split
+
+
+@pytest.mark.parametrize(
+    ("tp", "layers", "communicators"),
+    [(1, (80,), 0), (2, (80,), 2), (1, (40, 40), 3), (2, (40, 40), 4)],
+)
+def test_communicators_of_a_rank(tp, layers, communicators):
+    # The world's; its stage's; the pipeline's and that of tokens fed back.
+    assert Layout(tp, layers).communicators == communicators
+
+
+@pytest.mark.parametrize(
+    ("shape", "tp", "why"),
+    [
+        (LLAMA, 8, None),
+        (LLAMA, 16, "refuses tp 16 for 8 key/value heads"),
+        (LLAMA, 3, "heads divisible by 3"),
+        (OSS, 1, "no mixture-of-experts models"),
+    ],
+)
+def test_what_the_runner_would_refuse(shape, tp, why):
+    found = refused_by_runner(shape, tp)
+    assert found is None if why is None else why in found
+
+
+def test_prefill_of_sliding_layers_looks_back_by_their_window():
+    layout, card = make_layout(OSS, 1, 1), find_card("h100-80g")
+    links = Links(card.peer_bandwidth, 8)
+    whole = replace(OSS, windows=(None,) * OSS.layers)
+    floors = [prefill_floor(shape, layout, WORK, card, links) for shape in (whole, OSS)]
+    spared = sum(place - min(place, 128) for place in range(1, WORK.prompt + 1))
+    pairs = 4.0 * OSS.heads * OSS.head_dim * OSS.layers / 2 * spared
+    assert floors[0].flops - floors[1].flops == pytest.approx(pairs, rel=1e-9)
 
 
 def test_a_step_s_floor_by_hand():
