@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
+from rank_pages import write_run
 
 from harness.progress import Narrator
 from harness.status import hang_watch
-from harness.status.hang_watch import SET_UP_LIMITS, Look, Stillness, Vitals
+from harness.status.hang_report import read_report
+from harness.status.hang_watch import SET_UP_LIMITS, Look, Stillness, Vitals, look_at, watch
+from harness_schemas import hang_files
 from harness_schemas.rundir import RunDir
 
 LIMIT = 8.0
@@ -101,3 +105,67 @@ def test_a_standstill_is_hinted_at_once_where_no_limit_is_set(tmp_path, monkeypa
     lines = said.getvalue().splitlines()
     assert len(lines) == 4 and lines[1] == f"  harness status {tmp_path}"
     assert lines[0].startswith("no rank recorded anything for 60 s")
+
+
+@pytest.fixture
+def stuck(tmp_path, monkeypatch):
+    """Four ranks, one of which never came to the last collective, and a clock that is set."""
+    clock = [100.0]
+    monkeypatch.setattr(hang_watch.time, "monotonic", lambda: clock[0])
+    run = RunDir(write_run(tmp_path, 4, tp=4, missing={2}))
+    run.hang.mkdir(parents=True)
+    return run, clock
+
+
+def test_a_look_sees_who_is_in_a_call_and_whose_page_changes(stuck):
+    run, _ = stuck
+    before = look_at(run)
+    assert before.busy_in_call == {0, 1, 3} and before.marks.keys() == {0, 1, 2, 3}
+    assert look_at(run).marks == before.marks
+    with (run.spans / "rank-00002.spans.gz").open("ab") as file:
+        file.write(b"more")
+    assert {r for r in range(4) if look_at(run).marks[r] != before.marks[r]} == {2}
+
+
+def advance(watching, clock, seconds, step=1.0):
+    """What the watch yields over so many seconds; it ends with the first True."""
+    said = []
+    for _ in range(round(seconds / step)):
+        clock[0] += step
+        said.append(next(watching))
+        if said[-1]:
+            break
+    return said
+
+
+def test_stacks_are_asked_for_before_a_run_is_ended(stuck):
+    run, clock = stuck
+    (run.hang / "vitals-node0.json").write_text("{}")
+    narrator, told = Narrator(stream=io.StringIO()), run.hang / hang_files.ASKED
+    watching = watch(run, round(LIMIT * 1e9), narrator)
+    assert not any(advance(watching, clock, LIMIT + 4)) and told.is_file()
+    asked = json.loads(told.read_text())["id"]
+    hang_files.done_file(run.hang, "node0").write_text(json.dumps({"id": "of another time"}))
+    assert not any(advance(watching, clock, 3))
+    hang_files.done_file(run.hang, "node0").write_text(json.dumps({"id": asked}))
+    assert advance(watching, clock, 3) == [True]
+    assert read_report(run).culprits == (2,)
+
+
+def test_without_samplers_nobody_is_waited_for(stuck):
+    run, clock = stuck
+    narrator = Narrator(stream=io.StringIO())
+    watching = watch(run, round(LIMIT * 1e9), narrator)
+    assert advance(watching, clock, LIMIT + 4)[-1] and next(watching)
+
+
+def test_ranks_that_move_while_stacks_are_taken_are_left_alone(stuck):
+    run, clock = stuck
+    said = io.StringIO()
+    (run.hang / "vitals-node0.json").write_text("{}")
+    watching = watch(run, round(LIMIT * 1e9), Narrator(stream=said))
+    advance(watching, clock, LIMIT + 4)
+    with (run.spans / "rank-00002.spans.gz").open("ab") as file:
+        file.write(b"more")
+    assert not any(advance(watching, clock, 31))  # the samplers never answer
+    assert "the run goes on" in said.getvalue() and read_report(run) is None

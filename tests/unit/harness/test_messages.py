@@ -43,6 +43,7 @@ from harness_schemas.whole_file import whole_file
         (["ingest", ".", "--share", "1/2"], "--share goes with --parquet DIR", "--help"),
         (["ingest", ".", "--parquet", "p", "-o", "x"], "give one of them", "--help"),
         (["plan", "a", "--model-config", "b"], "a is one model", "name one of them"),
+        (["run", "s.toml", "--set", "=1"], "--set '=1' is not key.path=value", "parallel.tp=2"),
         (["run", "s.toml", "more"], "s.toml is no command", "a specification goes alone"),
         (["run", "s.toml", "--attach", "7"], "--attach names a job that runs already", "--help"),
         (["sweep", "s.toml", "--preset", "batch", "--ranks", "1"], "--ranks goes with", "--help"),
@@ -110,6 +111,14 @@ def test_a_mistyped_key_is_told_the_one_it_resembles(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "parallel.tpp: unknown key; did you mean 'tp'?" in err
     assert "generation.zzz: unknown key\n" in err
+
+
+def test_a_key_below_what_is_no_table_is_refused(tmp_path, capsys):
+    spec = tmp_path / "s.toml"
+    spec.write_text("[model]\nsynthetic = 'tiny-llama'\n")
+    assert invoke(["run", str(spec), "--set", "model.synthetic.x=1"]) == 2
+    said = capsys.readouterr().err
+    assert said == "harness: cannot set model.synthetic.x: synthetic is not a table\n"
 
 
 def test_a_wrong_value_is_told_with_what_was_given(tmp_path, capsys):
