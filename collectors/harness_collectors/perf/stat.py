@@ -131,7 +131,7 @@ def read_stat(text: str) -> StatReading:
     reading = StatReading(form or "unknown")
     started = _STARTED.search(text[:4096])
     reading.started = started[1].strip() if started else None
-    lines = _a_row_a_line(text).split("\n")
+    lines = _a_row_a_line(text.replace("\r\n", "\n")).split("\n")
     if form is not None and form.startswith("metrics"):
         _read_metrics(form, lines, reading)
     elif form == "json":

@@ -223,6 +223,7 @@ def test_the_cost_table_is_no_choice(tmp_path):
     [
         ("NCCL version 2.4.8+cuda10.1", "2.4.8"),
         ("Thu Jun 18 14:28:58 2020[1,0]<stdout>:NCCL version 2.4.8+cuda10.1", "2.4.8"),
+        ("\x1b[36mNCCL version 2.4.8+cuda10.1\x1b[0m", "2.4.8"),
         (f"{P}NCCL version 2.30.7+cuda13.0", "2.30.7"),
         (f"{P}RCCL version : 2.27.7-HEAD:0d2c4fd", "2.27.7"),
         (f"{P}RCCL version 2.18.3+hip6.0 HEAD:abc", "2.18.3"),

@@ -176,6 +176,14 @@ def test_counts_behind_the_label_of_a_launcher(tmp_path):
     assert values == {"task-clock": 4231.12, "context-switches": 1290}
 
 
+def test_line_ends_of_windows_are_no_part_of_a_name():
+    text = "10,,cycles,99,100.00,,\r\n,,,,,1.24,insn per cycle\r\n"
+    assert [(c.event, c.value) for c in read_stat(text).counters] == [
+        ("cycles", 10),
+        ("insn per cycle", 1.24),
+    ]
+
+
 def test_a_control_group_behind_the_event_is_its_scope():
     text = (
         "1204.50,msec,cpu-clock,slurm/job_7,1204500000,100.00,1.204,CPUs utilized\n"

@@ -89,11 +89,12 @@ COPY_TUNING: Final = re.compile(
 )
 
 BANNER: Final = re.compile(
-    rb"(?:^|[\s>:])NCCL version (\d\.\d{1,2}\.\d{1,2})\+cuda(\d{1,2}\.\d{1,2})\s*$"
+    rb"(?:^|[\s>:]|\x1b\[[0-9;]{0,16}m)NCCL version (\d\.\d{1,2}\.\d{1,2})"
+    rb"\+cuda(\d{1,2}\.\d{1,2})(?:\x1b\[[0-9;]{0,16}m)?\s*$"
 )
 """Also in 2.4 to 2.21, where rank 0's process prints it bare. An exception's text is no banner."""
 RCCL_BANNER: Final = re.compile(
-    rb"(?:^|[\s>:])RCCL version ?:? (\d\.\d{1,2}\.\d{1,2})(?:[-+ ]|\s*$)"
+    rb"(?:^|[\s>:]|\x1b\[[0-9;]{0,16}m)RCCL version ?:? (\d\.\d{1,2}\.\d{1,2})(?:[-+ ]|\s*$)"
 )
 SET_BY_USER: Final = re.compile(rb"(NCCL_[A-Z0-9_]{1,60}) set (?:by environment )?to (\S{1,80})")
 

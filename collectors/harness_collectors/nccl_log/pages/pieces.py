@@ -22,7 +22,8 @@ PIECE_BYTES: Final = 4 * BLOCK_BYTES
 WORTH_PIECES: Final = 3 * PIECE_BYTES
 """Less text is read sooner than a process starts."""
 _REPEATED: Final = re.compile(
-    rb" \[repeated \d{1,9}x across cluster\](?: \(Ray [^\n]{0,300})?(?=\r?(?:\n|$))"
+    rb" \[repeated \d{1,9}x across cluster\](?: \(Ray [^\n\x1b]{0,300})?"
+    rb"(?=(?:\x1b\[[0-9;]{0,16}m)?\r?(?:\n|$))"
 )
 """What Ray puts behind a line that stands for the same of other processes."""
 Leaf = Page | Intake
