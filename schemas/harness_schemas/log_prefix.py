@@ -50,10 +50,13 @@ _PREFIX: Final = re.compile(
     )
 )
 _GLUED: Final = re.compile(r"\[rank(\d{1,6})\]:(?=\[[EWFI])")
+_TRAILING: Final = re.compile(r"\srank=(\d{1,6})\s*$")
+"""Of the launcher of text-generation-inference, behind what a shard said."""
 _LABEL: Final = re.compile(r"\s{0,5}(?!\d\d:\d\d:\d\d)(\d{1,6}): ?")
 _PARALLEL: Final = re.compile(r"(DP|PP|TP|EP|CP|MOE)(\d+)")
 _MOST: Final = 6
 _FEW: Final = 40
+_LAST: Final = 16
 
 
 def peeled(text: str, labelled: bool = False) -> tuple[str, int | None]:
@@ -74,6 +77,8 @@ def peeled(text: str, labelled: bool = False) -> tuple[str, int | None]:
         rank, text = rank if named is None else named, text[match.end() :]
     if rank is None and (glued := _GLUED.search(text)):  # to a progress bar
         rank, text = int(glued[1]), text[glued.end() :]
+    if rank is None and (trailing := _TRAILING.search(text[-_LAST:])):
+        rank = int(trailing[1])
     return text, rank
 
 

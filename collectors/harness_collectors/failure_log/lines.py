@@ -79,7 +79,7 @@ WORDS: Final = (
     *(b"memory pressure", b"oom_score", b"exit_status", b"oom killer", b"exited with", b"died "),
     *(b"hang detected", b"device inaccessible", b"this job is "),
     *(b"not enough slots", b"didn't join", b"didn't finish", b"lagging ranks", b"missing ranks"),
-    *(b"not all ranks", b"pmi support"),
+    *(b"not all ranks", b"pmi support", b"connect to host"),
 )
 """In small letters, without digits. Wider than the rules of the verdict, which decide: a test holds
 that each line that they explain has one. Searched one by one, which is 40 times as fast as one

@@ -65,6 +65,10 @@ def test_what_is_no_head_stays(line):
     assert peeled(line) == (line, None)
 
 
+def test_the_launcher_of_shards_names_the_rank_last():
+    assert peeled(f"2026-01-02T03:04:05.6Z {SAID} rank=3") == (f"{SAID} rank=3", 3)
+
+
 def test_a_line_glued_to_a_progress_bar_is_torchs():
     glued = " 94%|####  | 8/9 [9:42<0:08, 40s/it][rank7]:[E1 x.cpp:1] a watchdog"
     assert peeled(glued) == ("[E1 x.cpp:1] a watchdog", 7)
