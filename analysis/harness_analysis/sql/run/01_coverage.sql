@@ -24,7 +24,7 @@ SELECT b.run_id, b.phase, count(DISTINCT b.rank) AS ranks, any_value(r.world_siz
   any_value(u.unsplit_reason) AS unsplit_reason
 FROM step_breakdown b
 LEFT JOIN runs r ON r.run_id = b.run_id
-LEFT JOIN reasons u ON u.run_id = b.run_id AND u.phase = b.phase
+LEFT JOIN reasons u ON u.run_id = b.run_id AND u.phase IS NOT DISTINCT FROM b.phase
 -- There the recorder was off on purpose (harness_analysis.overhead.measure).
 WHERE b.perturbed_by IS DISTINCT FROM 'calibrate:off'
 GROUP BY b.run_id, b.phase;
