@@ -132,7 +132,9 @@ def _unit_notes(con: duckdb.DuckDBPyConnection, units: list[dict[str, Any]]) -> 
 
 
 def _why_no_units(con: duckdb.DuckDBPyConnection) -> str:
-    found = con.execute("SELECT count(*) FROM unit_breakdown").fetchone()
+    found = con.execute("SELECT count(*), count(step) FROM unit_breakdown").fetchone()
+    if found and found[1]:
+        return "the marks of its steps do not say whether they prefill or decode (step_breakdown)"
     if found and found[0]:
         return (
             "the evidence has no steps (no step marks were recognised; docs/formats-kineto.md "

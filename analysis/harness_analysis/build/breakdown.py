@@ -269,7 +269,7 @@ def _kernel_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Windows
           max(end_ns) FILTER (timeline = 'device') AS last_ns,
           coalesce(bool_and(complete) FILTER (category = 'unit'), true) AS sure
         FROM spans_here
-        WHERE rank = ? AND source = ? AND phase IS NOT NULL
+        WHERE rank = ? AND source = ? AND (phase IS NOT NULL OR step IS NOT NULL)
           AND (timeline = 'host' AND category = 'unit' OR timeline = 'device'
             AND category IN ('compute', 'comm', 'comm_fused', 'memcpy', 'memset', 'graph'))
         GROUP BY {", ".join(KEYS)} HAVING first_ns IS NOT NULL ORDER BY first_ns

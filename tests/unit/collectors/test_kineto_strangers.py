@@ -286,3 +286,34 @@ def test_operators_and_steps_of_many_threads_are_kept_apart(tmp_path, threads):
     assert [row["name"] for row in operators] == ["aten::linear"] * threads
     assert [row["step"] for row in operators] == list(range(1, threads + 1))
     assert [row["step"] for row in device_spans(found)] == list(range(1, threads + 1))
+
+
+def test_steps_that_do_not_say_their_phase_are_divided_too(tmp_path):
+    """`ProfilerStep#N` is all that most traces have."""
+    events = []
+    for n in range(3):
+        events += [mark(f"ProfilerStep#{n + 4}", n * 100.0, 90.0)]
+        events += launched(n + 1, n * 100.0 + 10, n * 100.0 + 20, 30.0)
+    (tmp_path / "rank0.json").write_text(text(events, TP2))
+    with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
+        found = con.sql(
+            "SELECT phase, step, window_ns, compute_ns FROM step_breakdown ORDER BY step"
+        ).fetchall()
+        summed = con.sql("SELECT phase, units, window_ns FROM rank_breakdown").fetchall()
+    assert found == [
+        (None, 4, 100_000, 30_000),
+        (None, 5, 100_000, 30_000),
+        (None, 6, 30_000, 30_000),
+    ]
+    assert sorted(summed, key=str) == [("all", None, 230_000), (None, 3, 230_000)]
+
+
+def test_forward_passes_without_requests_are_not_decoding(tmp_path):
+    events = []
+    for n, name in enumerate(("step[DECODE bs=2]", "step[IDLE]", "step[DECODE bs=2]")):
+        events += [mark(name, n * 100.0, 90.0)]
+        events += launched(n + 1, n * 100.0 + 10, n * 100.0 + 20, 30.0)
+    (tmp_path / "x-TP-0.json").write_text(text(events, TP2))
+    with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
+        found = con.sql("SELECT units, compute_ns FROM rank_breakdown WHERE phase = 'decode'")
+        assert found.fetchall() == [(2, 60_000)]

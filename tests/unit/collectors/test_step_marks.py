@@ -39,6 +39,7 @@ SEEN = [
     ("step[TARGET_VERIFY bs=2]", "decode", None),
     ("step[EXTEND bs=2 toks=14721]", "prefill", None),
     ("step[MIXED bs=2 c=1 g=1 c_sq=5]", "mixed", None),
+    ("step[IDLE]", None, None),
     ("decode[bs=117/128 tok=117 d=117]", "decode", None),
     ("prefill[bs=2 tok=14721 ctx=[7803, 6918]]", "prefill", None),
     ("[Executor] _forward_step 41: 1 ctx reqs, 512 ctx tks, 3 gen reqs", "mixed", 41),
@@ -56,7 +57,6 @@ UNSEEN = [
     "nccl:all_reduce",
     "prefilling",
     "step[DRAFT_EXTEND_V2 bs=1]",
-    "step[IDLE]",
 ]
 
 

@@ -43,7 +43,7 @@ def _coverage(answer: Answer) -> Table:
     columns += [Column("evidence", number=False)]
     rows = [
         [
-            row.phase,
+            row.phase or "-",
             format_count(row.ranks),
             format_count(row.world_size),
             format_count(row.units),

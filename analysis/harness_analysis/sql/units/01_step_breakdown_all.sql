@@ -30,4 +30,4 @@ SELECT run_id, rank, batch, microbatch, repeat, phase, step, warmup, perturbed_b
   compute_ns, fused_ns, comm_transfer_ns, comm_wait_ns, comm_unsplit_ns, memcpy_ns, io_ns,
   idle_ns, unresolved_ns, complete, on_all_ranks
 FROM unit_breakdown
-WHERE phase <> 'all';
+WHERE phase IS DISTINCT FROM 'all';

@@ -4,7 +4,7 @@
 -- @column batch: index of the batch
 -- @column microbatch: index of the micro-batch within the batch
 -- @column repeat: repetition of the workload
--- @column phase: prefill, decode, ...
+-- @column phase: prefill, decode, ...; NULL: the marks of the steps do not say
 -- @column step: decode step k >= 1 emits token k
 -- @column warmup: belongs to the warm-up
 -- @column perturbed_by: collector known to slow the unit; NULL: none

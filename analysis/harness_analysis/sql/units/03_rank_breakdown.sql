@@ -2,7 +2,7 @@
 -- perturbed, and shown by all ranks), and one row of phase 'all' from the rank's first to its last activity.
 -- @column run_id: run
 -- @column rank: global rank
--- @column phase: phase, or 'all'
+-- @column phase: phase, or 'all'; NULL: steps whose marks do not say
 -- @column timeline: timeline divided
 -- @column evidence: what the row rests on
 -- @column units: units summed; for phase 'all' NULL

@@ -72,5 +72,5 @@ SELECT b.run_id, b.rank, b.phase, b.timeline,
   if(s.units IS NULL, b.unresolved_ns, round(s.unresolved_ns * share)::BIGINT) AS unresolved_ns
 FROM (
   SELECT b.*, b.window_ns / s.window_ns AS share
-  FROM rank_breakdown b LEFT JOIN chosen s USING (run_id, rank, phase) WHERE b.phase <> 'all'
+  FROM rank_breakdown b LEFT JOIN chosen s USING (run_id, rank, phase) WHERE b.phase IS DISTINCT FROM 'all'
 ) b LEFT JOIN chosen s USING (run_id, rank, phase);
