@@ -23,7 +23,7 @@
 -- @column unresolved_ns: what the evidence cannot classify
 -- @column complete: false where the unit was cut
 -- @column on_all_ranks: false where not all ranks show the unit (recordings that began or ended at
--- different moments); NULL outside prefill, decode and mixed
+-- different moments, or were cut in it); NULL in named phases but prefill, decode and mixed
 CREATE VIEW step_breakdown AS
 SELECT *
 FROM step_breakdown_all
