@@ -96,6 +96,7 @@ def _against_floors(database: Path) -> str:
           avg((abs(excess_ns) <= greatest(0.15 * floor_ns, 2000))::INT)
         FROM calls
         WHERE phase = 'decode' AND NOT warmup AND transfer_ns IS NOT NULL AND floor_ns IS NOT NULL
+          AND wait_method <> 'floor'  -- those are the floor
         GROUP BY ALL ORDER BY ALL
         """,
         [SILENCE_NS],

@@ -14,6 +14,8 @@ FLOORS = {4096: (9_500, 10_000, 10_750), 16384: (38_000, 40_000, 43_000)}
 
 
 HAND_OVER_NS = 2_500
+WAKING_NS = 200_000
+"""Nothing was sent before the first call: a link may have slept."""
 
 
 def floors(op="all_reduce", implementation="nccl", stamped=True, **more):
@@ -31,12 +33,12 @@ def floors(op="all_reduce", implementation="nccl", stamped=True, **more):
     )
 
 
-def event_pairs(sizes, waits, source="app_timers", op="all_reduce"):
+def event_pairs(sizes, waits, source="app_timers", op="all_reduce", apart_ns=SECOND):
     """Two ranks: the event pair begins with the call; its kernel waits, then moves data."""
     columns = {}
     for seq, size in enumerate(sizes):
         for rank in (0, 1):
-            called = (seq + 1) * SECOND
+            called = SECOND + seq * apart_ns
             returned = called + LAUNCH_NS
             end = returned + waits[rank] + FLOORS.get(size, (0, 20_000))[1]
             row = {"rank": rank, "seq": seq, "bytes": size, "step": seq, "start_ns": called,
@@ -69,9 +71,16 @@ def test_a_floor_splits_what_event_pairs_only_bound(tmp_path):
     batches = [floors(), event_pairs([4096], waits=(250_000, 0))]
     rows = query(tmp_path, batches, SPLIT)
     assert rows == [
-        (0, "floor", 10_000, 250_000, 101_250, 10_000, None),
-        (1, "floor", 10_000, 0, 101_250, 10_000, None),
+        (0, "floor", 10_000, 250_000, 101_250 + WAKING_NS, 10_000, None),
+        (1, "floor", 10_000, 0, 101_250 + WAKING_NS, 10_000, None),
     ]
+
+
+@pytest.mark.parametrize(("apart_ns", "waking_ns"), [(1_000_000, 0), (20_000_000, WAKING_NS)])
+def test_only_behind_a_silence_a_link_may_have_to_wake(tmp_path, apart_ns, waking_ns):
+    pairs = event_pairs([4096, 4096], waits=(250_000, 0), apart_ns=apart_ns)
+    rows = query(tmp_path, [floors(), pairs], SPLIT)
+    assert [row[4] for row in rows] == [101_250 + WAKING_NS] * 2 + [101_250 + waking_ns] * 2
 
 
 def test_between_two_sizes_the_floor_is_straight_in_logarithms(tmp_path):
@@ -143,7 +152,7 @@ def test_a_transfer_between_the_warm_floor_and_that_behind_other_work_is_in_its_
 
 def test_the_range_of_a_floor_is_part_of_the_error_of_what_it_splits(tmp_path):
     batches = [floors(warm_ns=[7_500, 30_000]), event_pairs([4096], waits=(250_000, 0))]
-    assert {row[4] for row in query(tmp_path, batches, SPLIT)} == {102_500}
+    assert {row[4] for row in query(tmp_path, batches, SPLIT)} == {102_500 + WAKING_NS}
 
 
 def test_instances_of_floors_say_so_and_name_nobody(tmp_path):
@@ -153,4 +162,4 @@ def test_instances_of_floors_say_so_and_name_nobody(tmp_path):
         "SELECT wait_method, wait_error_ns, transfer_ns, excess_ns, sum_wait_ns, last_arriver "
         "FROM collective_waits",
     )
-    assert rows == [("floor", 101_250, 10_000, 0, 250_000, None)]
+    assert rows == [("floor", 101_250 + WAKING_NS, 10_000, 0, 250_000, None)]

@@ -186,7 +186,8 @@ INSERT INTO split_here BY NAME
 -- Against measured floors. An eager event pair that could only be bounded is split by its floor:
 -- data moved for that long before the end, the rest of what lies behind the call's return waited,
 -- but for the time that the launch itself took, which is part of the error. Behind a replay the
--- error is what passed between the sender's replay and the data.
+-- error is what passed between the sender's replay and the data. Behind a silence a link may have
+-- had to wake, which takes up to 200 us (docs/performance.md, What makes a message longer).
 CREATE OR REPLACE TEMP TABLE matched_here AS
   WITH floored AS (
     SELECT c.*, f.floor_ns AS known_ns, f.stamps_floor_ns, f.warm_floor_ns, f.warm_stamps_floor_ns,
@@ -195,13 +196,15 @@ CREATE OR REPLACE TEMP TABLE matched_here AS
         AND c.unsplit_reason = 'event pairs enclose the launch' AS behind_pairs,
       f.floor_ns IS NOT NULL AND c.source = 'app_timers' AND c.timeline = 'device' AND c.op = 'recv'
         AND c.wait_method = 'start_anchored' AND c.return_ns IS NOT NULL AS behind_replay,
-      behind_pairs OR behind_replay AS by_floor
+      behind_pairs OR behind_replay AS by_floor,
+      CASE WHEN c.start_ns - lag(c.end_ns) OVER (PARTITION BY c.rank, c.source, c.comm_group
+             ORDER BY c.start_ns) < 10000000 THEN 0 ELSE 200000 END AS waking_ns
     FROM split_here c
     LEFT JOIN floor_of f ON f.timeline = c.timeline AND f.op = floor_op(c.op)
       AND f.group_size = floor_size(c.op, c.group_size) AND f.bytes = c.bytes
   )
   SELECT * EXCLUDE (known_ns, stamps_floor_ns, warm_floor_ns, warm_stamps_floor_ns, spread_ns,
-      by_floor, behind_pairs, behind_replay) REPLACE (
+      by_floor, behind_pairs, behind_replay, waking_ns) REPLACE (
     CASE WHEN known_ns IS NULL THEN floor_ns
          WHEN source = 'graph_events' THEN stamps_floor_ns ELSE known_ns END AS floor_ns,
     CASE WHEN known_ns IS NULL THEN floor_warm_ns
@@ -211,8 +214,8 @@ CREATE OR REPLACE TEMP TABLE matched_here AS
     CASE WHEN by_floor THEN greatest(0, end_ns - greatest(start_ns, return_ns) - known_ns)
          ELSE wait_ns END AS wait_ns,
     CASE WHEN by_floor THEN 'floor' ELSE wait_method END AS wait_method,
-    CASE WHEN behind_pairs THEN spread_ns + 100000
-         WHEN behind_replay THEN spread_ns + greatest(0, wait_error_ns - known_ns)
+    CASE WHEN behind_pairs THEN spread_ns + 100000 + waking_ns
+         WHEN behind_replay THEN spread_ns + greatest(0, wait_error_ns - known_ns) + waking_ns
          ELSE wait_error_ns END AS wait_error_ns,
     CASE WHEN by_floor THEN NULL ELSE unsplit_reason END AS unsplit_reason)
   FROM floored;
