@@ -160,15 +160,20 @@ def _breakdown(answer: Answer, phase: str, unicode: bool) -> str:
 def _phase_title(rows: Sequence[RankBreakdown], phase: str) -> str:
     first = rows[0]
     title = "Whole run" if phase == "all" else phase.capitalize()
-    units = sorted({row.units for row in rows if row.units is not None})
+    units = {row.units for row in rows if row.units is not None}
     if units:
-        several = f"{units[0]} to {units[-1]}" if len(units) > 1 else str(units[0])
-        title += f": {several} unit{'' if units == [1] else 's'} a rank"
-        left_out = sum(row.left_out or 0 for row in rows)
-        title += f" ({left_out} warm-up, perturbed or cut left out)" if left_out else ""
+        title += f": {_range(units)} unit{'' if units == {1} else 's'} a rank"
+        left_out = {row.left_out or 0 for row in rows}
+        if left_out != {0}:
+            title += f" ({_range(left_out)} warm-up, perturbed or cut left out)"
     else:
         title += ": first to last activity of each rank"
     return wrapped([f"{title}, {first.timeline or 'unknown'} timeline, from {first.basis}"])
+
+
+def _range(counts: set[int]) -> str:
+    least, most = min(counts), max(counts)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _chosen(rows: Sequence[RankBreakdown]) -> list[RankBreakdown]:
