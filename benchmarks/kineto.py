@@ -140,7 +140,7 @@ def read_with_harness(path: Path) -> int:
 def read_into_tables(path: Path) -> int:
     """Rows in DuckDB: every span classified and given its step, as ingest writes them."""
     from harness.ingest.ahead import ahead
-    from harness_analysis.build.writer import Writer
+    from harness_analysis.store.writer import Writer
     from harness_collectors.kineto import COLLECTOR
     from harness_schemas.spi import IngestContext
 

@@ -176,7 +176,7 @@ def read_into_arrow(path: Path) -> None:
 def read_into_tables(path: Path) -> None:
     """The rows in a DuckDB file."""
     from harness.ingest.ahead import ahead
-    from harness_analysis.build.writer import Writer
+    from harness_analysis.store.writer import Writer
     from harness_collectors.nsys import COLLECTOR
     from harness_schemas.spi import IngestContext
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.ingest.parts import Task, read_task
 from harness.ingest.progress import Watch
-from harness_analysis.build.masking import masked
+from harness_analysis.store.masking import masked
 from harness_schemas.errors import HarnessError, UsageError
 from harness_schemas.parquet import FORMAT, PARTITIONED, Manifest
 from harness_schemas.rundir import write_json

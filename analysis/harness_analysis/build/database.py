@@ -17,17 +17,17 @@ from harness_analysis.build.apart import unmatch_apart
 from harness_analysis.build.breakdown import breakdown_tables
 from harness_analysis.build.chunks import group_chunks, judged_chunks, rank_chunks, release
 from harness_analysis.build.lateness import add_device_gaps
-from harness_analysis.build.memory import shortages_told
 from harness_analysis.build.parquet import ParquetSet
 from harness_analysis.build.recordings import align_ordinals
 from harness_analysis.build.same_calls import same_calls
 from harness_analysis.build.slowed import mark_slowed
-from harness_analysis.build.writer import Writer
 from harness_analysis.can_answer import can_answer_rows
 from harness_analysis.clocks.ends import check_clocks
 from harness_analysis.clocks.messages import tie_clocks
 from harness_analysis.findings.find import find
 from harness_analysis.overhead.measure import measure_overhead
+from harness_analysis.store.memory import shortages_told
+from harness_analysis.store.writer import Writer
 from harness_analysis.verdict.model import VerdictEvidence
 from harness_analysis.verdict.rules import NOTHING_MORE
 from harness_analysis.verdict.tables import job_verdicts, settle

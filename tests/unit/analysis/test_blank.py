@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from harness_analysis.build import blank
+from harness_analysis.store import blank
 from harness_analysis.views import load_views
 from harness_schemas.tables import TABLES
 

@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from harness_analysis.build.database import build_database
-from harness_analysis.build.memory import build_memory, loading_memory, shortages_told
+from harness_analysis.store.memory import build_memory, loading_memory, shortages_told
 from harness_schemas.errors import HarnessError
 
 GB = 1 << 30

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness_analysis.build import row_groups as row_groups
-from harness_analysis.build.row_groups import RowGroups
+from harness_analysis.store import row_groups
+from harness_analysis.store.row_groups import RowGroups
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from harness_analysis.build.writer import STAGED, Writer
 from harness_analysis.clocks.axis import TIMES
+from harness_analysis.store.writer import STAGED, Writer
 from harness_schemas.tables import BY_NAME, TABLES, arrow_schema
 
 SAMPLES = {pa.int64(): 7, pa.int32(): 3, pa.float64(): 1.5, pa.string(): "x", pa.bool_(): True}

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness_analysis.build.row_groups import GROUP_ROWS
+from harness_analysis.store.row_groups import GROUP_ROWS
 from harness_analysis.views import create_views, load_views
 from harness_schemas.cachedir import cache_dir
 from harness_schemas.tables import TABLES, ddl, quoted

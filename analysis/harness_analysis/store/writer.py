@@ -9,10 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_analysis.build.blank import attach_blank
-from harness_analysis.build.masking import masked
-from harness_analysis.build.memory import OF_CALL, USUAL, build_memory, loading_memory
-from harness_analysis.build.row_groups import RowGroups, SmallBatches
 from harness_analysis.clocks.axis import (
     CLOCK_FACTS,
     FACTS,
@@ -21,6 +17,10 @@ from harness_analysis.clocks.axis import (
     aligned_select,
     clock_select,
 )
+from harness_analysis.store.blank import attach_blank
+from harness_analysis.store.masking import masked
+from harness_analysis.store.memory import OF_CALL, USUAL, build_memory, loading_memory
+from harness_analysis.store.row_groups import RowGroups, SmallBatches
 from harness_schemas.errors import HarnessError, said_by
 from harness_schemas.tables import BY_NAME, Table, arrow_schema, quoted
 
@@ -43,7 +43,7 @@ class Writer:
     """Builds one database under a temporary name; `finish` gives it its own.
 
     Usage: `with Writer(path, run_id) as writer: writer.add(...); ...; writer.finish()`.
-    What exceeds memory (harness_analysis.build.memory) spills to `<path>.tmp.spill`.
+    What exceeds memory (harness_analysis.store.memory) spills to `<path>.tmp.spill`.
     Leaving without `finish` removes what was built.
     """
 

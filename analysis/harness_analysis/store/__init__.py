@@ -1,4 +1,4 @@
-"""A run's database, opened read-only."""
+"""A run's database: `writer` makes the file, whole or not at all; here it is opened read-only."""
 
 from __future__ import annotations
 
