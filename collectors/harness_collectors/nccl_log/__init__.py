@@ -113,7 +113,8 @@ class NcclLog:
         from harness_collectors.nccl_log.grammar.texts import Texts
         from harness_collectors.nccl_log.pages.pieces import packed, read_pages
 
-        yield from packed(read_pages(part.files, part.step, Texts(), context.progress))
+        with _no_collection():
+            yield from packed(read_pages(part.files, part.step, Texts(), context.progress))
 
     def join(
         self, parts: Iterable[tuple[Part, Iterable[Batch]]], context: IngestContext
