@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,8 @@ from harness_collectors.kineto.table import Codes, Table
 from harness_collectors.names.classify import Classifier
 from harness_schemas.units import EARLIEST_WALL_NS
 
+_SHARE: Final = 100
+"""Of device work, the part that a process must have to count as one."""
 _FRACTION = re.compile(rb'"ts"\s*:\s*"?-?\d+[.eE]')
 
 _name_of, _tid_of, _args_of = attrgetter("name"), attrgetter("tid"), attrgetter("args")
@@ -130,7 +132,7 @@ class TraceColumns:
         self._owner_codes: Codes[int | str] = Codes()
         self._working: set[int | str] = set()
         self._devices: set[int] = set()
-        self._elsewhere: set[int] = set()
+        self._places: Counter[int | str] = Counter()
         self.comm = Table(
             row="i8", label="i4", in_elements="i8", out_elements="i8", source="i4", target="i4",
             sequence="i8", channels="i4",
@@ -215,18 +217,27 @@ class TraceColumns:
         operators and annotations, else all. Asked for when everything is read."""
         if len(self.pids) > 1:
             launched = np.isin(self.calls["correlation"], self.device["correlation"])
-            codes, known = np.unique(self.calls["owner"][launched]), list(self._owner_codes)
-            pids = {pid for pid in (known[code] for code in codes.tolist()) if isinstance(pid, int)}
-            if pids := pids & self.pids:
+            codes, counts = np.unique(self.calls["owner"][launched], return_counts=True)
+            known = list(self._owner_codes)
+            owners = [known[code] for code in codes[counts >= counts.sum() / _SHARE].tolist()]
+            if pids := {pid for pid in owners if isinstance(pid, int)} & self.pids:
                 return sorted(pids)
         return sorted(self.pids & self._working or self.pids)
 
     @property
-    def merged_places(self) -> list[int]:
-        """Process ids of device work, where they are shifted ones of several processes."""
-        elsewhere = self._elsewhere - self._devices
-        places = sorted(elsewhere | self._devices)
-        return places if elsewhere and len(places) > 1 else []
+    def merged_places(self) -> list[int | str]:
+        """What device work is filed under, where that is of several processes; single events with
+        a damaged process id do not count."""
+        least = self._places.total() / _SHARE
+        places = [
+            place
+            for place, count in self._places.items()
+            if count >= least and place != "" and (isinstance(place, str) or place >= 0)
+        ]
+        labels = [place for place in places if isinstance(place, str)]
+        shifted = [place for place in places if place not in self._devices]
+        merged = labels if len(labels) > 1 else places if shifted and len(places) > 1 else []
+        return sorted(merged, key=str)
 
     def _note_owners(self, events: list[Event], kind: np.ndarray) -> None:
         for pid in self._note_labels({event.pid for event in events}):
@@ -245,8 +256,11 @@ class TraceColumns:
 
     def _note_places(self, events: list[Event], device: np.ndarray) -> None:
         """Kineto files device work under its device's number; what merges traces shifts it."""
-        for pid in self._note_labels({event.pid for event in events}):
-            (self._devices if (device == pid).any() else self._elsewhere).add(pid)
+        for pid, count in Counter(event.pid for event in events).items():
+            place = pid if isinstance(pid, int) else pid.rstrip("0123456789").strip()
+            self._places[place] += count
+            if isinstance(pid, int) and (device == pid).any():
+                self._devices.add(pid)
 
     def _add_device(
         self, events: list[Event], kind: np.ndarray, start: np.ndarray, dur: np.ndarray

@@ -317,3 +317,18 @@ def test_forward_passes_without_requests_are_not_decoding(tmp_path):
     with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
         found = con.sql("SELECT units, compute_ns FROM rank_breakdown WHERE phase = 'decode'")
         assert found.fetchall() == [(2, 60_000)]
+
+
+@pytest.mark.parametrize("label", ["", "[TP0{}] "])
+def test_ranks_merged_without_their_hosts_are_not_taken_for_one(tmp_path, label):
+    """Tools that merge may keep device events only; a few damaged process ids are no merge."""
+    device = [event for event in decode_events() if event.get("cat") == "kernel"]
+    merged = [
+        {**event, "pid": f"{label.format(n)}{event['pid']}" if label else 10_000 * (n + 1)}
+        for n in range(2)
+        for event in device
+    ]
+    assert set(rows(tmp_path, text(merged, base=BASE), "all.json")) == {"collection"}
+    odd = [{**device[0], "pid": pid} for pid in (None, -3, [], "x", 5)]
+    found = rows(tmp_path, text([*decode_events() * 200, *odd], TP2))
+    assert len(device_spans(found)) == 1005
