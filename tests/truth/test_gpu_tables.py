@@ -1,4 +1,4 @@
-"""The tables of `benchmarks/gpu_tables.py` from generated evidence of a GPU with known answers."""
+"""The tables of `benchmarks/gpu/tables.py` from generated evidence of a GPU with known answers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from benchmarks import gpu_tables
-from benchmarks.gpu_injection import Case, _a_call, measure, named
-from benchmarks.gpu_runs import Bench
-from benchmarks.gpu_sections import _against_floors, _in_graph, _instrumentation, _pairs, _posted
+from benchmarks.gpu import tables as gpu_tables
+from benchmarks.gpu.injection import Case, _a_call, measure, named
+from benchmarks.gpu.runs import Bench
+from benchmarks.gpu.sections import _against_floors, _in_graph, _instrumentation, _pairs, _posted
 from harness.progress import Narrator
 from harness_analysis.build.database import build_database
 from harness_collectors.reading.arrow import batch

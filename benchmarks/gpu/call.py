@@ -1,6 +1,6 @@
 """What recording a collective costs the host that calls it, us: bare, quiet and recorded.
 
-    python -m torch.distributed.run --nproc-per-node 2 -m benchmarks.gpu_call
+    python -m torch.distributed.run --nproc-per-node 2 -m benchmarks.gpu.call
 
 On GPUs the calls are NCCL's and return when they are launched; elsewhere they are gloo's and hold
 the exchange itself. Rank 0 prints a row a way: the best of several loops, all in one process.

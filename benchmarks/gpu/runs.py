@@ -1,4 +1,4 @@
-"""What the sections of `benchmarks/gpu_tables.py` share: one machine, its runs, their databases."""
+"""What the sections of `benchmarks/gpu/tables.py` share: one machine, its runs, their databases."""
 
 from __future__ import annotations
 

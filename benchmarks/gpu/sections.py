@@ -1,4 +1,4 @@
-"""Sections of `benchmarks/gpu_tables.py`: floors, classified, timers, overhead."""
+"""Sections of `benchmarks/gpu/tables.py`: floors, classified, timers, overhead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import overhead
-from benchmarks.gpu_runs import INSTRUMENT_EVERY, Bench, micro, percent, rows_of, table
+from benchmarks.gpu.runs import INSTRUMENT_EVERY, Bench, micro, percent, rows_of, table
 from harness.bench import Wanted, bench_collectives
 from harness.session import run_spec
 from harness_analysis.answer import load_answer
@@ -19,7 +19,7 @@ DEFAULT_EVERY = 32
 """`generation.instrument_every` of a run that says nothing."""
 PAIRS = 20
 SILENCE_NS = 50_000_000
-"""NVLinks sleep after such a silence, and a transfer must wake them (benchmarks.gpu_messages)."""
+"""NVLinks sleep after such a silence, and a transfer must wake them (benchmarks.gpu.messages)."""
 
 
 def floors(bench: Bench) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What makes a message between two GPUs longer than its floor, when nobody is late.
 
-    python -m torch.distributed.run --nproc-per-node 2 -m benchmarks.gpu_messages
+    python -m torch.distributed.run --nproc-per-node 2 -m benchmarks.gpu.messages
 
 Three tables of NCCL messages by their kernels (the shorter side of each: whoever came last waited
 for nobody), us. What the sender's GPU did before; how long nothing had been sent; and what was

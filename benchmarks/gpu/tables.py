@@ -1,8 +1,8 @@
-"""The tables of docs/performance.md on GPUs: `python -m benchmarks.gpu_tables` prints Markdown.
+"""The tables of docs/performance.md on GPUs: `python -m benchmarks.gpu.tables` prints Markdown.
 
-    python -m benchmarks.gpu_tables --tp 2 --pp 1
-    python -m benchmarks.gpu_tables --only injection --budget 540 --cases graph:device:layer
-    python -m benchmarks.gpu_tables --only injection --cases eager:device:layer \
+    python -m benchmarks.gpu.tables --tp 2 --pp 1
+    python -m benchmarks.gpu.tables --only injection --budget 540 --cases graph:device:layer
+    python -m benchmarks.gpu.tables --only injection --cases eager:device:layer \
         --model llama-70b --layers 4 --batch 128 --prompt-words 1500
 
 The last one has steps long enough on the device that its hosts run ahead: eager steps of a small
@@ -21,9 +21,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.gpu_injection import injection
-from benchmarks.gpu_runs import Bench
-from benchmarks.gpu_sections import classified, floors, overheads, timers
+from benchmarks.gpu.injection import injection
+from benchmarks.gpu.runs import Bench
+from benchmarks.gpu.sections import classified, floors, overheads, timers
 from harness.bench import gpu_count
 from harness.progress import Narrator
 

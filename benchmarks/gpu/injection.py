@@ -1,4 +1,4 @@
-"""Section of `benchmarks/gpu_tables.py`: a delay put into a rank comes back as its peer's waiting.
+"""Section of `benchmarks/gpu/tables.py`: a delay put into a rank comes back as its peer's waiting.
 
 What was injected is what the delaying kernels took where they were recorded (the clock of a GPU
 moves), else the delay as asked for. What came back is the peer's waiting a step, less the late
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.gpu_runs import Bench, micro, percent, rows_of, table
+from benchmarks.gpu.runs import Bench, micro, percent, rows_of, table
 from benchmarks.injection import median_interval
 
 LATE, PEER = 1, 0
