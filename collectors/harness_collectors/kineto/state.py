@@ -112,5 +112,6 @@ def _detail(origin: Origin, trace: TraceFile, metadata: Mapping[str, Any]) -> di
         "device_rows_in_units": trace.device_rows_in_units,
         "unclassified_share": trace.kernel_share(UNKNOWN_KERNEL),
         "nccl_version": nccl if isinstance(nccl, str) else None,
+        "world_size": trace.groups.world_size,
         **facts,
     }

@@ -2,3 +2,12 @@
 INSERT INTO run.ranks
   SELECT run_id, rank, any_value(COLUMNS(* EXCLUDE (run_id, rank)))
   FROM rank_parts GROUP BY run_id, rank ORDER BY rank;
+-- How many ranks a stranger's job had only its evidence says: where it agrees, and holds no more.
+UPDATE run.runs SET world_size = f.world_size
+  FROM (
+    SELECT min((detail ->> 'world_size')::INTEGER) AS world_size FROM run.collection
+    WHERE detail ->> 'world_size' IS NOT NULL
+    HAVING count(DISTINCT detail ->> 'world_size') = 1
+  ) f
+  WHERE runs.world_size IS NULL
+    AND NOT EXISTS (FROM run.ranks WHERE rank >= f.world_size);
