@@ -8,7 +8,7 @@ one of them. The reason is that of the collectors themselves (table collection).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -107,11 +107,14 @@ def can_answer_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     silent = con.execute(
         """
         SELECT EXISTS (FROM step_breakdown_all WHERE compute_ns IS NOT NULL)
+          AND NOT EXISTS (FROM step_breakdown_all WHERE comm_unsplit_ns IS NULL)
           AND NOT EXISTS (FROM collectives)
         """
     ).fetchone() == (True,)
     one_stage = con.execute("SELECT bool_and(pp = 1) FROM runs").fetchone() == (True,)
     seen = _seen(con)
+    why = _why_not(con)
+    some = {need.relation for need in NEEDS if not need.columns and seen[need]}
     rows = []
     for need in NEEDS:
         found = seen[need] or (silent and need.relation in OF_CALLS)
@@ -122,7 +125,7 @@ def can_answer_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
                 "of_columns": ", ".join(need.columns) or None,
                 "needs": ", ".join(need.collectors),
                 "answerable": found,
-                "reason": None if found else _reason(need, states),
+                "reason": None if found else _reason(need, states, need.relation in some, why),
             }
         )
     return rows
@@ -144,17 +147,50 @@ def _seen(con: duckdb.DuckDBPyConnection) -> dict[Need, bool]:
     return found
 
 
-def _reason(need: Need, states: Iterable[tuple[str, str, str | None, str | None]]) -> str:
-    """`nsys skipped on node2 (not found); torch_profiler not recorded`."""
+def _why_not(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Why what was recorded does not tell this: by relation or group of columns."""
+    (unsplit, on_host) = con.execute(
+        """
+        SELECT (SELECT mode(unsplit_reason) FROM collectives WHERE wait_ns IS NULL),
+          (SELECT bool_and(timeline = 'host') FROM unit_breakdown)
+        """
+    ).fetchall()[0]
+    return {
+        **({"split": unsplit} if unsplit else {}),
+        **({"device": "it shows nothing that ran on a device"} if on_host else {}),
+    }
+
+
+def _tells(need: Need, collector: str, some: bool, why: Mapping[str, str]) -> str:
+    """What is to be said of a collector that recorded, and yet does not answer."""
+    if need.relation in OF_STEPS and not (need.columns and some):
+        return "and has no step marks"
+    told = ""
+    if collector in (*KERNELS, *TIMERS):
+        told = why.get("device", "") if collector in KERNELS else ""
+        if need.relation in OF_CALLS or need.columns == SPLIT:
+            told = why.get("split", told)
+    return f"but not this ({_short(told)})" if told else "but not this"
+
+
+def _reason(
+    need: Need,
+    states: Iterable[tuple[str, str, str | None, str | None]],
+    some: bool,
+    why: Mapping[str, str],
+) -> str:
+    """`nsys skipped on node2 (not found); torch_profiler not recorded`.
+
+    `some`: the relation has rows. `why`: as by `_why_not`.
+    """
     said: dict[str, list[str]] = {}
     for collector, state, host, reason in states:
         where = f" on {host}" if host else ""
-        why = f" ({_short(reason)})" if reason else ""
+        shown = f" ({_short(reason)})" if reason else ""
         said.setdefault(collector, [])
-        text = f"{collector} {state}{where}{why}"
+        text = f"{collector} {state}{where}{shown}"
         if state == "ok":
-            tells = "and has no step marks" if need.relation in OF_STEPS else "but not this"
-            text = f"{collector} recorded{where}, {tells}"
+            text = f"{collector} recorded{where}, {_tells(need, collector, some, why)}"
         if text not in said[collector]:
             said[collector].append(text)
     known = [text for name in need.collectors for text in said.get(name, ())[:3]]

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     import duckdb
 
 KEYS = ("batch", "microbatch", "repeat", "phase", "step", "warmup", "perturbed_by")
-_TELL_CALLS = ("app_timers", "torch_profiler")
 _TELL_FILES = ("app_timers",)
-"""Sources that would show the host's calls of a group, or its files, were there any."""
+"""Sources that would show the host's files, were there any."""
 _RECORDED = "name IN ('torch_profiler.window', 'nsys.window')"
 ALL = "all"
 """Phase of the row that covers a rank from its first to its last activity."""
@@ -90,19 +89,39 @@ def _host_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[p
     cpu = units.cpu_ns - _cpu_inside(con, evidence, units.edges)
     known = ~np.isnan(cpu)
     compute = np.where(known, np.clip(np.nan_to_num(cpu), 0, rest), 0).astype(np.int64)
-    calls = evidence.source in _TELL_CALLS or len(transfer.start) + len(unsplit.start) > 0
+    calls = _tells_calls(con, evidence, len(transfer.start) + len(unsplit.start) > 0)
     told = (calls, calls, calls, evidence.source in _TELL_FILES or len(files.start) > 0)
     names = ("comm_transfer_ns", "comm_wait_ns", "comm_unsplit_ns", "io_ns")
     columns: dict[str, Any] = {
         "compute_ns": pa.array(compute, mask=~known),
         **{
-            name: parts[:, part] if told[part] else pa.nulls(len(window), pa.int64())
+            name: pa.array(parts[:, part], mask=(parts[:, part] == 0) & (not told[part]))
             for part, name in enumerate(names)
         },
         "unresolved_ns": rest - compute,
     }
     yield _table(evidence, units.keys, units.edges[:-1], window, units.complete, columns)
     yield _whole(evidence, units.edges, columns)
+
+
+def _tells_calls(con: duckdb.DuckDBPyConnection, evidence: Evidence, seen: bool) -> bool:
+    """Whether a host timeline that shows no communication in a window had none there.
+
+    Traces of the host's activities alone show that NCCL was called, not what that took; and of a
+    rank that has peers, one that shows no call at all shows not how it spoke with them.
+    """
+    if evidence.source != "torch_profiler":
+        return seen or evidence.source == "app_timers"
+    launched = con.execute(
+        """
+        SELECT coalesce(bool_or(name SIMILAR TO '(nccl|xccl|hccl):.*'), false),
+          coalesce(bool_or(category IN ('comm', 'comm_fused')), false)
+        FROM run.spans WHERE rank = ? AND source = ? AND timeline = 'host'
+        """,
+        [evidence.rank, evidence.source],
+    ).fetchall()
+    (by_device, called) = launched[0]
+    return not by_device and (seen or not (called or _has_peers(con)))
 
 
 def _host_units(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Units:
@@ -217,6 +236,12 @@ def _event_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[
 def _is_alone(con: duckdb.DuckDBPyConnection) -> bool:
     """Whether the run has one rank only, and so nothing to communicate."""
     return con.execute("SELECT world_size FROM run.runs LIMIT 1").fetchall() == [(1,)]
+
+
+def _has_peers(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the run is known to have several ranks."""
+    asked = "SELECT coalesce(bool_or(world_size > 1), false) FROM run.runs"
+    return con.execute(asked).fetchall() == [(True,)]
 
 
 def _graph_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
