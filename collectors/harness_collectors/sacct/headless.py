@@ -15,6 +15,9 @@ from harness_collectors.sacct.fields import STATES, parse_job_id, parse_state
 
 _EXIT = re.compile(r"(?:0|[1-9]\d{0,2}):(?:0|[1-9]\d{0,2})")
 _BY = re.compile(r"\b(CANCELLED) by (\d+)")
+_SIZE = re.compile(r"\d+(?:\.\d+)?[KMGTP]")
+_CLOCK = re.compile(r"(?:\d+-)?\d\d:\d\d:\d\d(?:\.\d+)?")
+_SAID_OF_STEPS = re.compile(r"[\w.,=/:+-]*", re.ASCII)
 _LOOKED_AT: Final = 20
 PLAIN_FIELDS: Final = ("jobid", "state", "exitcode")
 
@@ -38,6 +41,22 @@ def infer_fields(rows: Sequence[Sequence[str]]) -> tuple[str, ...] | None:
     if len(exits) == 1:  # two: ExitCode and DerivedExitCode, in an order that is not known
         names[exits[0]] = "exitcode"
     return tuple(names)
+
+
+def is_usage(fields: Sequence[str]) -> bool:
+    """Whether these are of a row of sstat: a step, and what it used, but no state.
+
+    `3.0` may be any number, so that beside it both a size and a time are asked for.
+    """
+    try:
+        step = parse_job_id(fields[0]).step
+    except ValueError:
+        return False
+    rest = fields[1:]
+    if step is None or not all(map(_SAID_OF_STEPS.fullmatch, rest)):
+        return False
+    sizes, clocks = (any(map(shape.fullmatch, rest)) for shape in (_SIZE, _CLOCK))
+    return sizes and clocks if step.isdecimal() else sizes or clocks
 
 
 def is_plain(lines: Sequence[str]) -> bool:

@@ -24,7 +24,13 @@ from harness_collectors.sacct.fields import (
     is_zoneless,
     parse_job_id,
 )
-from harness_collectors.sacct.headless import PLAIN_FIELDS, infer_fields, is_plain, plain_row
+from harness_collectors.sacct.headless import (
+    PLAIN_FIELDS,
+    infer_fields,
+    is_plain,
+    is_usage,
+    plain_row,
+)
 
 MAX_JOINED_LINES: Final = 64
 """More line breaks than this in one field are taken for damage."""
@@ -48,6 +54,11 @@ _TELLING: Final = 3
 NO_JOB_ID: Final = (
     "a table of sacct without a JobID column, so nobody can tell whose its rows are: "
     "ask sacct again with `-o JobID,JobName,State,ExitCode,...`"
+)
+NAMELESS: Final = "the rows have no header line, and no file with the list of fields lies beside"
+NAMELESS_USE: Final = (
+    "rows of sstat without their header line, so nobody can tell which size is of what: "
+    "ask sstat again without -n"
 )
 
 
@@ -102,8 +113,9 @@ def headerless_delimiter(line: str) -> str | None:
     half = delimiter[: len(delimiter) // 2]
     if half and half * 2 == delimiter:
         delimiter = half
-    words = {part.split(" ")[0] for part in line.split(delimiter)}
-    return delimiter if words & STATES else None
+    parts = line.strip().split(delimiter)
+    words = {part.split(" ")[0] for part in parts}
+    return delimiter if words & STATES or is_usage(parts) else None
 
 
 def read_table(text: str, fields: Sequence[str] | None = None) -> Reading:
@@ -123,12 +135,16 @@ def read_table(text: str, fields: Sequence[str] | None = None) -> Reading:
     torn = lines[-1] != ""
     if delimiter is None:
         return _read_plain(lines[first:], torn)
+    of_steps = is_usage(lines[first].strip().split(delimiter))
+    if of_steps and "state" in (fields or ()):
+        fields = None  # a list of sacct's fields, and this is sstat's
     if fields is None:
         rows = [line.split(delimiter) for line in lines[first:] if line.strip()]
         fields = infer_fields(rows[:-1] if torn and len(rows) > 1 else rows)
     if fields is None:
-        problem = "the rows have no header line, and no file with the list of fields lies beside"
-        return Reading("sacct", problem=problem, unreadable=len([x for x in lines if x.strip()]))
+        problem = NAMELESS_USE if of_steps else NAMELESS
+        unread = len([x for x in lines if x.strip()])
+        return Reading("sstat" if of_steps else "sacct", problem=problem, unreadable=unread)
     names = tuple(fields)
     if any(line.count(delimiter) == len(names) for line in lines[first : first + 64]):
         names = (*names, "")  # `-p` ends each row with a delimiter, unlike `-P`

@@ -121,6 +121,32 @@ def test_the_raw_id_will_do(tmp_path):
     assert {row["raw_job_id"] for row in rows} == {"81"}
 
 
+SSTAT = "3.0|213060K|node1|0|00:00:07|cpu=00:00:07,mem=80K|\n3.batch|5K|node1|0|00:00:01||\n"
+OF_SSTAT = "JobID,MaxRSS,MaxRSSNode,MaxRSSTask,AveCPU,TRESUsageInAve"
+
+
+def test_sstat_without_its_header_is_refused_by_name(tmp_path):
+    path = write(tmp_path, "a.txt", SSTAT)
+    assert COLLECTOR.recognise(path, SSTAT.encode())
+    rows, state = ingest(path)
+    assert (rows, state["state"], state["unreadable"]) == ([], "failed", 2)
+    assert "rows of sstat without their header line" in state["reason"]
+
+
+def test_sstat_without_its_header_is_read_beside_its_fields(tmp_path):
+    write(tmp_path, "FIELDS.txt", OF_SSTAT)
+    rows, _ = ingest(write(tmp_path, "a.txt", SSTAT))
+    found = [(row["source"], row["step_id"], row["max_rss_bytes"]) for row in rows]
+    assert found == [("sstat", "0", 213060 * 1024), ("sstat", "batch", 5 * 1024)]
+
+
+@pytest.mark.parametrize(
+    "text", ["3.0|5K|a\n", "3.1|00:00:01|b\n", "10.5|12|7\n", "3|5K|00:00:01\n"]
+)
+def test_numbers_are_no_steps_of_sstat(text, tmp_path):
+    assert not COLLECTOR.recognise(tmp_path / "a.txt", text.encode())
+
+
 @pytest.mark.parametrize(
     "text", ["name|value|state\na|b|c\n", "Start  End  State\n", "State: ExitCode\n"]
 )
