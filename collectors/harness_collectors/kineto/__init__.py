@@ -95,11 +95,22 @@ class Kineto:
 
 
 def by_rank(files: Sequence[Path]) -> dict[int | None, list[Path]]:
-    """Files by the rank that their heads tell, in the order of names."""
+    """Files by the rank that their heads tell, in the order of names.
+
+    Where a rank's files lie in several folders, those of the folder with the most ranks come
+    first: of several jobs the first that shows a rank is taken, and it should be one for all.
+    """
     groups: dict[int | None, list[Path]] = {}
+    shown: dict[Path, set[int]] = {}
     for path in sorted(files):
-        groups.setdefault(head_rank(path), []).append(path)
-    return groups
+        rank = head_rank(path)
+        groups.setdefault(rank, []).append(path)
+        if rank is not None:
+            shown.setdefault(path.parent, set()).add(rank)
+    return {
+        rank: paths if rank is None else sorted(paths, key=lambda at: -len(shown[at.parent]))
+        for rank, paths in groups.items()
+    }
 
 
 def head_rank(path: Path) -> int | None:

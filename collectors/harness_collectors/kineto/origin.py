@@ -86,8 +86,10 @@ def _folder_host(path: Path) -> str | None:
 
 def relative(path: Path, root: Path) -> str:
     """How a file is called in what is said of it."""
-    inside = path != root and path.is_relative_to(root)
-    return str(path.relative_to(root)) if inside else path.name
+    for place in (path, path.absolute(), path.resolve()):
+        if place != root and place.is_relative_to(root) and ".." not in place.parts:
+            return str(place.relative_to(root))
+    return path.name
 
 
 @dataclass
