@@ -163,6 +163,17 @@ def test_an_edge_printed_by_both_ends_counts_once(tmp_path):
     assert [row["transports"] for row in comms] == ['{"NET/IB": 1}', None]
 
 
+def test_trees_of_a_communicator_without_its_init_lines_are_kept(tmp_path):
+    p = "[1,3]<stdout>:h:1:2 [1] NCCL INFO "
+    trees = f"{p}Trees [0] -1/-1/-1->3->2 [1] 2/-1/-1->3->1\n"
+    [row] = ingest_text(tmp_path, trees + trees)["nccl_comms"]
+    assert (row["pid"], row.get("nranks"), row.get("comm")) == (1, None, None)
+    assert json.loads(row["attrs"])["trees"] == ["-1/-1/-1->3->2", "2/-1/-1->3->1"]
+    told = f"{p}comm 0xa rank 3 nranks 4 cudaDev 0 commId 0x1 - Init START\n{trees}"
+    [row] = ingest_text(tmp_path, told)["nccl_comms"]
+    assert row["comm"] and len(json.loads(row["attrs"])["trees"]) == 2
+
+
 def test_a_ring_map_is_no_transport(tmp_path):
     start = f"{P}{INIT} busId 60 commId 0x1 - Init START\n"
     [comm] = ingest_text(tmp_path, f"{start}{P}Channel 00/04 : 0 2 1 3\n")["nccl_comms"]

@@ -207,13 +207,14 @@ def add_ring(line: Line, ring: str, times: int) -> bool | None:
 
 def trees(evidence: Evidence, line: Line) -> bool | None:
     """`Trees [0] children->me->parent [1] ...`."""
-    comm = line.thread.comm
-    if not line.text.startswith(b"Trees [") or comm is None or line.cut:
+    if not line.text.startswith(b"Trees [") or line.cut:
         return None
-    for tree in life.parse_trees(line.text):
-        if len(comm.trees) < _MAX_KEPT:
-            comm.trees.add(tree)
-    return True
+    comm, found = line.thread.comm, life.parse_trees(line.text)
+    kept = line.process.stray_trees if comm is None else comm.trees
+    for tree in found:
+        if len(kept) < _MAX_KEPT:
+            kept.add(tree)
+    return True if found or comm is not None else None
 
 
 def counts(evidence: Evidence, line: Line) -> bool | None:

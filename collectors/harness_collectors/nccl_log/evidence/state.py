@@ -199,6 +199,8 @@ class Process:
     """Global rank, where the process has one."""
     stray_edges: Counter[str] = field(default_factory=Counter)
     """Edges by transport whose communicator is not known."""
+    stray_trees: set[str] = field(default_factory=set)
+    """Trees whose communicator is not known: its init lines are not in the log."""
 
 
 @dataclass(eq=False)

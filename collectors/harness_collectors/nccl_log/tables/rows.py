@@ -133,10 +133,17 @@ def _stray_row(process: Process, version: Version, has_comms: bool) -> dict[str,
         for t in process.threads.values()
         if t.channels is not None
     }
-    if not process.stray_edges and not found and (has_comms or number is None):
+    trees = [] if has_comms else sorted(process.stray_trees)
+    printed = process.stray_edges or found or trees
+    if not printed and (has_comms or number is None):
         return None
     coll, p2p, nvls = next(iter(found)) if len(found) == 1 else (None, None, None)
-    attrs = {"library": library, "cuda": cuda, "network": agreed(process.networks)}
+    attrs = {
+        "library": library,
+        "cuda": cuda,
+        "network": agreed(process.networks),
+        "trees": trees,
+    }
     return {
         "rank": process.rank,
         "host": process.host,
