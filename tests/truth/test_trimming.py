@@ -71,6 +71,15 @@ def test_common_units_keep_their_waits_and_others_have_none(scene):
     assert before == [(None, "seen on 1 of 2 ranks")]
 
 
+def test_a_culprit_that_is_lost_with_the_units_is_not_lost_silently(scene):
+    whole, late = scene
+    asked = "SELECT text FROM findings WHERE kind IN ('straggler', 'trimmed')"
+    ((named,),) = query(whole, asked)
+    assert named.startswith("rank 0 makes group [0,1]#0 wait")
+    ((left,),) = query(late, asked)
+    assert "a late rank is not named: 8 units are left, and it takes 10" in left
+
+
 def test_headline_numbers_rest_on_the_units_of_all_ranks_and_say_so(scene):
     _, late = scene
     assert query(

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness_analysis.build.other_jobs import other_jobs
 from harness_analysis.build.slowed import still_counted
-from harness_analysis.findings.finding import Finding, percent, steady
+from harness_analysis.findings.finding import MIN_UNITS, Finding, percent, steady
 from harness_analysis.findings.launches import launch_findings
 from harness_analysis.findings.pipeline import pipeline_findings
 from harness_analysis.hang.findings import hang_findings
@@ -274,6 +274,13 @@ def _trimmed(con: duckdb.DuckDBPyConnection) -> list[Finding]:
             f"left out ({', '.join(left[:8])}{', ...' if len(left) > 8 else ''}); "
             f"rank {began[-1][1]} begins {format_ns(late)} after rank {began[0][1]}"
         )
+        kept = {rank: units - out for rank, units, out, _ in ranks}
+        fewest = min(kept, key=lambda rank: (kept[rank], rank))
+        if kept[fewest] < MIN_UNITS <= max(units for _, units, _, _ in ranks):
+            text += (
+                f"; in groups of rank {fewest} a late rank is not named: {kept[fewest]} units are "
+                f"left, and it takes {MIN_UNITS}"
+            )
         found.append(Finding("notice", "trimmed", text, rank=began[-1][1], phase=phase))
     return found
 

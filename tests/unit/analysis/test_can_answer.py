@@ -80,6 +80,18 @@ def test_a_strangers_trace_without_steps_is_no_missing_profiler(tmp_path):
     )
 
 
+@pytest.mark.parametrize("sql", ["FROM stragglers", "SELECT wait_ns FROM collectives"])
+def test_what_was_recorded_and_cannot_be_split_says_why(tmp_path, sql):
+    kept = [
+        make_batch(batch.table, [row for row in batch.data.to_pylist() if row.get("rank") == 0])
+        for batch in DeviceRun(Devices(pp=1, steps=3)).run().batches()
+    ]
+    kept.append(make_batch("collection", [{"collector": "kineto", "state": "ok"}]))
+    build_database(tmp_path / "d.duckdb", "r", {"tp": 2}, kept)
+    _, said = ask(tmp_path / "d.duckdb", sql)
+    assert ": kineto recorded, but not this (seen on 1 of 2 ranks); " in said
+
+
 def test_every_view_without_its_source_says_so(tmp_path):
     """Of a run of which nothing is recorded: rows, or the reason why there are none."""
     build_database(tmp_path / "d.duckdb", "r", {"name": "x"}, [make_batch("collection", SKIPPED)])
