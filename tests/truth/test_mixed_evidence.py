@@ -87,6 +87,16 @@ def test_records_of_another_job_complete_nothing_and_are_named(tool, tmp_path):
     assert ask(folder, NAMED, tmp_path) == [("other_job", "problem")]
 
 
+def test_logs_of_another_job_beside_those_of_the_job_are_named(tmp_path):
+    record(Job(), tmp_path / "a", ("kineto", "nccl_log"))
+    alone = ask(tmp_path / "a", TOTALS, tmp_path)
+    assert ask(tmp_path / "a", NAMED, tmp_path) == []
+    record(OTHER, tmp_path / "b", ("nccl_log",))
+    recorded = TOTALS.replace("GROUP BY", "WHERE source <> 'nccl_log' GROUP BY")
+    assert ask(tmp_path, recorded, tmp_path) == alone
+    assert ask(tmp_path, NAMED, tmp_path) == [("other_job", "problem")]
+
+
 def test_a_report_of_another_job_is_named(tmp_path):
     record(Job(), tmp_path / "job", ("kineto",))
     OTHER.nsys(tmp_path / "job")

@@ -39,6 +39,7 @@ def other_jobs(con: duckdb.DuckDBPyConnection) -> list[Finding]:
             f" {REMEDY}"
         )
         found.append(Finding("problem", "other_job", text, evidence=source))
+    found += _logs_beside(con)
     foreign = foreign_jobs(con)
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
@@ -54,6 +55,28 @@ def other_jobs(con: duckdb.DuckDBPyConnection) -> list[Finding]:
         collector, reason = refused[0]
         found.append(Finding("problem", "other_job", f"{reason}{more}", evidence=collector))
     return found
+
+
+def _logs_beside(con: duckdb.DuckDBPyConnection) -> list[Finding]:
+    """NCCL's logs of more processes than the recorded one, whose log is there as well."""
+    ((ranks, pids),) = con.execute(
+        """
+        WITH recorded AS (
+          SELECT rank, any_value(pid) AS pid FROM run.ranks WHERE rank IS NOT NULL
+          GROUP BY rank HAVING count(DISTINCT pid) = 1
+        ), logged AS (SELECT DISTINCT rank, pid FROM run.nccl_comms WHERE pid IS NOT NULL)
+        SELECT list(DISTINCT r.rank), list(DISTINCT other.pid ORDER BY other.pid)
+        FROM recorded r JOIN logged own ON own.rank = r.rank AND own.pid = r.pid
+        JOIN logged other ON other.rank = r.rank AND other.pid <> r.pid
+        """
+    ).fetchall()
+    if not ranks:
+        return []
+    text = (
+        f"nccl_log of rank {_named(ranks)} is of other processes too ({_named(pids)}): of another "
+        f"job or attempt; their calls stand among the rows of nccl_log; {REMEDY}"
+    )
+    return [Finding("problem", "other_job", text, evidence="nccl_log")]
 
 
 def _named(ranks: Sequence[int]) -> str:
