@@ -378,8 +378,12 @@ def test_damaged_text(data):
     assert found == verdict_of(text)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(sorted(OTHERS)), max_size=8), st.randoms())
 def test_the_order_of_lines_does_not_change_the_verdict(lines, shuffle):
+    """But for exceptions, which decide over a hang only where they stand before it."""
+    overruling = {rule.id for rule in load_rules() if rule.overrules}
+    lines = [line for line in lines if verdict_of(line).rule not in overruling]
     shuffled = list(lines)
     shuffle.shuffle(shuffled)
     assert verdict_of("\n".join(lines)).name == verdict_of("\n".join(shuffled)).name
