@@ -5,9 +5,12 @@ INSERT INTO run.ranks
 -- How many ranks a stranger's job had only its evidence says: where it agrees, and holds no more.
 UPDATE run.runs SET world_size = f.world_size
   FROM (
-    SELECT min((detail ->> 'world_size')::INTEGER) AS world_size FROM run.collection
-    WHERE detail ->> 'world_size' IS NOT NULL
-    HAVING count(DISTINCT detail ->> 'world_size') = 1
+    SELECT min(told) AS world_size FROM (
+      -- Redaction may leave a text that is no JSON any more.
+      SELECT CASE WHEN json_valid(detail) THEN TRY_CAST(detail ->> 'world_size' AS INTEGER) END AS told
+      FROM run.collection
+    )
+    HAVING count(DISTINCT told) = 1
   ) f
   WHERE runs.world_size IS NULL
     AND NOT EXISTS (FROM run.ranks WHERE rank >= f.world_size);
