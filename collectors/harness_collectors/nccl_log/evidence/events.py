@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 from harness_collectors.nccl_log.evidence.state import Event, Process
@@ -45,7 +46,12 @@ _DEFAULT_GROUP: Final = (b"default_pg",)
 
 def readable(text: bytes) -> str:
     """Text for people: one line, printable, bounded, without secrets."""
-    decoded = text[: 4 * MAX_TEXT].decode("utf-8", "replace")
+    return _readable(text[: 4 * MAX_TEXT])
+
+
+@lru_cache(maxsize=1024)  # a network that flaps says the same a million times
+def _readable(text: bytes) -> str:
+    decoded = text.decode("utf-8", "replace")
     printable = "".join(sign if sign.isprintable() else " " for sign in decoded)
     return redact(" ".join(printable.split()))[:MAX_TEXT]
 

@@ -127,6 +127,9 @@ class Choices:
         waiting = befores - calls.base
         low = max(int(waiting.min()) - _LOOK_BACK, 0)
         near = np.frombuffer(calls.kinds, "i4")[low : int(waiting.max())]
+        if not len(near):
+            found[None] = len(waiting)
+            return found
         wanted = np.full((2, len(near)), -1, np.int64)
         for number in np.unique(near).tolist():
             if _fits(kinds[number], thread, choice):

@@ -19,7 +19,7 @@ from harness_schemas.spi import Batch, Part
 
 PIECE_BYTES: Final = 8 * BLOCK_BYTES
 """A multiple of a block's: spans drop the same lines as the whole."""
-WORTH_PIECES: Final = 3 * PIECE_BYTES
+WORTH_PIECES: Final = 16 * PIECE_BYTES
 """Less text is read sooner than a process starts."""
 _REPEATED: Final = re.compile(
     rb" \[repeated \d{1,9}x across cluster\](?: \(Ray [^\n\x1b]{0,300})?"
