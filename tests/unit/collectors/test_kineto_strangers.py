@@ -271,6 +271,18 @@ def test_an_exchange_of_unequal_parts_stays_unsplit(tmp_path):
         assert con.sql("SELECT transfer_ns FROM collective_waits").fetchall() == [(None,)]
 
 
+def test_a_kernel_that_computes_as_well_is_booked_on_neither_side(tmp_path):
+    """The shorter of two fused kernels is no transfer: it computes too."""
+    name = "void flashinfer::trtllm_allreduce_fusion::allreduce_fusion_kernel_oneshot_lamport<8>"
+    call = collective("allreduce")
+    for rank in (0, 1):
+        event = launched(1, 10.0, 20.0 + rank, 9.0 - rank, name, **call)
+        (tmp_path / f"rank{rank}.json").write_text(text(event, groups((0, 1), rank=rank)))
+    with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
+        found = con.sql("SELECT DISTINCT wait_ns, unsplit_reason FROM collectives").fetchall()
+        assert found == [(None, "a kernel that computes and communicates")]
+
+
 @pytest.mark.parametrize("threads", [3, 40])
 def test_operators_and_steps_of_many_threads_are_kept_apart(tmp_path, threads):
     """However many they are: a server may have one for each request."""

@@ -21,7 +21,8 @@ CREATE OR REPLACE TEMP TABLE joined AS
     arg_max(c.rank, c.start_ns) AS latest_rank, arg_min(c.rank, c.duration_ns) AS shortest_rank,
     max(c.start_ns) FILTER (c.rank = coalesce(c.src_rank, c.dst_rank)) AS root_start,
     count(*) FILTER (c.duration_ns IS NULL) AS open,
-    count(*) FILTER (c.unsplit_reason = 'unequal splits') AS uneven,
+    any_value(c.unsplit_reason) FILTER (c.unsplit_reason IN
+      ('unequal splits', 'a kernel that computes and communicates')) AS inherent,
     -- Processes of one host read one clock, however well that is tied to the other hosts'.
     count(DISTINCT k.clock_domain) = 1 AND count(k.clock_domain) = count(*)
       AND c.timeline = 'host' AS one_clock,
@@ -66,7 +67,7 @@ CREATE OR REPLACE TEMP TABLE split_or_why AS
          WHEN ops_differ THEN 'ranks disagree on the operation'
          WHEN sizes_differ THEN 'ranks disagree on the size'
          WHEN units_differ THEN 'ranks disagree on the step'
-         WHEN uneven > 0 THEN 'unequal splits'
+         WHEN inherent IS NOT NULL THEN inherent
          WHEN op = 'all_to_all' AND m.wait_method <> 'end_anchored' THEN 'sizes of all_to_all unknown'
          WHEN op IN ('gather', 'scatter') THEN 'rooted operation without pairwise evidence'
          WHEN m.wait_method IS NULL THEN no_method
@@ -225,7 +226,7 @@ INSERT INTO run.collectives BY NAME FROM matched_here;
 -- Who came last. Nobody is named when the margin is within what the evidence can resolve.
 INSERT INTO run.collective_instances BY NAME
   SELECT s.run_id, j.* EXCLUDE (rows_present, ops_differ, sizes_differ, units_differ, first_start, last_start, last_end,
-      min_duration, two_latest, two_shortest, latest_rank, shortest_rank, root_start, open, uneven,
+      min_duration, two_latest, two_shortest, latest_rank, shortest_rank, root_start, open, inherent,
       one_clock, residual_ns, unknown_clocks, unsplit_reason, wait_method, wait_error_ns, split,
       margin),
     first_start AS start_ns, last_end AS end_ns,
