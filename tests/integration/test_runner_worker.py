@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import sys
 import threading
 import time
@@ -52,8 +53,8 @@ def test_a_killed_rank_ends_the_others_within_seconds(llama, tmp_path):
                     start = next(r for r in spool.read(plan.run.spans, 1).meta if r["t"] == "start")
                     os.kill(start["pid"], signal.SIGKILL)
                     killed.append(time.monotonic())
-            except (OSError, StopIteration, AssertionError):
-                continue
+            except (OSError, StopIteration, AssertionError, struct.error):
+                continue  # files that are just being made
 
     killer = threading.Thread(target=kill_when_decoding)
     killer.start()
