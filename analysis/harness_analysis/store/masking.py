@@ -7,9 +7,10 @@ RE2; only those that it matches are read by the rules.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
-from harness_schemas.redact import HINT, redact
+from harness_schemas.redact import HINT, redact, redact_tree
 
 if TYPE_CHECKING:
     import pyarrow
@@ -82,7 +83,26 @@ def _masked_values(texts: Any) -> Any:
     if not pc.any(hits).as_py():
         return texts
     found = texts.filter(hits).to_pylist()
-    clean = [redact(text) for text in found]
+    clean = [_masked_text(text) for text in found]
     if clean == found:
         return texts
     return pc.replace_with_mask(texts, pc.fill_null(hits, False), pa.array(clean, texts.type))
+
+
+def _masked_text(text: str) -> str:
+    """The text without secrets. What was JSON stays JSON: one row that is none would end every
+    query that looks into its column."""
+    clean = redact(text)
+    if clean == text or not text.startswith(("{", "[")) or _is_json(clean) or not _is_json(text):
+        return clean
+    told = json.dumps(redact_tree(json.loads(text)))
+    # What only the text as a whole gives away, such as an option and its value in a list.
+    return told if redact(told) == told else json.dumps({"masked": clean})
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
