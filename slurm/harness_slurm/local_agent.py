@@ -50,6 +50,7 @@ def run_ranks(plan: dict[str, Any], run: RunDir) -> dict[str, Any]:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
+    _take_torn_error_files()
     watch = RankWatch(plan["world_size"], plan["parent_pid"], SHUTDOWN_SECONDS)
     # torch replaces ${local_rank} in the words, and $$ by $: a shell's $$ is to stay.
     argv = [word.replace("$", "$$") for word in plan["argv"]]
@@ -66,6 +67,23 @@ def run_ranks(plan: dict[str, Any], run: RunDir) -> dict[str, Any]:
     finally:
         watch.stop()
     return {"failures": [], "stopped": False}
+
+
+def _take_torn_error_files() -> None:
+    """Let a rank's torn error file count as none: a rank that is killed while it writes why it
+    ends would otherwise end torch's agent, and with it what is known of all ranks."""
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    read = ProcessFailure.__post_init__
+
+    def read_or_none(failure: ProcessFailure) -> None:
+        try:
+            read(failure)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            failure.error_file = ""
+            read(failure)
+
+    ProcessFailure.__post_init__ = read_or_none
 
 
 def _config(plan: dict[str, Any], run: RunDir) -> Any:

@@ -160,6 +160,21 @@ def test_killed_rank_is_the_cause_though_peers_complain_first(folder):
     assert result.failures[0].message == "killed by SIGKILL"
 
 
+@pytest.mark.parametrize("left", ["", '{"message": ', "[]", '{"message": {}}'])
+def test_a_rank_killed_while_it_writes_why_is_told_all_the_same(folder, left):
+    """Another program's error file may be torn, or no such file at all."""
+    script = (
+        "import pathlib, signal, time\n"
+        "if rank == 1:\n"
+        f"    pathlib.Path(os.environ['TORCHELASTIC_ERROR_FILE']).write_text({left!r})\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(60)"
+    )
+    result = LocalLauncher().launch(plan(folder, script))
+    assert result.exit_code == 128 + signal.SIGKILL
+    assert result.failures[0].rank == 1
+
+
 def test_real_gloo_peers_of_a_killed_rank_are_not_the_cause(folder):
     script = (
         "import signal, torch, torch.distributed as dist\n"

@@ -112,8 +112,11 @@ def _write_error_file(message: str) -> None:
     from pathlib import Path
 
     extra: dict[str, Any] = {"timestamp": str(int(time.time()))}
+    whole = Path(path + ".whole")
     with contextlib.suppress(OSError):
-        Path(path).write_text(json.dumps({"message": {"message": message, "extraInfo": extra}}))
+        # The agent may read at any moment, and half a file would end it.
+        whole.write_text(json.dumps({"message": {"message": message, "extraInfo": extra}}))
+        whole.replace(path)
 
 
 def leave(code: int) -> NoReturn:
