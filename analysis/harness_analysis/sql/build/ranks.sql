@@ -6,7 +6,7 @@ INSERT INTO run.ranks
 UPDATE run.runs SET world_size = f.world_size
   FROM (
     SELECT min(told) AS world_size FROM (
-      -- Redaction may leave a text that is no JSON any more.
+      -- A text that is no JSON would end the question for all.
       SELECT CASE WHEN json_valid(detail) THEN TRY_CAST(detail ->> 'world_size' AS INTEGER) END AS told
       FROM run.collection
     )

@@ -51,7 +51,7 @@ SELECT b.run_id, b.rank, b.phase, b.timeline,
   CASE WHEN s.units IS NULL THEN 'measured' ELSE 'sampled' END AS basis,
   coalesce(s.evidence, b.evidence) AS evidence, b.units, b.left_out, s.units AS sampled_units, s.slowed,
   b.window_ns,
-  -- Parts are rounded; what that leaves is the largest part's, so that all add up to the window.
+  -- Parts are rounded; computing takes what that leaves, so that all add up to the window.
   if(s.units IS NULL, b.compute_ns, b.window_ns - coalesce(round(s.unresolved_ns * share)::BIGINT, 0)
     - coalesce(round(s.fused_ns * share)::BIGINT, 0)
     - coalesce(round(s.comm_transfer_ns * share)::BIGINT, 0)
