@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "samples"
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository."""
+
+_BESIDE = ROOT.parent / "shared" / "samples"
 
 SAMPLES: Path | None = _BESIDE if _BESIDE.is_dir() else None
 """Real evidence of strangers, where it lies beside the repository."""

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from unit.collectors.kineto_traces import ALLREDUCE, BASE, collective, groups, launched, mark, text
-from unit.collectors.nsys_exports import Report
+from unit.collectors.kineto.traces import ALLREDUCE, BASE, collective, groups, launched, mark, text
+from unit.collectors.nsys.exports import Report
 
 GEMM = "nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT"
 SIZES = (6400, 6400, 65536)
@@ -136,6 +136,6 @@ class Job:
         return report.write(folder / "report.sqlite")
 
     def _payload(self, size: int, rank: int) -> dict[str, bytes]:
-        from unit.collectors.nsys_exports import payload
+        from unit.collectors.nsys.exports import payload
 
         return {"binaryData": payload("collective", self.comm_id, size)}

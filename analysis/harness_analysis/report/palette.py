@@ -1,8 +1,8 @@
 """Colours and hatchings of the report, and the words for the nine parts.
 
 Chosen so that every two parts differ for readers with protanopia, deuteranopia and tritanopia
-(tests/unit/analysis/test_palette.py simulates them), and so that what is lost to waiting, what
-cannot be told and what is not classified stay apart in greyscale: they are hatched.
+(tests/unit/analysis/report/test_palette.py simulates them), and so that what is lost to waiting,
+what cannot be told and what is not classified stay apart in greyscale: they are hatched.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ import http.server
 import json
 import threading
 from collections import defaultdict
-from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
 from example_run import LATE, example_database
+from support import ROOT
 from truth.simulate_devices import DeviceRun, Devices, make_batch
 
 import harness
@@ -24,7 +24,7 @@ from harness_analysis.export import Selection, send_otlp, write_chrome, write_ot
 from harness_analysis.store import open_database
 from harness_schemas.errors import HarnessError, UsageError
 
-FIXTURE = Path(__file__).parents[2] / "fixtures" / "kineto" / "rank0.json"
+FIXTURE = ROOT / "tests" / "fixtures" / "kineto" / "rank0.json"
 KERNELS = """
     SELECT name, category, stream, device, start_ns - min(start_ns) OVER (), end_ns - start_ns,
       correlation, phase, step FROM spans WHERE timeline = 'device' ORDER BY start_ns, span_id"""

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import cuts, flipped
 from nccl_tables import ingest
-from support import SAMPLES, needs_samples
+from support import ROOT, SAMPLES, needs_samples
 
 from harness_analysis.verdict.suspects import suspects_from_dumps
 from harness_collectors.flight_recorder import COLLECTOR, DumpHook
@@ -20,7 +20,7 @@ from harness_collectors.flight_recorder.file import Unreadable, read_dump
 from harness_collectors.flight_recorder.rows import rank_of
 from harness_schemas.spi import CaptureRequest
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "flight_recorder"
+FIXTURES = ROOT / "tests" / "fixtures" / "flight_recorder"
 PICKLED = (FIXTURES / "timeout_rank_0").read_bytes()
 DUMP = pickle.loads(PICKLED)  # noqa: S301 - our own
 patient = settings(

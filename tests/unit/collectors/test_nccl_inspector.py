@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import cuts, doubled, flipped, interleaved_chunks, interleaved_lines
 from nccl_tables import counted, ingest
-from support import SAMPLES, needs_samples
+from support import ROOT, SAMPLES, needs_samples
 
 from harness_collectors.nccl_inspector import COLLECTOR
 from harness_schemas.spi import CaptureRequest
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "nccl_inspector"
+FIXTURES = ROOT / "tests" / "fixtures" / "nccl_inspector"
 ONE = (FIXTURES / "node-a-pid4100.log").read_bytes()
 TWO = (FIXTURES / "node-a-pid4101.log").read_bytes()
 patient = settings(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import cuts, flipped
-from support import SAMPLES, needs_samples
-from unit.collectors.fake_nvml import FakeLibrary
+from support import ROOT, SAMPLES, needs_samples
+from unit.collectors.nvml.fake import FakeLibrary
 
 from harness_collectors.nvml.api import NvmlError
 from harness_collectors.topology import COLLECTOR
@@ -18,7 +18,7 @@ from harness_collectors.topology.matrix import is_matrix, read_matrix
 from harness_schemas.spi import IngestContext
 
 TOPO = SAMPLES / "logs" / "topo" if SAMPLES else Path()
-FIXTURE = Path(__file__).parents[2] / "fixtures" / "topology" / "topo.txt"
+FIXTURE = ROOT / "tests" / "fixtures" / "topology" / "topo.txt"
 
 
 @needs_samples

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import ROOT
 
 from harness.ingest import ingest_run
 from harness.registry import collector_names
@@ -20,7 +21,7 @@ from harness_analysis.store import open_database
 from harness_schemas.redact import HINT, redact
 from harness_schemas.rundir import RunDir, create_run
 
-FIXTURES = Path(__file__).parents[2] / "fixtures"
+FIXTURES = ROOT / "tests" / "fixtures"
 PLANTED = re.compile(r"pl4nt3d", re.IGNORECASE)
 
 SECRETS = (

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
 from harness_schemas.errors import SpecError
 from harness_schemas.spec import RunSpec
@@ -13,7 +14,7 @@ from harness_schemas.spec.slurm import SlurmSpec, array_tasks
 from harness_slurm.job.script import job_shape, render_script
 from harness_slurm.step.container import container_prefix
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "sbatch"
+GOLDEN = ROOT / "tests" / "golden" / "sbatch"
 RUN = Path("/scratch/runs/20260101-000000-example-1a2b")
 COMMAND = ("python3", "-P", "-m", "harness", "run", "--in-job", str(RUN))
 

@@ -1,0 +1,31 @@
+"""Traces of several jobs under one folder: one whole job is taken, and the others are named."""
+
+from __future__ import annotations
+
+import duckdb
+from unit.collectors.kineto.traces import decode_events, groups, text
+
+from harness.ingest import ingest_paths
+
+
+def write(path, rank, pid, size=2):
+    path.parent.mkdir(exist_ok=True)
+    events = [{**e, "pid": pid} if e["pid"] == 7 else e for e in decode_events()]
+    path.write_text(text(events, groups(range(size), rank=rank, world_size=size)))
+
+
+def test_of_several_jobs_the_one_with_the_most_ranks_is_taken_whole(tmp_path, monkeypatch):
+    write(tmp_path / "all" / "alone_rank0.json", 0, pid=11)
+    write(tmp_path / "all" / "early" / "rank0.json", 0, pid=21)
+    for rank in (0, 1):
+        write(tmp_path / "all" / "late" / f"rank{rank}.json", rank, pid=31 + rank)
+    monkeypatch.chdir(tmp_path / "all" / "early")
+    path = ingest_paths([tmp_path / "all" / "early" / ".."], tmp_path / "d.duckdb")
+    with duckdb.connect(str(path), read_only=True) as con:
+        assert con.sql("SELECT rank, pid FROM ranks ORDER BY rank").fetchall() == [(0, 31), (1, 32)]
+        refused = con.sql("SELECT reason FROM collection WHERE state = 'failed'").fetchall()
+    first = [reason.partition(" here and 31 in late/rank0.json: ")[0] for (reason,) in refused]
+    assert sorted(first) == [
+        "alone_rank0.json: rank 0 is process 11",
+        "early/rank0.json: rank 0 is process 21",
+    ]
