@@ -1,46 +1,17 @@
-"""Output of perf in every form met, and how perf is put around a rank."""
+"""Counts of `perf stat` in every form met."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import time
-from collections import Counter as Tallied
-from pathlib import Path
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from mutations import cuts, doubled, flipped, interleaved_chunks, interleaved_lines
-from support import SAMPLES, needs_samples
+from support import needs_samples
+from unit.collectors.perf.outputs import CSV, JSON, LOGS, PEOPLE, ingest, read
 
-from harness_collectors.perf import ATTACH, COLLECTOR, EVENTS
-from harness_collectors.perf.script import is_script, read_script
+from harness_collectors.perf import COLLECTOR
 from harness_collectors.perf.stat import METRIC_UNIT, read_stat, stat_form
-from harness_schemas.spi import CaptureRequest, IngestContext
-
-LOGS = SAMPLES / "logs" if SAMPLES else Path()
-STATES = {"ok", "estimated", "not_supported", "not_counted"}
-
-
-def read(path):
-    data = path.read_bytes()
-    return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8", "replace")
-
-
-def ingest(*paths, root=None):
-    """Batches by table, as rows."""
-    tables = {"perf_counters": [], "samples": [], "collection": []}
-    for batch in COLLECTOR.ingest(list(paths), IngestContext(root or paths[0].parent)):
-        tables[batch.table] += batch.data.to_pylist()
-    return tables
 
 
 def values(reading):
     return {counter.event: counter.value for counter in reading.counters}
-
-
-# --- real files --------------------------------------------------------------------------------
 
 
 @needs_samples
@@ -129,23 +100,6 @@ def test_intervals_follow_each_other():
 
 
 @needs_samples
-def test_stacks_of_real_scripts():
-    stacks = read_script(read(LOGS / "perf_real" / "rec313.script.txt.gz"))
-    assert (stacks.samples, stacks.unreadable, stacks.pids) == (199, 0, {3038})
-    assert sum(stacks.folded.values()) == sum(stacks.top_frames.values()) == 199
-    assert stacks.top_frames.most_common(1) == [("_PyObject_Free", 58)]
-    classic = read_script(read(LOGS / "perf" / "perf_script_dd_stacks_flamegraph.txt"))
-    assert classic.folded == Tallied(
-        {
-            "dd;[unknown];read;system_call;sys_read;vfs_read;fsnotify": 1,
-            "dd;[unknown];read": 1,
-            "dd;[unknown];[dd]": 1,
-            "dd;[unknown];system_call": 1,
-        }
-    )
-
-
-@needs_samples
 def test_only_perf_is_recognised():
     others = [
         p for p in LOGS.rglob("*") if p.is_file() and p.parent.name not in ("perf", "perf_real")
@@ -153,50 +107,6 @@ def test_only_perf_is_recognised():
     assert len(others) > 60
     for path in others:
         assert not COLLECTOR.recognise(path, read(path)[:65536].encode()), path.name
-
-
-# --- forms of our own making -------------------------------------------------------------------
-
-JSON = """\
-# started on Fri Nov 20 20:56:49 2026
-
-{"interval" : 1.000000001, "counter-value" : "86.716831", "unit" : "msec", "event" : "task-clock", "event-runtime" : 86716831, "pcnt-running" : 100.00, "metric-value" : 0.86, "metric-unit" : "CPUs utilized"}
-{"interval" : 1.000000001, "counter-value" : "5000.000000", "unit" : "", "event" : "cycles:u", "event-runtime" : 43, "pcnt-running" : 50.00, "metric-value" : "0.000000", "metric-unit" : "(null)"}
-{"interval" : 1.000000001, "counter-value" : "<not supported>", "unit" : "", "event" : "instructions:u", "event-runtime" : 0, "pcnt-running" : 100.00, "metric-value" : 0.000000, "metric-unit" : ""}
-{"interval" : 2.500000002, "counter-value" : "<not counted>", "unit" : "msec", "event" : "task-clock", "event-runtime" : 0, "pcnt-running" : 100.00, "metric-value" : 0.000000, "metric-unit" : ""}
-{"interval" : 2.500000002, "counter-value" : "0.000000", "unit" : "", "event" : "cycles:u", "event-runtime" : 0, "pcnt-running" : 0.00, }
-{"interval" : 2.500000002, "metric-value" : 0.5, "metric-unit" : "insn per cycle"}
-"""  # noqa: E501
-CSV = """\
-# started on Fri Nov 20 20:56:49 2026
-
-     1.000000001,CPU0,86.72,msec,task-clock,86716831,100.00,0.867,CPUs utilized
-     1.000000001,CPU1,5000,,cpu/event=0x3c,umask=0x0,name=x/,43,49.99,,
-     1.000000001,CPU1,<not counted>,,cycles:u,0,100.00,,
-     2.500000002,CPU0,7,,context-switches,86716831,100.00,1.0,K/sec
-     2.500000002,CPU0,,,,,,0.25,stalled cycles per insn
-"""
-PEOPLE = """\
-# started on Fri Nov 20 20:56:49 2026
-
-
- Performance counter stats for 'python3 -c
-1 + 1
-2 cycles
-':
-
-          1.234,56 msec task-clock                       #    0,995 CPUs utilized
-         1.234.567      cycles:u                         #    1,000 GHz             (49,90%)
-   <not supported>      instructions:u
-                 3      page-faults                      #   58.126 K/sec    ( +-  1.20% )
-
-       1,240000000 seconds time elapsed
-
-       1,001000000 seconds user
-       0,200000000 seconds sys
-
-
-"""
 
 
 def test_json_lines():
@@ -298,209 +208,3 @@ def test_intervals_for_people():
         ("CPU0", "context-switches", 32.0, 10_121_784),
         ("CPU1", "cpu-clock", 12.06, 10_121_784),
     ]
-
-
-SCRIPT = """\
-pt main thread 12/14 [003] 3752.005660:   10101010 cpu-clock:ppp: 
-\t          12e43a _PyLong_Add+0x17a (/usr/lib/libpython3.13.so.1.0)
-\t            31ef [unknown] (/bin/dd)
-\t    7f2eb2b31c2c [unknown] ([unknown])
-
-swapper     0 [000] 3752.1: cycles:  ffffffff81 native_safe_halt+0xb ([kernel.kallsyms])
-
-gone 13 3752.2: 1 cycles: 
-
-"""  # noqa: W291
-
-
-def test_stacks_are_folded():
-    stacks = read_script(SCRIPT)
-    assert stacks.folded == {
-        "pt main thread;[unknown];[dd];_PyLong_Add": 1,
-        "swapper;native_safe_halt": 1,
-        "gone": 1,
-    }
-    assert stacks.top_frames == {"_PyLong_Add": 1, "native_safe_halt": 1, "[no stack]": 1}
-    assert (stacks.samples, stacks.unreadable, stacks.pids) == (3, 0, {0, 12, 13})
-    assert stacks.events == {"cpu-clock:ppp": 1, "cycles": 2}
-
-
-# --- files of a run ----------------------------------------------------------------------------
-
-
-def test_names_of_our_files_say_rank_pid_and_beginning(tmp_path):
-    folder = tmp_path / "artifacts" / "perf" / "n7"
-    folder.mkdir(parents=True)
-    path = folder / "stat.rank-00003.pid-812.begin-1700000000000000000.jsonl"
-    path.write_text(JSON)
-    tables = ingest(path, root=tmp_path)
-    first = tables["perf_counters"][0]
-    assert (first["rank"], first["pid"], first["host"]) == (3, 812, "n7")
-    assert (first["ts_ns"], first["offset_ns"]) == (1700000001000000001, 1_000_000_001)
-    [state] = tables["collection"]
-    assert (state["host"], state["records"], state["state"]) == ("n7", 6, "degraded")
-    assert json.loads(state["detail"])["events"]["task-clock"] == "not_counted+ok"
-
-
-def test_without_a_beginning_there_is_no_moment(tmp_path):
-    path = tmp_path / "stat.jsonl"
-    path.write_text(JSON)
-    assert {row["ts_ns"] for row in ingest(path)["perf_counters"]} == {None}
-    assert {row["rank"] for row in ingest(path)["perf_counters"]} == {None}
-
-
-def test_the_complaint_of_our_perf_is_the_reason(tmp_path):
-    folder = tmp_path / "artifacts" / "perf" / "n7"
-    folder.mkdir(parents=True)
-    path = folder / "stat.rank-00000.err"
-    path.write_text(
-        "Error:\nAccess to performance monitoring is limited: perf_event_paranoid is 4\n"
-    )
-    assert COLLECTOR.recognise(path, path.read_bytes())
-    [state] = ingest(path, root=tmp_path)["collection"]
-    assert state["state"] == "failed"
-    assert "perf_event_paranoid is 4" in state["reason"]
-
-
-def test_perf_data_without_perf_says_so(tmp_path, monkeypatch):
-    path = tmp_path / "perf.data"
-    path.write_bytes(b"PERFILE2" + bytes(100))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert COLLECTOR.recognise(path, path.read_bytes())
-    [state] = ingest(path)["collection"]
-    assert (state["state"], "not on PATH" in state["reason"]) == ("failed", True)
-
-
-def test_counts_of_innermost_frames_are_samples(tmp_path):
-    path = tmp_path / "perf.script"
-    path.write_text(SCRIPT)
-    tables = ingest(path)
-    assert {row["metric"]: row["value"] for row in tables["samples"]} == {
-        "perf_top_frame:_PyLong_Add": 1.0,
-        "perf_top_frame:native_safe_halt": 1.0,
-        "perf_top_frame:[no stack]": 1.0,
-    }
-    [state] = tables["collection"]
-    assert (state["state"], state["records"]) == ("ok", 3)
-    assert json.loads(state["detail"])["files"]["perf.script"]["stacks"] == 3
-
-
-# --- capture -----------------------------------------------------------------------------------
-
-
-def test_the_prefix_is_pure_and_readable(tmp_path):
-    request = CaptureRequest(tmp_path, 4, "cpu", {"interval_ms": 250, "events": ["task-clock"]})
-    plan = COLLECTOR.prepare(request)
-    assert plan.argv_prefix == (
-        *("sh", "-c", ATTACH, "perf-attach", str(tmp_path / "artifacts" / "perf")),
-        *("stat", "250", "task-clock", "99"),
-    )
-    assert (plan.env, plan.exclusive, list(tmp_path.iterdir())) == ({}, frozenset(), [])
-
-
-def test_options_are_checked_all_at_once():
-    assert COLLECTOR.options({})["events"] == list(EVENTS)
-    with pytest.raises(ValueError, match="no option 'evnts'") as wrong:
-        COLLECTOR.options({"evnts": 1, "interval_ms": 0, "mode": "top", "events": ["a;rm -rf /"]})
-    assert len(str(wrong.value).splitlines()) == 4
-
-
-def test_without_perf_it_says_what_to_do(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    found = COLLECTOR.check("cpu")
-    assert not found.available
-    assert "install" in found.hint
-
-
-def test_a_forbidden_perf_says_why(tmp_path, monkeypatch):
-    script = tmp_path / "perf"
-    script.write_text(
-        "#!/bin/sh\necho 'Error:' >&2\n"
-        "echo 'No permission to enable task-clock event.' >&2\nexit 255\n"
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    found = COLLECTOR.check("cpu")
-    assert not found.available
-    assert found.reason == ("perf counts nothing here: No permission to enable task-clock event.")
-    assert found.hint
-
-
-# --- damage ------------------------------------------------------------------------------------
-
-FORMS = {"json": JSON.encode(), "csv": CSV.encode(), "people": PEOPLE.encode()}
-
-
-def damaged(data, other):
-    return st.one_of(
-        cuts(data),
-        doubled(data),
-        flipped(data),
-        interleaved_lines(data, other),
-        interleaved_chunks(data, other),
-    )
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.one_of(*(damaged(data, other) for data in FORMS.values() for other in FORMS.values())))
-def test_damaged_counts(data):
-    text = data.decode("utf-8", "replace")
-    reading = read_stat(text)
-    assert len(reading.counters) <= text.count("\n") + 1
-    for counter in reading.counters:
-        assert counter.state in STATES
-        assert (counter.value is None) == (counter.state in ("not_supported", "not_counted"))
-        assert counter.running_share is None or 0 < counter.running_share <= 1
-        assert counter.interval_ns is None or counter.interval_ns >= 0
-
-
-@settings(deadline=None)
-@given(st.sampled_from(sorted(FORMS)).flatmap(lambda form: cuts(FORMS[form])))
-def test_a_cut_file_says_nothing_that_the_whole_one_does_not(data):
-    known = {
-        (c.event, c.scope, c.offset_ns, c.value, c.state)
-        for whole in FORMS.values()
-        for c in read_stat(whole.decode()).counters
-    }
-    for c in read_stat(data.decode("utf-8", "replace")).counters:
-        assert (c.event, c.scope, c.offset_ns, c.value, c.state) in known
-
-
-@given(damaged(SCRIPT.encode(), JSON.encode()))
-def test_damaged_stacks(data):
-    text = data.decode("utf-8", "replace")
-    is_script(text)
-    stacks = read_script(text)
-    assert stacks.samples == sum(stacks.folded.values()) == sum(stacks.top_frames.values())
-    assert stacks.samples <= text.count("\n") + 1
-
-
-@given(cuts(SCRIPT.encode()))
-def test_cut_stacks_hold_no_invented_frame(data):
-    whole = {frame for stack in read_script(SCRIPT).folded for frame in stack.split(";")}
-    for stack in read_script(data.decode()).folded:
-        assert set(stack.split(";")) <= whole
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["1," * 4000, "9" * 8000, "a-1," * 2000, "0,,a," + "1," * 3000, "x " * 4000, "a" * 8000 + ":"],
-)
-def test_no_line_costs_more_than_its_length(line):
-    """Patterns with gaps must not try all ways to fill them: 200 lines of 8 KiB at once."""
-    text = (line + "\n") * 200
-    began = time.process_time()
-    stat_form(text)
-    is_script(text)
-    read_stat("1.20,msec,task-clock,1204272,100.00,0.697,CPUs utilized\n" + text)
-    read_stat(" Performance counter stats for 'x':\n" + text)
-    read_script(text)
-    assert time.process_time() - began < 5  # 0.2 s; 216 s with one careless pattern
-
-
-def test_scripts_without_times():
-    text = "serve 42 cpu-clock:\n  12f wait (libnccl.so)\n  230 main (serve)\n\n"
-    assert is_script(text)
-    stacks = read_script(text)
-    assert (stacks.samples, stacks.folded) == (1, {"serve;main;wait": 1})
-    assert not is_script("error 42 reported:\n\nerror 43 reported:\n\n")
