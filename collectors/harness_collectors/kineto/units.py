@@ -84,7 +84,7 @@ def find_units(
     # Longest first where several begin together: the outer one must be met before the inner.
     order = np.lexsort((-dur, start))
     known = {code: marks.find(names[code]) for code in np.unique(host["name"][rows]).tolist()}
-    family = marks.best_family({mark.family for mark in known.values() if mark is not None})
+    family = marks.best_family(known.values())
     units: list[Unit] = []
     used: list[int] = []
     phases: list[tuple[int, str]] = []
@@ -96,7 +96,7 @@ def find_units(
         end = None if length < 0 else begin + length
         name, thread = names[int(host["name"][row])], int(host["thread"][row])
         candidate = Unit(mark, name, thread, begin, end, mark.step, mark.batch)
-        if mark.family != family or not _place(units, candidate):
+        if not mark.counts_in(family) or not _place(units, candidate):
             phases.append((row, mark.rule))
         else:
             used.append(row)
@@ -112,10 +112,11 @@ def _place(units: list[Unit], candidate: Unit) -> bool:
         else:
             units.append(candidate)
         return True
-    if last.same_key(candidate.mark):
+    within = candidate.last <= last.last
+    if last.same_key(candidate.mark) and (candidate.mark.numbered or within):
         units[-1] = _joined(last, candidate)
         return True
-    if candidate.last <= last.last and candidate.thread == last.thread:
+    if within and candidate.thread == last.thread:
         return False
     units.append(candidate)
     return True
@@ -134,6 +135,8 @@ def _numbered(units: list[Unit], numbers: UnitNumbers) -> list[Unit]:
         if unit.step is None:
             unit = replace(unit, step=numbers.ordinal)
             numbers.ordinal += 1
+        elif not unit.mark.numbered:  # its rule's own number: others are counted on from it
+            numbers.ordinal = unit.step + 1
         key = (unit.mark.phase, unit.step, unit.mark.microbatch)
         if key in numbers.seen:
             numbers.sequence += 1

@@ -33,7 +33,8 @@ _LARGEST: Final = 2**31 - 1
 class Mark:
     """What an annotation says about the unit of work it encloses; None: it does not say.
 
-    `numbered`: the step number is written in the annotation itself.
+    `numbered`: the step number is written in the annotation itself. `joins`, `follows`: as in the
+    table.
     """
 
     rule: str
@@ -47,6 +48,12 @@ class Mark:
     numbered: bool = False
     sizes: tuple[int | None, ...] = ()
     """Values of `SIZE_GROUPS`; empty: none is known."""
+    joins: tuple[str, ...] = ()
+    follows: bool = False
+
+    def counts_in(self, family: str | None) -> bool:
+        """Whether it makes units where `family` does."""
+        return self.family == family or family in self.joins
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Rule:
     phase: str | None = None
     step: int | None = None
     note: str = ""
+    joins: tuple[str, ...] = ()
+    follows: bool = False
 
     def mark(self, name: str) -> Mark | None:
         """What `name` says, or None where the rule does not match."""
@@ -84,6 +93,8 @@ class Rule:
             warmup=None if warmup is None else warmup == "1",
             numbered=step is not None,
             sizes=sizes if any(size is not None for size in sizes) else (),
+            joins=self.joins,
+            follows=self.follows,
         )
 
     def _phase(
@@ -123,8 +134,9 @@ class StepMarks:
             self._known[name] = next((mark for mark in marks if mark is not None), None)
         return self._known[name]
 
-    def best_family(self, families: Iterable[str]) -> str | None:
-        """The family that stands first in the table; None of none."""
+    def best_family(self, marks: Iterable[Mark | None]) -> str | None:
+        """The family, of those that occur, that stands first in the table; None of none."""
+        families = {mark.family for mark in marks if mark is not None and not mark.follows}
         return min(families, key=lambda family: self._order[family], default=None)
 
 
@@ -149,7 +161,8 @@ def load_marks(path: Path | None = None) -> tuple[Rule, ...]:
 
 
 def _rule(entry: Entry, where: str) -> Rule:
-    check_keys(entry, where, {"id", "family", "pattern"}, {"phase", "step", "note"})
+    optional = {"phase", "step", "note", "joins", "follows"}
+    check_keys(entry, where, {"id", "family", "pattern"}, optional)
     phase, step = entry.get("phase"), entry.get("step")
     if phase is not None and phase not in PHASES:
         raise UsageError(f"{where}: no such phase: {phase!r}", ", ".join(PHASES))
@@ -159,8 +172,13 @@ def _rule(entry: Entry, where: str) -> Rule:
     strange = set(pattern.groupindex) - _GROUPS
     if strange:
         raise UsageError(f"{where} has unknown groups: {', '.join(sorted(strange))}")
-    note = str(entry.get("note", ""))
-    return Rule(str(entry["id"]), str(entry["family"]), pattern, phase, step, note)
+    joins, follows = entry.get("joins", []), entry.get("follows", False)
+    if not isinstance(joins, list) or not all(isinstance(family, str) for family in joins):
+        raise UsageError(f"{where}: joins must be a list of families")
+    if not isinstance(follows, bool):
+        raise UsageError(f"{where}: follows must be true or false")
+    note, family = str(entry.get("note", "")), str(entry["family"])
+    return Rule(str(entry["id"]), family, pattern, phase, step, note, tuple(joins), follows)
 
 
 @lru_cache(maxsize=4)

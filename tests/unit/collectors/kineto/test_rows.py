@@ -361,3 +361,21 @@ def test_secrets_in_the_header_go_nowhere(tmp_path):
     header = {"env": {"HF_TOKEN": "hf_secret"}, "HF_TOKEN": "hf_secret", "cmd": "--key hf_secret"}
     found = rows(tmp_path, text(decode_events(), TP2, **header))
     assert "hf_secret" not in json.dumps(found)
+
+
+def test_plain_ranges_of_a_loop_are_numbered_within_their_batch(tmp_path):
+    names = ["prefill", "decode", "decode", "prefill", "decode"]
+    events = [mark(name, 100.0 * n, 60.0) for n, name in enumerate(names)]
+    found = units(rows(tmp_path, text(events)))
+    keys = [(row["batch"], row["phase"], row["step"]) for row in found]
+    first = [(0, "prefill", 0), (0, "decode", 1), (0, "decode", 2)]
+    assert keys == [*first, (1, "prefill", 0), (1, "decode", 1)]
+
+
+def test_steps_of_two_engines_that_overlap_are_two(tmp_path):
+    name = "execute_context_0(0)_generation_1(1)"
+    events = [mark(name, 0.0, 60.0, tid=7), mark(name, 30.0, 60.0, tid=8)]
+    events += launched(11, 35.0, 40.0, 5.0) + launched(12, 50.0, 55.0, 5.0, tid=8)
+    found = rows(tmp_path, text(events))
+    assert [row["step"] for row in units(found)] == [0, 1]
+    assert [row["step"] for row in device_spans(found)] == [0, 1]

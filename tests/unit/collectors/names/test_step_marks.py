@@ -18,6 +18,14 @@ SEEN = [
     ("decode step 7", "decode", 7),
     ("Decode[12]", "decode", 12),
     ("generate_token_5", "decode", 5),
+    ("DECODE_STEP_003", "decode", 3),
+    ("decode step=7", "decode", 7),
+    ("decode[7/32]", "decode", 7),
+    ("Decode Iteration 5", "decode", 5),
+    ("decode/step_7", "decode", 7),
+    ("decode_step_7_bs4", "decode", 7),
+    ("decode_step", "decode", None),
+    ("decode", "decode", None),
     ("prefill", "prefill", 0),
     ("prefill_2", "prefill", 2),
     ("prefill chunk 3", "prefill", 3),
@@ -44,6 +52,10 @@ SEEN = [
     ("prefill[bs=2 tok=14721 ctx=[7803, 6918]]", "prefill", None),
     ("[Executor] _forward_step 41: 1 ctx reqs, 512 ctx tks, 3 gen reqs", "mixed", 41),
     ("[Executor] _forward_step 42: 0 ctx reqs, 3 gen reqs", "decode", 42),
+    ("[Executor] _forward_step: 1 ctx reqs, 0 gen reqs", "prefill", None),
+    ("execute_model", None, None),
+    ("gpu_model_runner: forward", None, None),
+    ("v2_gpu_model_runner: forward", None, None),
 ]
 UNSEEN = [
     "",
@@ -53,7 +65,10 @@ UNSEEN = [
     "ProfilerStep#",
     "decode_step_7 later",
     "decoder_layer_3",
-    "gpu_model_runner: forward",
+    "decode_layer_3",
+    "decode_loop",
+    "gpu_model_runner: preprocess",
+    "step/forward",
     "nccl:all_reduce",
     "prefilling",
     "step[DRAFT_EXTEND_V2 bs=1]",
@@ -63,6 +78,10 @@ UNSEEN = [
 @pytest.fixture
 def marks():
     return StepMarks(load_marks())
+
+
+def chosen(marks, *names):
+    return marks.best_family([marks.find(name) for name in names])
 
 
 @pytest.mark.parametrize(("name", "phase", "step"), SEEN)
@@ -127,9 +146,18 @@ def test_numbers_beyond_the_tables_are_unknown(marks):
 
 
 def test_families_rank_as_they_stand(marks):
-    assert marks.best_family({"profiler", "script"}) == "script"
-    assert marks.best_family({"profiler"}) == "profiler"
-    assert marks.best_family(()) is None
+    assert chosen(marks, "ProfilerStep#1", "decode_step_1", "aten::mm") == "script"
+    assert chosen(marks, "ProfilerStep#1") == "profiler"
+    assert chosen(marks) is None
+
+
+def test_a_plain_decode_counts_only_beside_a_prefill(marks):
+    assert chosen(marks, "ProfilerStep#1", "decode") == "profiler"
+    assert chosen(marks, "ProfilerStep#1", "decode", "prefill") == "phase"
+    assert chosen(marks, "decode", "prefill", "decode_step_1") == "script"
+    assert marks.find("prefill").counts_in("script") and not marks.find("decode").counts_in(
+        "script"
+    )
 
 
 def test_a_users_rules_come_first(tmp_path, monkeypatch):
@@ -141,7 +169,7 @@ def test_a_users_rules_come_first(tmp_path, monkeypatch):
     marks = step_marks.step_marks()
     assert (marks.find("tick 3").rule, marks.find("tick 3").step) == ("mine", 3)
     assert marks.find("prefill").rule == "prefill"
-    assert marks.best_family({"mine", "harness"}) == "mine"
+    assert chosen(marks, "harness:decode warmup=0", "tick 3") == "mine"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +181,8 @@ def test_a_users_rules_come_first(tmp_path, monkeypatch):
         ("[[mark]]\nid='x'\nfamily='f'\npattern='a'\nstep=-1\n", "step must be a number"),
         ("[[mark]]\nid='x'\nfamily='f'\npattern='(?P<stp>1)'\n", "unknown groups: stp"),
         ("[[mark]]\nid='x'\nfamily='f'\npattern='a'\nregex='b'\n", "unknown keys: regex"),
+        ("[[mark]]\nid='x'\nfamily='f'\npattern='a'\njoins='b'\n", "joins must be a list"),
+        ("[[mark]]\nid='x'\nfamily='f'\npattern='a'\nfollows=1\n", "follows must be true"),
         ("mark = 3\n", "must be a list of tables"),
         ("mark = [3]\n", "mark 1 is not a table"),
         ("[[mark\n", "cannot read"),
