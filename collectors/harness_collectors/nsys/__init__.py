@@ -74,7 +74,7 @@ class Nsys:
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """A report, an SQLite export, a table of an exported folder, or word of a missing nsys."""
-        from harness_collectors.nsys.sources import recognise
+        from harness_collectors.nsys.export.sources import recognise
 
         return recognise(path, head)
 

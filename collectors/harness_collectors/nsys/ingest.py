@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from harness_collectors.nsys import nccl
-from harness_collectors.nsys.export import ExportError
+from harness_collectors.nsys.export.sources import NAME, Source, exported, find_sources, open_source
+from harness_collectors.nsys.export.tables import ExportError
 from harness_collectors.nsys.reading import Setting, batches, read_content
-from harness_collectors.nsys.sources import NAME, Source, exported, find_sources, open_source
-from harness_collectors.nsys.survey import Survey, all_members, assign_ranks, survey
+from harness_collectors.nsys.report import nccl
+from harness_collectors.nsys.report.survey import Survey, all_members, assign_ranks, survey
 from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch, IngestContext
 

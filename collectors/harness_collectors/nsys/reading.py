@@ -12,14 +12,14 @@ import numpy as np
 
 from harness_collectors.names.classify import UNKNOWN_KERNEL, classifier
 from harness_collectors.names.step_marks import step_marks
-from harness_collectors.nsys import nccl, ranges, work
-from harness_collectors.nsys.collectives import collective_batches
-from harness_collectors.nsys.export import Export
-from harness_collectors.nsys.names import Names, Strings
-from harness_collectors.nsys.rows import span_batches, step_rows
-from harness_collectors.nsys.sources import NAME, Source
-from harness_collectors.nsys.survey import BY_ORDER, Gpu, Seats, Survey
-from harness_collectors.nsys.trace import SOURCE, Numbering, RankTrace, Shared
+from harness_collectors.nsys.export.names import Names, Strings
+from harness_collectors.nsys.export.sources import NAME, Source
+from harness_collectors.nsys.export.tables import Export
+from harness_collectors.nsys.report import nccl, ranges, work
+from harness_collectors.nsys.report.survey import BY_ORDER, Gpu, Seats, Survey
+from harness_collectors.nsys.rows.collectives import collective_batches
+from harness_collectors.nsys.rows.spans import span_batches, step_rows
+from harness_collectors.nsys.rows.trace import SOURCE, Numbering, RankTrace, Shared
 from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch
 

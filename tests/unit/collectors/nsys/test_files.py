@@ -17,10 +17,10 @@ from unit.collectors.nsys.exports import Report, decode, rows, state, tables
 
 from harness.ingest import read_head
 from harness_collectors.nsys import COLLECTOR
-from harness_collectors.nsys.pages import NULL
-from harness_collectors.nsys.ranges import cut_suffixes
-from harness_collectors.nsys.trace import nested
-from harness_collectors.nsys.work import first_match
+from harness_collectors.nsys.export.pages import NULL
+from harness_collectors.nsys.report.ranges import cut_suffixes
+from harness_collectors.nsys.report.work import first_match
+from harness_collectors.nsys.rows.trace import nested
 
 patient = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 VERSIONS = ("2.9.1", "3.7.2", "3.25.0")

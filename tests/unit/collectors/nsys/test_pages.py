@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mutations import cuts, flipped
 from support import SAMPLES, needs_samples
 
-from harness_collectors.nsys.pages import NULL, NotReadable, PageFile, parse_columns
+from harness_collectors.nsys.export.pages import NULL, NotReadable, PageFile, parse_columns
 
 patient = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 INTS = st.one_of(

@@ -22,10 +22,10 @@ from harness_collectors.kineto.units import (
 )
 from harness_collectors.names.classify import Classifier
 from harness_collectors.names.step_marks import StepMarks
-from harness_collectors.nsys.nccl import Communicator, Schemas
-from harness_collectors.nsys.pages import NULL, Ints
-from harness_collectors.nsys.survey import Seat
-from harness_collectors.nsys.work import (
+from harness_collectors.nsys.export.pages import NULL, Ints
+from harness_collectors.nsys.report.nccl import Communicator, Schemas
+from harness_collectors.nsys.report.survey import Seat
+from harness_collectors.nsys.report.work import (
     ANNOTATION,
     GRAPH,
     KERNEL,

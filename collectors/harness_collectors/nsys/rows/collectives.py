@@ -28,11 +28,11 @@ from harness_collectors.kineto.comm import (
 from harness_collectors.kineto.trace import coded, constant, known, texts
 from harness_collectors.names.classify import name_forms
 from harness_collectors.names.comm_kernels import describe_kernel
-from harness_collectors.nsys import nccl
-from harness_collectors.nsys.pages import Ints
-from harness_collectors.nsys.rows import GROUP_ROWS, interval, rank_column, small
-from harness_collectors.nsys.trace import SOURCE, RankTrace, durations
-from harness_collectors.nsys.work import ANNOTATION, KERNEL, OP
+from harness_collectors.nsys.export.pages import Ints
+from harness_collectors.nsys.report import nccl
+from harness_collectors.nsys.report.work import ANNOTATION, KERNEL, OP
+from harness_collectors.nsys.rows.spans import GROUP_ROWS, interval, rank_column, small
+from harness_collectors.nsys.rows.trace import SOURCE, RankTrace, durations
 from harness_schemas.spi import Batch
 
 _TOTALS: Final = frozenset({"all_gather", "reduce_scatter", "gather", "scatter"})

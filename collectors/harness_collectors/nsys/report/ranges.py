@@ -13,10 +13,18 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.nsys.export import Export, large_chunks
-from harness_collectors.nsys.names import EVENT_TYPES, Enumeration, Names, Strings
-from harness_collectors.nsys.pages import NULL, Chunk, Ints, gather
-from harness_collectors.nsys.work import ANNOTATION, OP, RANGES, Host, Raw, host_rows, process_of
+from harness_collectors.nsys.export.names import EVENT_TYPES, Enumeration, Names, Strings
+from harness_collectors.nsys.export.pages import NULL, Chunk, Ints, gather
+from harness_collectors.nsys.export.tables import Export, large_chunks
+from harness_collectors.nsys.report.work import (
+    ANNOTATION,
+    OP,
+    RANGES,
+    Host,
+    Raw,
+    host_rows,
+    process_of,
+)
 
 _INTS: Final = ("start", "end", "eventType", "textId", "globalTid", "domainId")
 _RANGE_TYPES: Final = (

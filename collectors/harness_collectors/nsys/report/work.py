@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness_collectors.nsys.export import Export, large_chunks
-from harness_collectors.nsys.names import (
+from harness_collectors.nsys.export.names import (
     COPY_KINDS,
     MEMORY_KINDS,
     Enumeration,
@@ -21,7 +20,8 @@ from harness_collectors.nsys.names import (
     Strings,
     copy_name,
 )
-from harness_collectors.nsys.pages import NULL, Chunk, Ints
+from harness_collectors.nsys.export.pages import NULL, Chunk, Ints
+from harness_collectors.nsys.export.tables import Export, large_chunks
 
 KERNELS: Final = "CUPTI_ACTIVITY_KIND_KERNEL"
 COPIES: Final = "CUPTI_ACTIVITY_KIND_MEMCPY"

@@ -17,8 +17,8 @@ from typing import Final
 
 from harness_collectors.names.rank_names import rank_in_name
 from harness_collectors.nsys.command import find_nsys, offers
-from harness_collectors.nsys.export import Export, ExportError, FolderExport, open_sqlite
-from harness_collectors.nsys.pages import MAGIC
+from harness_collectors.nsys.export.pages import MAGIC
+from harness_collectors.nsys.export.tables import Export, ExportError, FolderExport, open_sqlite
 from harness_collectors.reading.text_evidence import host_of
 from harness_schemas.redact import redact
 

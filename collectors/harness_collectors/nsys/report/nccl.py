@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from harness_collectors.kineto.comm import canonical_op
-from harness_collectors.nsys.export import Export, load
-from harness_collectors.nsys.names import Names, Strings
-from harness_collectors.nsys.pages import NULL
-from harness_collectors.nsys.work import RANGES, process_of
+from harness_collectors.nsys.export.names import Names, Strings
+from harness_collectors.nsys.export.pages import NULL
+from harness_collectors.nsys.export.tables import Export, load
+from harness_collectors.nsys.report.work import RANGES, process_of
 from harness_schemas.vocabulary import group_name
 
 HEADER_BYTES: Final = 32

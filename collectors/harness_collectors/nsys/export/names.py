@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness_collectors.nsys.export import Export
-from harness_collectors.nsys.pages import NULL, Ints
+from harness_collectors.nsys.export.pages import NULL, Ints
+from harness_collectors.nsys.export.tables import Export
 from harness_schemas.redact import HINT, redact
 
 LONGEST_NAME: Final = 4096

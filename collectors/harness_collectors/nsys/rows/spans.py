@@ -12,10 +12,10 @@ import pyarrow as pa
 from harness_collectors.kineto.recording import HIDDEN
 from harness_collectors.kineto.trace import coded, constant, known, texts
 from harness_collectors.names.step_marks import SIZE_GROUPS
-from harness_collectors.nsys.names import UNNAMED_KERNEL
-from harness_collectors.nsys.pages import NULL, Ints
-from harness_collectors.nsys.trace import SOURCE, RankTrace, durations
-from harness_collectors.nsys.work import GRAPH, IO, KERNEL, KINDS, OP
+from harness_collectors.nsys.export.names import UNNAMED_KERNEL
+from harness_collectors.nsys.export.pages import NULL, Ints
+from harness_collectors.nsys.report.work import GRAPH, IO, KERNEL, KINDS, OP
+from harness_collectors.nsys.rows.trace import SOURCE, RankTrace, durations
 from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Batch
 

@@ -12,12 +12,12 @@ from typing import Final
 
 import pyarrow as pa
 
-from harness_collectors.nsys import nccl
-from harness_collectors.nsys.export import Export, load
-from harness_collectors.nsys.names import SEVERITIES, Enumeration
-from harness_collectors.nsys.pages import NULL
-from harness_collectors.nsys.sources import Source
-from harness_collectors.nsys.work import (
+from harness_collectors.nsys.export.names import SEVERITIES, Enumeration
+from harness_collectors.nsys.export.pages import NULL
+from harness_collectors.nsys.export.sources import Source
+from harness_collectors.nsys.export.tables import Export, load
+from harness_collectors.nsys.report import nccl
+from harness_collectors.nsys.report.work import (
     CALLS,
     DEVICE_TABLES,
     LATEST_NS,

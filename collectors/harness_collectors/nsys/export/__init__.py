@@ -1,0 +1,1 @@
+"""An export as columns: its files, its tables, its texts."""

@@ -1,0 +1,1 @@
+"""What a report says: work, ranges, communicators, processes and devices."""
