@@ -20,6 +20,7 @@ _LEVEL: Final = r"(?:ERROR|CRITICAL|FATAL)"
 _PREFIX: Final = re.compile(
     "|".join(
         (
+            r"> ?(?=[^\s>]|> ?\S)",  # a quotation in Markdown or a mail
             rf"\[{_TIME}(?P<sglang>(?: (?:DP|PP|TP|EP|CP|MOE)\d{{1,4}}){{1,6}})\] ",
             rf"\[?{_TIME}\]?(?: (?:stdout|stderr) [FP])?:?(?:\s+|$)",
             r"\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\](?: \[TRT-LLM\])?"

@@ -37,6 +37,7 @@ _TASKS = re.compile(
     r"(?:Out Of Memory|Killed|Exited with exit code (?!(?:130|143)\s*$)"
     r"|Segmentation|Bus error|Illegal|Floating|Aborted)"
 )
+_TERMINATED = re.compile(r"\btasks? (?P<tasks>\d[\d,-]*): Terminated")
 _MOST_TASKS: Final = 4096
 SAYS_LITTLE: Final = frozenset({-6, -15})
 """SIGABRT is how libraries end a process that has said why; SIGTERM comes from a launcher."""
@@ -99,13 +100,26 @@ def tasks_of(texts: Sequence[str], first_only: bool) -> tuple[int, ...]:
     """Tasks that srun names (`tasks 1-3,7: Out Of Memory`); with srun a task is a rank."""
     tasks: set[int] = set()
     for text in texts:
-        match = _TASKS.search(text)
-        for part in match["tasks"].split(",") if match else ():
-            first, _, last = part.partition("-")
-            if first.isdecimal() and (last or first).isdecimal():
-                tasks |= set(
-                    range(int(first), min(int(last or first), int(first) + _MOST_TASKS) + 1)
-                )
+        tasks |= _numbers(_TASKS.search(text))
         if tasks and first_only:
             break
     return tuple(sorted(tasks))
+
+
+def task_not_terminated(texts: Iterable[str]) -> tuple[int, ...]:
+    """The one task that srun does not list among those that Slurm ended for it, if it is one."""
+    tasks: set[int] = set()
+    for text in texts:
+        tasks |= _numbers(_TERMINATED.search(text))
+    others = set(range(max(tasks, default=-1) + 1)) - tasks
+    return tuple(others) if len(others) == 1 and len(tasks) > 1 else ()
+
+
+def _numbers(match: re.Match[str] | None) -> set[int]:
+    """`0-2,5` as numbers."""
+    tasks: set[int] = set()
+    for part in match["tasks"].split(",") if match else ():
+        first, _, last = part.partition("-")
+        if first.isdecimal() and (last or first).isdecimal():
+            tasks |= set(range(int(first), min(int(last or first), int(first) + _MOST_TASKS) + 1))
+    return tasks

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from harness_analysis.verdict.launchers import tasks_of
+from harness_analysis.verdict.launchers import task_not_terminated, tasks_of
 from harness_analysis.verdict.model import TextLine, VerdictEvidence
 from harness_analysis.verdict.rules import Rule
 from harness_analysis.verdict.suspects import (
@@ -74,4 +74,7 @@ def _tasks(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence) -
             return Suspects(tasks, "named by srun as out of memory")
         matched = evidence.lines
     tasks = tasks_of([line.text for line in matched], first_only=True)
+    if not tasks and rule.id == "task-failure":
+        spared = task_not_terminated(line.text for line in evidence.lines)
+        return Suspects(spared, "not among those that Slurm ended for it")
     return Suspects(tasks, "named by srun first") if tasks else Suspects()

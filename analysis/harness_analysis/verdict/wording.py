@@ -25,6 +25,8 @@ _LONGEST_LINE: Final = 4000
 _MOST_LINES: Final = 20_000
 _CHATTER = re.compile(r"\bNCCL INFO\b")
 """NCCL tries things that need not work, and says so at this level: never a cause."""
+_GLUED: Final = 160
+"""Longer than what stands before it in a line of its own: another program's line, joined to it."""
 _HEAD: Final = "Traceback (most recent call last):"
 """Where a rank's line ends with this, the exception below may have no head of its own."""
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:: |(?:Error|Exception)\s*$)")
@@ -60,14 +62,17 @@ def _text_lines(lines: Sequence[TextLine]) -> Iterator[TextLine]:
     """Lines without what frameworks put before them, under the rank that this names."""
     body: int | None = None
     for line in lines:
-        if _CHATTER.search(line.text):
+        said = line.text[:_LONGEST_LINE]
+        if chatter := _CHATTER.search(said):
+            said = said[: chatter.start()]
+        text, named = peeled(said)
+        if chatter and len(text) < _GLUED:
             continue
-        text, named = peeled(line.text[:_LONGEST_LINE])
         rank = named if line.rank is None else line.rank
         if rank is None and _EXCEPTION.match(text):
             rank = body
         yield TextLine(line.source, text, rank)
-        if not _is_indented(line.text, text):
+        if not _is_indented(said, text):
             body = rank if text.rstrip().endswith(_HEAD) else None
 
 

@@ -31,8 +31,8 @@ _WEIGHED: Final = 600
 
 _HOLES: Final = re.compile(rb"\x00{2,}")
 _FEW_HOLES: Final = 3
-_MARKUP: Final = re.compile(rb"\s*(?:\{\s*[\"}]|<)")
-"""JSON or XML; `{'loss': 0.1}` is what a program printed."""
+_MARKUP: Final = re.compile(rb"\s*(?:\{\s*[\"}]|<(?![\w. -]{1,60}>:\d))")
+"""JSON or XML; `{'loss': 0.1}` is what a program printed, `<stdin>:4:` a place in one."""
 _KERNEL: Final = re.compile(r"NVRM: |oom-kill:|Out of memory: Kill|invoked oom-killer|pcieport ")
 _RANK_FILE: Final = re.compile(r"(?:^|[^a-z])rank[-_]?(\d{1,6})(?!\d)", re.IGNORECASE)
 
@@ -79,7 +79,9 @@ WORDS: Final = (
     *(b"memory pressure", b"oom_score", b"exit_status", b"oom killer", b"exited with", b"died "),
     *(b"hang detected", b"device inaccessible", b"this job is "),
     *(b"not enough slots", b"didn't join", b"didn't finish", b"lagging ranks", b"missing ranks"),
-    *(b"not all ranks", b"pmi support", b"connect to host"),
+    *(b"not all ranks", b"pmi support", b"connect to host", b"as a result of limit"),
+    *(b"  time      : ", b"is dead", b"marked dead", b"heartbeat", b"deadline_exceeded"),
+    *(b"make: ***", b"]: ***", b"build stopped"),
 )
 """In small letters, without digits. Wider than the rules of the verdict, which decide: a test holds
 that each line that they explain has one. Searched one by one, which is 40 times as fast as one

@@ -26,6 +26,11 @@ def test_no_word_holds_what_the_quick_search_takes_out():
     assert not [word for word in WORDS if set(word) & set(b"0123456789\n") or word != word.lower()]
 
 
+def test_a_place_in_a_program_is_no_markup():
+    assert is_text(b"<stdin>:4: UserWarning: x\nValueError: y\n")
+    assert not is_text(b"<html><body>ValueError: y</body></html>")
+
+
 @given(st.binary(max_size=200))
 def test_control_characters_make_a_file_binary(tail):
     assert not is_text(b"\x01\x02" * 40 + tail[:20])

@@ -13,6 +13,7 @@ HEADS = {
     "": None,
     "[rank3]: ": 3,
     "[rank3]:": 3,
+    "> > [rank3]: ": 3,  # quoted
     "[default1]:[rank5]: ": 5,  # --tee of torchrun: a local rank
     "[1,12]<stderr>:": 12,
     "[prterun-n1-99@1,4]<stderr>: ": 4,

@@ -97,6 +97,19 @@ def test_the_summary_of_torchrun_names_the_rank(code, rule):
     assert found.suspects == (13,)
 
 
+def test_the_task_that_slurm_did_not_end_is_the_one_that_failed():
+    words = "error: *** STEP 1.0 ON n1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TASK FAILURE ***\n"
+    listed = "srun: error: n1: tasks 0-2,4-5: Terminated\nsrun: error: n2: tasks 6-7: Terminated\n"
+    assert verdict_of(words + listed).suspects == (3,)
+    assert verdict_of(words + listed.replace("0-2,", "")).suspects == ()
+
+
+def test_an_error_that_is_joined_to_a_line_of_nccl_is_read():
+    where = 'File "/usr/lib/python3/dist-packages/engine/worker.py", line 9, in step ' * 2
+    joined = f"{where}RuntimeError: NCCL error: unhandled cuda error n1:7:7 [0] NCCL INFO comm"
+    assert verdict_of(joined).name == "nccl_error"
+
+
 def test_srun_names_first_the_task_that_ended_first():
     text = "srun: error: n1: task 6: Killed\nsrun: error: n1: tasks 4-5,7: Exited with exit code 1"
     assert verdict_of(text).suspects == (6,)

@@ -224,6 +224,14 @@ def test_logs_are_read_in_whatever_they_are_wrapped(name, tmp_path):
     assert (found.name, found.rule, found.suspects) == ("rank_failed", "exception", (1,))
 
 
+def test_of_the_summaries_of_several_agents_the_earliest_is_the_cause(tmp_path):
+    one = "Root Cause (first observed failure):\n[0]:\n  time      : 2026-01-02_03:04:{s}\n"
+    one += "  host      : n1\n  rank      : {r} (local_rank: 0)\n  exitcode  : 1 (pid: 9)\n"
+    path = tmp_path / "job.log"
+    path.write_text(one.format(s=52, r=0) + "-----\n" * 30 + one.format(s="01", r=4))
+    assert [end.rank for end in first_exits(x.text for x in notable_lines(path))] == [4, 0]
+
+
 def test_a_local_rank_and_another_communicator_name_nobody():
     assert first_exits(["failed (exitcode: 1) local_rank: 3 (pid: 1) of binary: python"]) == []
     assert first_exits(["MPI_ABORT was invoked on rank 2 in communicator MPI_COMM_SELF"]) == []
