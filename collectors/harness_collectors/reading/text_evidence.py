@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -116,17 +116,21 @@ def batch(table: str, rows: Iterable[Mapping[str, Any]]) -> Batch:
 
     A number that its column cannot hold is damage, and becomes NULL.
     """
+    listed = list(rows)
+    used = {name: None for row in listed for name in row}
+    return batch_of(table, {name: [row.get(name) for row in listed] for name in used})
+
+
+def batch_of(table: str, columns: Mapping[str, Sequence[Any]]) -> Batch:
+    """The same of columns by name, of one length."""
     import pyarrow as pa
 
-    listed = list(rows)
-    used = {name for row in listed for name in row}
-    schema = arrow_schema(BY_NAME[table])
-    fields = [item for item in schema if item.name in used]
-    columns = [_column([row.get(item.name) for row in listed], item.type) for item in fields]
-    return Batch(table, pa.Table.from_arrays(columns, schema=pa.schema(fields)))
+    fields = [item for item in arrow_schema(BY_NAME[table]) if item.name in columns]
+    arrays = [_column(columns[item.name], item.type) for item in fields]
+    return Batch(table, pa.Table.from_arrays(arrays, schema=pa.schema(fields)))
 
 
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
     try:

@@ -133,7 +133,7 @@ def _used_again(comm: Comm, said: life.InitLine) -> bool:
         return False
     if said.event == "complete" and comm.state == "started":
         return False
-    new, old = identity_by(said.facts.get), comm.identity
+    new, old = identity_by(said.facts.get), identity_by(comm.known.get)
     if None in (new, old):
         return comm.state in _ENDED
     return new != old
@@ -270,7 +270,7 @@ def _timed_comm(evidence: Evidence, line: Line, said: life.Timings) -> Comm | No
 def _fits(comm: Comm, said: life.Timings) -> bool:
     if comm.state not in (None, "complete") or comm.init_ns not in (None, said.total):
         return False
-    return bool(comm.get("rank") == said.rank and comm.nranks == said.nranks)
+    return bool(comm.get("rank") == said.rank and comm.said_nranks() == said.nranks)
 
 
 def banner(evidence: Evidence, line: Line) -> bool | None:

@@ -44,9 +44,12 @@ class Edges(Generic[Kind]):
 
     def add(self, ends: Ends, kind: Kind, channels: int, overrules: bool) -> int:
         """Note channels (bits), `overrules`: whatever was known; returns how many are new."""
-        if not channels:
-            return 0
-        kinds = self._kinds.setdefault(ends, {})
+        kinds = self._kinds.get(ends)
+        if kinds is None:  # as nearly always
+            if channels:
+                self._kinds[ends] = {kind: channels}
+                self.size += channels.bit_count()
+            return channels.bit_count()
         known = 0
         for others in kinds.values():
             known |= others

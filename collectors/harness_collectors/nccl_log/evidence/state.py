@@ -33,7 +33,7 @@ def agreed(votes: Counter[Any]) -> Any:
     return best if count >= _SURE * (votes.total() - count) else None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Comm:
     """A communicator as one process sees it."""
 
@@ -46,19 +46,22 @@ class Comm:
     parent: Comm | None = None
     init_ns: int | None = None
     init_end_ns: int | None = None
-    init_parts: dict[str, int] = field(default_factory=dict)
+    init_parts: Mapping[str, int] = field(default_factory=dict)
     edges: Edges[tuple[str, str]] = field(default_factory=Edges)
     """The side that printed an edge (send or receive) and its transport."""
     rings: set[str] = field(default_factory=set)
     trees: set[str] = field(default_factory=set)
     facts: dict[str, Any] = field(default_factory=dict)
     # What the resolution adds:
+    rank: int | None = None
+    """Rank in the communicator, and its size: what lines say (`settle`), where it is believed."""
+    nranks: int | None = None
     global_rank: int | None = None
     members: tuple[int, ...] | None = None
     group: str | None = None
-    owned: dict[str, int] = field(default_factory=dict)
+    owned: Mapping[str, int] = field(default_factory=dict)
     """Edges by transport, each counted in one communicator only."""
-    group_edges: Edges[str] = field(default_factory=Edges)
+    group_edges: Edges[str] | None = None
     """Transports of all edges that any rank of the group printed."""
     # What lines say, by name: kept as they say it, counted only where they contradict each other.
     _heard: list[Mapping[str, Any]] = field(default_factory=list)
@@ -93,10 +96,6 @@ class Comm:
                 _count(self._votes, said)
         return self._votes
 
-    def has(self, name: str) -> bool:
-        """Whether a line says what `name` is."""
-        return name in self.names
-
     @property
     def names(self) -> Mapping[str, Any]:
         """The names of which lines say something; the values are not for use."""
@@ -116,28 +115,21 @@ class Comm:
         votes = self.votes.get(name)
         return agreed(votes) if votes else None
 
-    @property
-    def rank(self) -> int | None:
-        """Rank in the communicator."""
-        rank, nranks = self.get("rank"), self.nranks
-        if rank is None or (nranks is not None and rank >= nranks):
-            return None
-        return int(rank)
-
-    @property
-    def nranks(self) -> int | None:
+    def said_nranks(self) -> int | None:
         """Size of the communicator: init lines, else what its calls say."""
         known = self._known
         if known is not None and "nranks" in known:
-            value = known["nranks"]
-        else:
-            value = self.get("nranks" if self.has("nranks") else "call_nranks")
-        return int(value) if value else None
+            return known["nranks"] or None
+        return self.get("nranks" if "nranks" in self.names else "call_nranks") or None
 
-    @property
-    def identity(self) -> tuple[Any, ...] | None:
-        """What tells it from another at the same address; None: not printed."""
-        return identity_by(self.known.get)
+    def said_rank(self) -> int | None:
+        """Rank in the communicator; None: unknown, or beyond its size."""
+        rank, nranks = self.get("rank"), self.said_nranks()
+        return None if rank is None or (nranks is not None and rank >= nranks) else rank
+
+    def settle(self) -> None:
+        """Take for its rank and size what its lines say now."""
+        self.rank, self.nranks = self.said_rank(), self.said_nranks()
 
 
 def _count(votes: dict[str, Counter[Any]], said: Mapping[str, Any]) -> None:
@@ -155,7 +147,7 @@ def identity_by(get: Callable[[str], Any]) -> tuple[Any, ...] | None:
     return ("split", parent, get("splitCount") or get("childCount"), color)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Thread:
     """A thread of a process: which communicator its unnamed lines are about."""
 
@@ -175,7 +167,7 @@ class Thread:
         self.edges.add(ends, kind, new, overrules=False)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Process:
     """One process that printed lines. `host` and `pid` are None where lines have no prefix."""
 
@@ -203,7 +195,7 @@ class Process:
     """Trees whose communicator is not known: its init lines are not in the log."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class LogFile:
     """One file: what was counted in it."""
 

@@ -149,7 +149,7 @@ class Choices:
 
 def _fits(kind: CallKind, thread: Thread, choice: Choice) -> bool:
     same = kind.slot == thread.slot and choice.op in (None, kind.op)
-    return same and kind.comm.rank == 0
+    return same and kind.comm.said_rank() == 0
 
 
 def _counts_meant(kind: CallKind, choice: Choice) -> np.ndarray:

@@ -59,7 +59,7 @@ def _transport(comm: Comm, op: str, root: int) -> str | None:
     ends = {"send": (comm.rank, root), "recv": (root, comm.rank)}.get(op)
     names = {
         transport_class(via)
-        for (conn, source, target), via, _ in comm.group_edges
+        for (conn, source, target), via, _ in comm.group_edges or ()
         if ((source, target) == ends if ends else conn == "0" and comm.rank in (source, target))
     }
     return "+".join(sorted(names)) or None

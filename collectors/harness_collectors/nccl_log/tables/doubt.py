@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from harness_collectors.nccl_log.evidence.state import Comm, Process, agreed
@@ -77,11 +78,12 @@ def doubt_contradictions(groups: Iterable[list[Comm]]) -> None:
     for comms in groups:
         if len({comm.nranks for comm in comms} - {None}) > 1:
             for comm in comms:
-                comm.votes["nranks"] = comm.votes["rank"] = Counter()
-        ranks = Counter(comm.rank for comm in comms)
-        for comm in comms:
-            if ranks[comm.rank] > 1:
-                comm.votes["rank"] = Counter()
+                comm.rank = comm.nranks = None
+        ranks = [comm.rank for comm in comms]
+        if len(set(ranks)) < len(ranks):
+            for comm in comms:
+                if ranks.count(comm.rank) > 1:
+                    comm.rank = None
 
 
 def doubt_versions(processes: Iterable[Process], groups: Iterable[list[Comm]]) -> None:
@@ -113,14 +115,27 @@ def doubt_versions(processes: Iterable[Process], groups: Iterable[list[Comm]]) -
 
 def is_possible(process: Process, version: tuple[str, str, str | None]) -> bool:
     """Whether a (library, version, CUDA version) prints lines like those of this process."""
+    lives = [
+        (comm.state, comm.function is not None, comm.seen_init, tuple(comm.names))
+        for comm in process.all_comms
+    ]
+    return _are_possible(version, tuple(dict.fromkeys(lives)))
+
+
+@lru_cache(maxsize=1024)  # the processes of a job are alike
+def _are_possible(
+    version: tuple[str, str, str | None],
+    lives: tuple[tuple[str | None, bool, bool, tuple[str, ...]], ...],
+) -> bool:
+    """Whether a version prints such communicators: their states, whether a function is named,
+    whether their beginning was seen, the names of what is said of them."""
     _, number, cuda = version
     parts = tuple(int(part) for part in number.split(".")[:2])
     if parts < _CUDA_SINCE.get((cuda or "").partition(".")[0], parts):
         return False
-    names = set().union(*(comm.names for comm in process.all_comms))
+    names = {name for *_, said in lives for name in said}
     since = [first for name, first in _SINCE.items() if name in names]
-    lives = {(c.state, c.function is not None, c.seen_init) for c in process.all_comms}
-    for state, is_named, seen_init in lives:
+    for state, is_named, seen_init, _ in lives:
         if is_named and seen_init:
             since.append(_FUNCTION_SINCE)
         if state == "started":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from harness_collectors.nccl_log.evidence.edges import Edges
-from harness_collectors.nccl_log.evidence.state import Comm, Evidence, Process
+from harness_collectors.nccl_log.evidence.state import Comm, Evidence, Process, identity_by
 from harness_collectors.nccl_log.grammar.lines import Ends
 from harness_collectors.nccl_log.tables.doubt import (
     doubt_contradictions,
@@ -49,9 +49,12 @@ def resolve(
         processes = [p for p in evidence.processes.values() if p.folder == folder]
         comms = [comm for process in processes for comm in process.all_comms]
         doubt_torn(processes)
-        doubt_contradictions(_groups(comms, []).values())
+        for comm in comms:
+            comm.settle()
+        groups = _groups(comms)
+        doubt_contradictions(groups.values())
         world = _world(comms, world_size)
-        groups = _groups(comms, world)
+        groups = _with_world(groups, world)
         doubt_versions(processes, groups.values())
         result.rank_source[folder] = _assign_ranks(processes, world, recorded)
         _name_groups(groups)
@@ -76,18 +79,30 @@ def _weigh_call_sizes(evidence: Evidence, calls: list[int]) -> None:
         votes[kind.nranks] += count
 
 
-def _groups(comms: Iterable[Comm], world: Iterable[Comm]) -> Groups:
+def _groups(comms: Iterable[Comm]) -> Groups:
     """Communicators of different processes that are one, by what identifies it."""
-    in_world = set(map(id, world))
     groups: Groups = defaultdict(list)
     for comm in comms:
-        key = WORLD if id(comm) in in_world else _group_key(comm)
+        key = _group_key(comm)
         groups[key if key is not None else ("alone", comm.order)].append(comm)
     return groups
 
 
+def _with_world(groups: Groups, world: list[Comm]) -> Groups:
+    """The same with the world's communicators as one group of that name."""
+    in_world = set(map(id, world))
+    if not in_world:
+        return groups
+    others = {
+        key: left
+        for key, comms in groups.items()
+        if (left := [comm for comm in comms if id(comm) not in in_world])
+    }
+    return {WORLD: world, **others}
+
+
 def _group_key(comm: Comm, depth: int = 0) -> tuple[object, ...] | None:
-    identity = comm.identity
+    identity = identity_by(comm.known.get)
     if identity is None or identity[0] == "id":
         return identity
     if comm.parent is None or depth > 16:
@@ -102,7 +117,7 @@ def _world(comms: list[Comm], world_size: int | None) -> list[Comm]:
     roots = [
         comm
         for comm in (named or comms)
-        if not comm.has("parent") and comm.nranks is not None and comm.rank is not None
+        if "parent" not in comm.names and comm.nranks is not None and comm.rank is not None
     ]
     size = max((comm.nranks or 0 for comm in roots), default=0)
     if not size or (world_size is not None and size != world_size):
@@ -228,17 +243,16 @@ def _share_edges(comms: list[Comm]) -> None:
     shared: Edges[str] = Edges()
     received = []
     for comm in comms:
-        owned = comm.owned
+        owned: dict[str, int] = {}
+        comm.owned, comm.group_edges = owned, shared
         for ends, (side, via), channels in comm.edges:
             if side != "send":
-                received.append((comm, ends, via, channels))
+                received.append((owned, ends, via, channels))
             elif new := shared.add(ends, via, channels, overrules=False):
                 owned[via] = owned.get(via, 0) + new
-    for comm, ends, via, channels in received:
+    for owned, ends, via, channels in received:
         if new := shared.add(ends, via, channels, overrules=False):
-            comm.owned[via] = comm.owned.get(via, 0) + new
-    for comm in comms:
-        comm.group_edges = shared
+            owned[via] = owned.get(via, 0) + new
 
 
 def _edge_owner(process: Process, ends: Ends, side: str, device: int | None) -> Comm | None:

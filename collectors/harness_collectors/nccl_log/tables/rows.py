@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from harness_collectors.nccl_log.evidence.state import Comm, Evidence, LogFile, Process, agreed
 from harness_collectors.nccl_log.tables.resolve import Resolution
 from harness_collectors.nccl_log.tables.versions import Version, Versions
-from harness_collectors.reading.text_evidence import batch
+from harness_collectors.reading.text_evidence import batch, batch_of
 from harness_schemas.spi import Batch
 
 SOURCE: Final = "nccl_log"
@@ -28,19 +29,32 @@ def all_tables(evidence: Evidence, resolution: Resolution) -> tuple[list[Batch],
     """
     versions = Versions()
     tables = (
-        ("clock_anchors", anchor_rows(evidence)),  # first: the times of others rest on them
-        ("nccl_comms", comm_rows(evidence, versions)),
-        ("nccl_tuning", tuning_rows(evidence)),
-        ("spans", span_rows(evidence)),
-        ("nccl_events", event_rows(evidence)),
+        _rows("clock_anchors", anchor_rows(evidence)),  # first: the times of others rest on them
+        _columns("nccl_comms", COMM_COLUMNS, comm_rows(evidence, versions)),
+        _rows("nccl_tuning", tuning_rows(evidence)),
+        _columns("spans", SPAN_COLUMNS, span_rows(evidence)),
+        _rows("nccl_events", event_rows(evidence)),
     )
-    files = collection_rows(evidence, resolution, versions)
-    batches = [batch(table, rows) for table, rows in tables if rows]
-    return batches, [batch("collection", files)] if files else []
+    files = _rows("collection", collection_rows(evidence, resolution, versions))
+    return [found for found in tables if found], [files] if files else []
+
+
+def _rows(table: str, rows: Sequence[Mapping[str, Any]]) -> Batch | None:
+    return batch(table, rows) if rows else None
+
+
+def _columns(table: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Batch | None:
+    """Of many rows: tuples take a fourth of the time of dictionaries."""
+    return batch_of(table, dict(zip(names, zip(*rows, strict=True), strict=True))) if rows else None
 
 
 def _json(values: Mapping[str, Any]) -> str | None:
     return _object(values) if values else None
+
+
+@lru_cache(maxsize=1024)  # the communicators of a job have few
+def _transports(edges: tuple[tuple[str, int], ...]) -> str | None:
+    return _json(dict(edges))
 
 
 def _object(values: Mapping[str, Any]) -> str:
@@ -54,7 +68,31 @@ def _object(values: Mapping[str, Any]) -> str:
 # -- communicators ---------------------------------------------------------------------------
 
 
-def comm_rows(evidence: Evidence, versions: Versions) -> list[dict[str, Any]]:
+COMM_COLUMNS: Final = (
+    "rank",
+    "host",
+    "pid",
+    "comm",
+    "comm_id",
+    "comm_rank",
+    "nranks",
+    "cuda_dev",
+    "bus_id",
+    "nccl_version",
+    "coll_channels",
+    "p2p_channels",
+    "nvls_channels",
+    "transports",
+    "parent",
+    "init_ns",
+    "state",
+    "attrs",
+)
+CommRow = tuple[Any, ...]
+"""The values of COMM_COLUMNS."""
+
+
+def comm_rows(evidence: Evidence, versions: Versions) -> list[CommRow]:
     """A row a communicator; for a process without one a row with what is known of it."""
     rows = []
     for process in evidence.processes.values():
@@ -76,7 +114,7 @@ def _is_kept(comm: Comm) -> bool:
     )
 
 
-def _comm_row(comm: Comm, version: Version) -> dict[str, Any]:
+def _comm_row(comm: Comm, version: Version) -> CommRow:
     library, number, cuda = version
     get = comm.known.get
     nodes = get("nNodes")
@@ -97,35 +135,33 @@ def _comm_row(comm: Comm, version: Version) -> dict[str, Any]:
         **comm.facts,
     }
     device = get("cudaDev")
-    return {
-        "rank": comm.global_rank,
-        "host": comm.process.host,
-        "pid": comm.process.pid,
-        "comm": comm.pointer,
-        "comm_id": get("commId"),
-        "comm_rank": comm.rank,
-        "nranks": comm.nranks,
-        "cuda_dev": int(device) if device and device.isdigit() else None,
-        "bus_id": get("busId"),
-        "nccl_version": number,
-        "coll_channels": get("coll_channels"),
-        "p2p_channels": get("p2p_channels"),
-        "nvls_channels": get("nvls_channels"),
-        "transports": _json(comm.owned),
-        "parent": get("parent"),
-        "init_ns": comm.init_ns,
-        "state": comm.state,
-        "attrs": _json(
-            {name: value for name, value in attrs.items() if value or value not in _EMPTY}
-        ),
-    }
+    return (
+        comm.global_rank,
+        comm.process.host,
+        comm.process.pid,
+        comm.pointer,
+        get("commId"),
+        comm.rank,
+        comm.nranks,
+        int(device) if device and device.isdigit() else None,
+        get("busId"),
+        number,
+        get("coll_channels"),
+        get("p2p_channels"),
+        get("nvls_channels"),
+        _transports(tuple(comm.owned.items())),
+        get("parent"),
+        comm.init_ns,
+        comm.state,
+        _json({name: value for name, value in attrs.items() if value or value not in _EMPTY}),
+    )
 
 
 _EMPTY: Final[tuple[Any, ...]] = (None, [], {})
 _CHANNELS: Final = ("coll_channels", "p2p_channels", "nvls_channels")
 
 
-def _stray_row(process: Process, version: Version, has_comms: bool) -> dict[str, Any] | None:
+def _stray_row(process: Process, version: Version, has_comms: bool) -> CommRow | None:
     """What a process printed that belongs to no communicator that is known."""
     library, number, cuda = version
     found = {
@@ -137,24 +173,23 @@ def _stray_row(process: Process, version: Version, has_comms: bool) -> dict[str,
     printed = process.stray_edges or found or trees
     if not printed and (has_comms or number is None):
         return None
-    coll, p2p, nvls = next(iter(found)) if len(found) == 1 else (None, None, None)
+    channels = next(iter(found)) if len(found) == 1 else (None, None, None)
     attrs = {
         "library": library,
         "cuda": cuda,
         "network": agreed(process.networks),
         "trees": trees,
     }
-    return {
+    named = {
         "rank": process.rank,
         "host": process.host,
         "pid": process.pid,
         "nccl_version": number,
-        "coll_channels": coll,
-        "p2p_channels": p2p,
-        "nvls_channels": nvls,
-        "transports": _json(dict(process.stray_edges)),
+        **dict(zip(_CHANNELS, channels, strict=True)),
+        "transports": _json(process.stray_edges),
         "attrs": _json({name: value for name, value in attrs.items() if value}),
     }
+    return tuple(map(named.get, COMM_COLUMNS))
 
 
 # -- choices, initialisations, events -----------------------------------------------------------
@@ -184,9 +219,25 @@ def tuning_rows(evidence: Evidence) -> list[dict[str, Any]]:
     return rows
 
 
-def span_rows(evidence: Evidence) -> list[dict[str, Any]]:
+SPAN_COLUMNS: Final = (
+    "rank",
+    "phase",
+    "span_id",
+    "source",
+    "timeline",
+    "name",
+    "category",
+    "start_ns",
+    "end_ns",
+    "raw_start_ns",
+    "complete",
+    "attrs",
+)
+
+
+def span_rows(evidence: Evidence) -> list[tuple[Any, ...]]:
     """Initialisations as spans; their ends are known only where lines carry a time."""
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for comm in evidence.comms:
         if comm.init_ns is None or not _is_kept(comm):
             continue
@@ -200,22 +251,9 @@ def span_rows(evidence: Evidence) -> list[dict[str, Any]]:
             "nranks": comm.nranks,
             "parts_ns": comm.init_parts,
         }
-        rows.append(
-            {
-                "rank": comm.global_rank,
-                "phase": "startup",
-                "span_id": len(rows) + 1,
-                "source": SOURCE,
-                "timeline": "host",
-                "name": comm.function or "NCCL init",
-                "category": "phase",
-                "start_ns": start,
-                "end_ns": end,
-                "raw_start_ns": start,
-                "complete": True,
-                "attrs": _object(attrs),
-            }
-        )
+        name, number = comm.function or "NCCL init", len(rows) + 1
+        what = ("startup", number, SOURCE, "host", name, "phase")
+        rows.append((comm.global_rank, *what, start, end, start, True, _object(attrs)))
     return rows
 
 
@@ -327,11 +365,10 @@ def _detail(
     comms = [comm for process in file.processes for comm in process.all_comms if _is_kept(comm)]
     said = {versions.of(process) for process in file.processes} | set(file.bare_versions)
     known = {version for version in said if version[1] is not None}
-    edges: Counter[str] = Counter()
-    for process in file.processes:
-        edges.update(process.stray_edges)
-    for comm in comms:
-        edges.update(comm.owned)
+    edges: dict[str, int] = {}
+    for owned in [p.stray_edges for p in file.processes] + [comm.owned for comm in comms]:
+        for via, count in owned.items():
+            edges[via] = edges.get(via, 0) + count
     return {
         "file": file.name,
         "lines": file.lines,
@@ -343,7 +380,7 @@ def _detail(
         "calls": dict(calls),
         "tuning": file.choices,
         "warnings": file.warnings,
-        "transports": dict(edges),
+        "transports": edges,
         "networks": sorted({name for process in file.processes for name in process.networks}),
         "plugins": sorted(file.plugins),
         "gdr": {name: sorted(found) for name, found in file.gdr.items()},
