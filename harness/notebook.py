@@ -92,15 +92,19 @@ class Run:
     def sql(self, query: str, parameters: object = None) -> Rows:
         """Rows of a query; `parameters` for its `?` or `$name`.
 
+        Of several statements those of the last one; none where it only prepares (SET, CREATE).
+
         Raises:
             UsageError: the SQL is wrong.
         """
         import duckdb
+        import pyarrow
 
         from harness_schemas.errors import UsageError
 
         try:
-            return Rows(self.con.sql(query, params=parameters).to_arrow_table())
+            found = self.con.sql(query, params=parameters)
+            return Rows(pyarrow.table({}) if found is None else found.to_arrow_table())
         except duckdb.Error as error:
             reason = " ".join(str(error).split("\n")[:3]).strip()
             raise UsageError(

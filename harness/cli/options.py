@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 HTML = (".html", ".htm")
+FORMATS = {"json": "JSON", "csv": "CSV", "markdown": "Markdown"}
+"""What rows are printed as, beside tables for people: option to title."""
 
 
 def format_options(function: F) -> F:
-    """Adds --json, --csv and --markdown; the verb receives `style`."""
-    for name, title in (("markdown", "Markdown"), ("csv", "CSV"), ("json", "JSON")):
-        function = click.option(f"--{name}", "style", flag_value=name, help=f"Rows as {title}.")(
-            function
-        )
-    return click.option("--table", "style", flag_value="table", default="table", hidden=True)(
-        function
-    )
+    """Adds --json, --csv and --markdown; the verb receives `style`, "table" where none is given."""
+
+    @functools.wraps(function)
+    def with_style(*args: Any, **given: Any) -> Any:
+        chosen = [name for name in FORMATS if given.pop(f"as_{name}")]
+        if len(chosen) > 1:
+            raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} are two formats: give one")
+        return function(*args, style=chosen[0] if chosen else "table", **given)
+
+    wrapped: Any = with_style
+    for name, title in reversed(FORMATS.items()):
+        option = click.option(f"--{name}", f"as_{name}", is_flag=True, help=f"Print {title}.")
+        wrapped = option(wrapped)
+    return cast(F, wrapped)
 
 
 def check_ending(option: str, path: Path | None, endings: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import HTML, check_ending
+from harness.cli.options import HTML, check_ending, format_options
 from harness.cli.output import emit, emit_sections
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ MARKDOWN = ".md"
     metavar="RUN",
     help="A run of the same work: its measured step stands beside the predicted one.",
 )
-@click.option("--json", "style", flag_value="json", help="The answer as JSON.")
-@click.option("--csv", "style", flag_value="csv", help="Tables as CSV.")
-@click.option("--markdown", "style", flag_value="markdown", help="Tables as Markdown.")
-@click.option("--text", "style", flag_value="text", default="text", hidden=True)
+@format_options
 def command(
     runs: tuple[str, ...],
     html: bool,
@@ -57,7 +54,7 @@ def command(
     check_ending("-o", output, (*HTML, MARKDOWN))
     check_ending("--picture", picture, (".svg",))
     written = html or output is not None or picture is not None
-    if written and style != "text":
+    if written and style != "table":
         raise click.UsageError(f"--{style} prints the answer: leave --html, -o and --picture out")
     if baseline is not None and not written:
         raise click.UsageError("--baseline goes with --html, -o or --picture")

@@ -286,7 +286,7 @@ def _run_split(spec: RunSpec, narrator: Narrator, strict: bool, dry_run: bool) -
         return 0
     folder = group_folder(spec)
     results = run_split(parts, folder, narrator, strict)
-    report_split(folder, "text")
+    report_split(folder, "table")
     narrator.say(f"next:\n  harness report {shlex.quote(str(folder))}")
     codes = [result.exit_code for result in results]
     return next((code for code in codes if code), 0 if len(codes) == len(parts) else 125)

@@ -43,9 +43,8 @@ class Metadata(msgspec.Struct):
 
 
 class KernelTimes(msgspec.Struct):
-    """When the host saw a channel's kernel start and stop, Unix microseconds."""
+    """When the host saw a channel's kernel stop, Unix microseconds."""
 
-    kernel_start_ts: Count = 0
     kernel_stop_ts: Count = 0
 
 
@@ -82,11 +81,8 @@ class PointToPoint(msgspec.Struct):
 
 
 class DumpStats(msgspec.Struct):
-    """From v4.2 on: how many records follow, how many were overwritten before."""
+    """From v4.2 on: how many records were overwritten before they were written out."""
 
-    coll_records: Count = 0
-    p2p_records: Count = 0
-    proxy_records: Count = 0
     coll_dropped_since_last_dump: Count = 0
     p2p_dropped_since_last_dump: Count = 0
 

@@ -39,10 +39,10 @@ def report_split(folder: Path, style: str) -> None:
         rows += [(label, data.get("verdict"), *row) for row in _rows(run.database)] or [
             (label, data.get("verdict"), *([None] * (len(COLUMNS) - 2)))
         ]
-    if style == "text":
+    if style == "table":
         emit(f"{folder.name}: the same configuration, a run for each kind of evidence\n")
-    emit_rows(COLUMNS, rows, "table" if style == "text" else style)
-    if style == "text":
+    emit_rows(COLUMNS, rows, style)
+    if style == "table":
         emit("\nShares of the units' windows, warm-up left out. Perturbed rows are slower than the")
         emit("work itself: compare shares of kernels there, and lengths in the other rows.")
 

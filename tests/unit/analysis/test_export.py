@@ -280,6 +280,8 @@ def test_notebooks_ask_in_sql(example):
         assert found.rows()[0] == {"rank": 2, "stage": 1}
         assert found.arrow().column_names == ["rank", "stage"]
         assert "rank" in repr(found) and "<pre>" in found._repr_html_()
+        assert list(run.sql("SELECT 1; SELECT 2, 3")) == [(2, 3)]
+        assert list(run.sql("SET threads = 1")) == []
         with pytest.raises(UsageError):
             run.sql("SELECT nonsense")
 

@@ -36,6 +36,8 @@ from harness_schemas.whole_file import whole_file
         (["report", "."], ". is no run's folder", "harness ingest ."),
         (["report", "a"], "a is a folder of runs, not a run", "'a/kept/*'"),
         (["report", "--html", "--json"], "--json prints the answer", "--help"),
+        (["report", "--json", "--csv"], "--json and --csv are two formats: give one", "--help"),
+        (["query", "FROM runs", "--csv", "--markdown"], "--csv and --markdown are two", "--help"),
         (["report", "--baseline", "x"], "--baseline goes with --html", "--help"),
         (["export", "--format", "csv", "--rank", "1"], "--rank goes with --format", "--help"),
         (["export", "--format", "chrome", "--table", "x"], "--table goes with", "--help"),
