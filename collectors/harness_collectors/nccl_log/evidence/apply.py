@@ -97,10 +97,11 @@ def init(evidence: Evidence, line: Line) -> bool | None:
     """Init START and COMPLETE, Destroy and Abort COMPLETE, and `comm ... nRanks ... nNodes`."""
     if b"comm 0x" not in line.text or b"anks " not in line.text:
         return None
-    said = life.parse_init(line.text)
-    if said is None:
+    found = life.parse_init(line.text)
+    if found is None:
         return False
-    comm = _comm_of(evidence, line, said)
+    said, event = found
+    comm = _comm_of(evidence, line, said, event)
     if comm is None:
         return False
     comm.seen_init = True
@@ -109,29 +110,31 @@ def init(evidence: Evidence, line: Line) -> bool | None:
     if (parent := said.facts.get("parent")) is not None:
         comm.parent = line.process.comms.get(parent, comm.parent)
     comm.function = comm.function or said.function
-    if said.event == "complete":
+    if event == "complete":
         line.file.init_complete += 1
         _complete(evidence, line.thread, comm, said.rank)
-    if said.event is not None:
-        comm.state = said.event
-    if said.event not in _ENDED:
+    if event is not None:
+        comm.state = event
+    if event not in _ENDED:
         line.thread.comm = comm
         line.thread.since_row = len(evidence.calls)
-    return said.event is not None or b" nNodes " in line.text
+    return event is not None or b" nNodes " in line.text
 
 
-def _comm_of(evidence: Evidence, line: Line, said: life.InitLine) -> Comm | None:
+def _comm_of(
+    evidence: Evidence, line: Line, said: life.InitLine, event: str | None
+) -> Comm | None:
     """The communicator at that address, or a new one where the address was used again."""
     comm = line.process.comms.get(said.pointer)
-    if comm is None or _used_again(comm, said):
+    if comm is None or _used_again(comm, said, event):
         return evidence.new_comm(line.process, said.pointer)
     return comm
 
 
-def _used_again(comm: Comm, said: life.InitLine) -> bool:
-    if said.event not in ("started", "complete") or not comm.seen_init:
+def _used_again(comm: Comm, said: life.InitLine, event: str | None) -> bool:
+    if event not in ("started", "complete") or not comm.seen_init:
         return False
-    if said.event == "complete" and comm.state == "started":
+    if event == "complete" and comm.state == "started":
         return False
     new, old = identity_by(said.facts.get), identity_by(comm.known.get)
     if None in (new, old):
@@ -182,16 +185,16 @@ def add_hop(
 
     `comm` is what unnamed lines of the thread are about, `comm_rank` its rank there.
     """
-    own = hop.own_rank
+    ends, kind, pointer, _, own = hop
     ranks = line.process.edge_ranks
     ranks[own] = ranks.get(own, 0) + times
-    if hop.comm:
-        comm = line.process.comms.get(hop.comm)
+    if pointer:
+        comm = line.process.comms.get(pointer)
         comm_rank = comm.get("rank") if comm is not None else None
-    if comm is not None and comm_rank in (None, own):
-        evidence.add_edges(comm, hop.ends, hop.kind, channels)
+    if comm is not None and (comm_rank is None or comm_rank == own):
+        evidence.add_edges(comm, ends, kind, channels)
     else:
-        line.thread.keep_edges(hop.ends, (*hop.kind, line.record.device), channels)
+        line.thread.keep_edges(ends, (*kind, line.record.device), channels)
 
 
 def add_ring(line: Line, ring: str, times: int) -> bool | None:

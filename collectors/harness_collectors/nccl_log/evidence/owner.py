@@ -27,7 +27,9 @@ class Owners:
         self.calling: set[int] = set()
         """Slots of threads that have made calls."""
         self.lines: dict[int, Line] = {}
-        """By the code of a head: where its lines belong. Forgotten where that may have changed."""
+        """By the code of a head of the page at hand: where its lines belong."""
+        self._printers: dict[Record, Line] = {}
+        """The same by who printed them, of any page."""
         self._hosts: dict[int, list[str]] = {}
         self._found: dict[tuple[str | None, int | None, int | None], tuple[Process, Thread]] = {}
 
@@ -41,6 +43,20 @@ class Owners:
                 self._found[name] = found
         return found
 
+    def line_of(self, record: Record, cut: bool) -> Line | None:
+        """Where lines belong that this one printed; None: too many processes."""
+        line = self._printers.get(record)
+        if line is None:
+            unglued = self._unglued(record)
+            owner = self.of(unglued)
+            if owner is None:
+                return None
+            line = Line(unglued, *owner, self.file, cut, self.called)
+            if len(self._printers) < MAX_THINGS:
+                self._printers[record] = line
+        line.cut = cut
+        return line
+
     def _find(self, record: Record) -> tuple[Process, Thread] | None:
         host, pid = self._glued_host(record) or record.host, record.pid
         if host is not None and pid is not None and len(self._hosts) < MAX_THINGS:
@@ -48,14 +64,16 @@ class Owners:
             if host not in hosts:
                 hosts.append(host)
                 if len(hosts) > 1:
-                    self.lines.clear()  # from now on other text may be glued to a host
+                    # From now on other text may be glued to a host.
+                    self.lines.clear()
+                    self._printers.clear()
         process = self.evidence.process(self.file, host, pid)
         if process is None:
             self.file.dropped += 1
             return None
         return process, self.evidence.thread(process, record.tid)
 
-    def unglued(self, record: Record) -> Record:
+    def _unglued(self, record: Record) -> Record:
         """A record that is alone in its line, its host told apart from what is glued to it."""
         host = self._glued_host(record)
         return record if host is None else record._replace(host=host)

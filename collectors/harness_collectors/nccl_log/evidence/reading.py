@@ -111,6 +111,7 @@ class Reader:
             befores = iter(self._befores([place for place, *_ in acts], calls).tolist())
         # Without calls around, lines that hold several records may yet add some.
         before, runs = len(self.evidence.calls), self._page.runs
+        comms = len(self.evidence.comms)
         for place, head, times, text in acts:
             before = next(befores, before)
             if place in runs:
@@ -120,15 +121,14 @@ class Reader:
                 before = len(self.evidence.calls)
             elif (line := self._lines.get(head) or self._printed_by(head)) is not None:
                 self._line(line, place, times, text, before)
+        if len(self.evidence.comms) != comms:
+            self._calls.forget()
 
     def _printed_by(self, head: int) -> Line | None:
         """Where the lines with this head belong; None: too many processes."""
-        record = self._owners.unglued(self._page.heads[head])
-        owner = self._owners.of(record)
-        if owner is None:
-            return None
-        line = Line(record, *owner, self.file, self._page.cut, self._owners.called)
-        self._lines[head] = line
+        line = self._owners.line_of(self._page.heads[head], self._page.cut)
+        if line is not None:
+            self._lines[head] = line
         return line
 
     def _line(self, line: Line, place: int, times: int, text: bytes, before: int) -> None:
@@ -184,15 +184,11 @@ class Reader:
             cut = _CUT_CALL.match(text) if start in CHOICE_STARTS else None
             self.file.unreadable += cut is not None and cut[1].decode("ascii") in lines.OPS
             return
-        comms = self.evidence.comms
-        known = len(comms)
         understood = handler(self.evidence, line)
         if understood:
             self.file.records += line.times
         elif understood is not None:
             self.file.unreadable += line.times
-        if len(comms) != known:
-            self._calls.forget()
 
     def _glued_choice(self, line: Line) -> None:
         import numpy as np

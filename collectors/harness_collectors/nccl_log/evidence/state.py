@@ -315,9 +315,8 @@ class Evidence:
 
     def add_edges(self, comm: Comm, ends: Ends, kind: tuple[str, str], channels: int) -> None:
         """Note edges of a communicator (channels as bits); the sender's word counts."""
-        is_sent = kind[0] == "send"
         if self.edges + MAX_CHANNELS > MAX_EDGES:
             known = comm.edges.known(ends)
             new = lowest(channels & ~known, max(MAX_EDGES - self.edges, 0))
             channels = new | (channels & known)
-        self.edges += comm.edges.add(ends, kind, channels, overrules=is_sent)
+        self.edges += comm.edges.add(ends, kind, channels, kind[0] == "send")

@@ -53,40 +53,40 @@ _PART: Final = re.compile(rb"(\w+) (-?\d{1,7}\.\d{2,6})(?:, |$)")
 
 
 class InitLine(NamedTuple):
-    """What a line of a communicator's life says. `event` is None where the line was cut."""
+    """What a line of a communicator's life says, but for the event."""
 
     pointer: str
     rank: int
-    nranks: int
     function: str | None
-    event: str | None
     facts: dict[str, str]
     heard: tuple[Mapping[str, Any], ...]
     """All of that which may contradict other lines, by name."""
 
 
-_INIT_START: Final = b" - Init START"
-_INIT_COMPLETE: Final = b" - Init COMPLETE"
+_USUAL_EVENTS: Final = ((b" - Init START", "started"), (b" - Init COMPLETE", "complete"))
 _IDLE_FACTS: Final = frozenset({"localRank", "localRanks", "MNNVL"})
 """What lines of a communicator's life say that nobody asks for. All else may contradict."""
 
 
-def parse_init(text: bytes) -> InitLine | None:
+Said = tuple[InitLine, str | None]
+"""Such a line and its event; None: it has none, or is cut."""
+
+
+def parse_init(text: bytes) -> Said | None:
     """Read an init, destroy or abort line of any version; None: it is none, or two glued."""
-    for end, event in ((_INIT_START, "started"), (_INIT_COMPLETE, "complete")):
+    for end, event in _USUAL_EVENTS:
         if text.endswith(end) and (said := _life(text[: -len(end)], True)) is not None:
-            pointer, rank, nranks, function, _, facts, heard = said
-            return InitLine(pointer, rank, nranks, function, event, facts, heard)
+            return said[0], event
     return _life(text, False)
 
 
 @lru_cache(maxsize=_KEPT)
-def _life(text: bytes, is_whole: bool) -> InitLine | None:
+def _life(text: bytes, is_whole: bool) -> Said | None:
     """Read such a line, or, `is_whole`, one whose event was taken off."""
     match = INIT.match(text)
     if match is None:
         return None
-    pointer, rank, nranks, rest = match.group("comm", "rank", "nranks", "rest")
+    function, pointer, rank, nranks, rest = match.groups()
     has_event = not is_whole and (b"COMPLETE" in rest or b"START" in rest)
     event = _EVENT.search(rest) if has_event else None
     pairs = _PAIR.findall(rest.decode("latin-1"))
@@ -97,19 +97,14 @@ def _life(text: bytes, is_whole: bool) -> InitLine | None:
     if pairs and not is_whole:
         del facts[pairs[-1][0]]  # its value may be cut
     word = next((group for group in event.groups() if group), b"") if event else b""
-    said = {"rank": int(rank), "nranks": int(nranks)}
+    who = {"rank": int(rank), "nranks": int(nranks)}
     more = facts
     if not _IDLE_FACTS.isdisjoint(facts):
         more = {name: value for name, value in facts.items() if name not in _IDLE_FACTS}
-    return InitLine(
-        pointer=pointer.decode("ascii"),
-        rank=said["rank"],
-        nranks=said["nranks"],
-        function=match["function"].decode("ascii") if match["function"] else None,
-        event=_EVENTS.get(word),
-        facts=facts,
-        heard=(said, more) if said.keys() & more.keys() else ({**said, **more},),
-    )
+    heard = ({**who, **more},) if who.keys().isdisjoint(more) else (who, more)
+    name = function.decode("ascii") if function else None
+    said = InitLine(pointer.decode("ascii"), who["rank"], name, facts, heard)
+    return said, _EVENTS.get(word)
 
 
 @lru_cache(maxsize=_KEPT)
