@@ -44,6 +44,8 @@ _LAGGING = re.compile(
     r"(?:finished collective #\d+, but didn't join collective|are the lagging ranks)"
 )
 _NOT_IN = re.compile(r"missing ranks: \{([\d, ]{1,400})\}")
+_STALLED = re.compile(r"(\S+) \[missing ranks: ?([\d, ]{1,400})\]")
+"""Of Horovod's stall inspector: a tensor, and who had not submitted it."""
 _UNFINISHED = re.compile(r"- \[([\d, ]{1,400})\] joined but didn't finish collective #(\d+)")
 """Reports of c10d/TraceUtils.h (torch 1.12 on) and of torch.distributed.flight_recorder."""
 
@@ -152,6 +154,13 @@ def suspects_from_reports(lines: Iterable[str]) -> Suspects:
         elif found := _UNFINISHED.search(line):
             joined.update(dict.fromkeys(_numbers(found[1]), f"was still in collective {found[2]}"))
     return _named(missing or joined)
+
+
+def suspects_from_stalls(lines: Iterable[str]) -> Suspects:
+    """The ranks that Horovod last reported missing, of each tensor that others wait for."""
+    last = {found[1]: found[2] for line in lines if (found := _STALLED.search(line))}
+    ranks = (rank for listed in last.values() for rank in _numbers(listed))
+    return _named(dict.fromkeys(ranks, "did not submit what the others wait for"))
 
 
 def _numbers(listed: str) -> list[int]:

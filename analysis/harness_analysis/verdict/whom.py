@@ -15,6 +15,7 @@ from harness_analysis.verdict.suspects import (
     suspects_from_progress,
     suspects_from_ras,
     suspects_from_reports,
+    suspects_from_stalls,
     suspects_from_watchdog,
 )
 from harness_analysis.verdict.wording import failed_ranks
@@ -62,6 +63,8 @@ def _missing(evidence: VerdictEvidence) -> Suspects:
     if (found := suspects_from_reports(texts)).ranks:
         return found
     if (found := suspects_from_ras(texts)).ranks:
+        return found
+    if (found := suspects_from_stalls(texts)).ranks:
         return found
     return suspects_from_watchdog(texts, evidence.world_size)
 

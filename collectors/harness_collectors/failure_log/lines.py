@@ -81,7 +81,8 @@ WORDS: Final = (
     *(b"not enough slots", b"didn't join", b"didn't finish", b"lagging ranks", b"missing ranks"),
     *(b"not all ranks", b"pmi support", b"connect to host", b"as a result of limit"),
     *(b"  time      : ", b"is dead", b"marked dead", b"heartbeat", b"deadline_exceeded"),
-    *(b"make: ***", b"]: ***", b"build stopped"),
+    *(b"make: ***", b"]: ***", b"build stopped", b"remainder of ranks", b"stalled ops"),
+    *(b"ready ranks", b"received signal", b"times out", b"unsupported"),
 )
 """In small letters, without digits. Wider than the rules of the verdict, which decide: a test holds
 that each line that they explain has one. Searched one by one, which is 40 times as fast as one

@@ -316,6 +316,12 @@ def test_watchdogs_name_the_silent_rank_not_the_first_to_shout():
     assert suspects_from_watchdog([*lines, watchdog(1, 90)], 4).ranks == ()
 
 
+def test_the_ranks_that_horovod_last_missed():
+    said = "op_a [missing ranks: 0, 3]\nop_b [missing ranks: 3]\nop_a [missing ranks: 3]\n"
+    assert verdict_of(said).suspects == (3,)
+    assert verdict_of("op_a [ready ranks: 1]").suspects == ()
+
+
 def test_watchdogs_name_the_rank_that_was_behind():
     lines = [watchdog(0, 90), watchdog(1, 88), watchdog(2, 90)]
     assert suspects_from_watchdog(lines, None).ranks == (1,)
