@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import re
-from enum import IntEnum
 from typing import Final
 
 from harness_collectors.nccl_log.grammar import lines
 
 
-class Sort(IntEnum):
-    """What to do with a line."""
+class Sort:
+    """What to do with a line. Plain numbers: a member of an Enum costs as much to look up as all
+    the rest of sorting a line."""
 
-    IGNORED = 0
-    CALL = 1
-    CHOICE = 2
-    LINE = 3
+    IGNORED: Final = 0
+    CALL: Final = 1
+    CHOICE: Final = 2
+    LINE: Final = 3
     """It says something by itself."""
-    FACT = 4
+    FACT: Final = 4
     """It holds for its process whatever stands between it and others that are the same."""
-    FILE_FACT = 5
+    FILE_FACT: Final = 5
     """It holds for its file, whoever printed it."""
-    LIKE = 6
+    LIKE: Final = 6
     """A transport or a ring map that differs from others in its channel only."""
-    TURN = 7
+    TURN: Final = 7
     """It changes what an address means."""
-    SEVERAL = 8
+    SEVERAL: Final = 8
     """It may hold several records, or pieces of them."""
 
 
-KINDS: Final[dict[bytes, tuple[tuple[bytes, ...], Sort | None]]] = {
+KINDS: Final[dict[bytes, tuple[tuple[bytes, ...], int | None]]] = {
     b"comm": ((b"anks",), None),
     b"nccl": ((b" comm 0x",), None),
     b"[Ran": ((b" comm 0x",), None),
@@ -72,14 +72,7 @@ _CUT_PREFIXES: Final = re.compile(rb":\d{1,10}:\d{1,10}(?: \[[^\n]*)?\s*$", re.M
 """Where `lines.CUT_PREFIX` may match: looser, and quick on many lines."""
 
 
-# An attribute of an Enum costs as much as all the rest of sorting a line.
-_IGNORED: Final = Sort.IGNORED
-_CHOICE: Final = Sort.CHOICE
-_LINE: Final = Sort.LINE
-_TURN: Final = Sort.TURN
-
-
-def by_words(start: bytes, line: bytes) -> Sort:
+def by_words(start: bytes, line: bytes) -> int:
     """Sort a line of level INFO by the first four bytes of its text and the words in it."""
     rule = KINDS.get(start)
     if rule is None:
@@ -89,19 +82,19 @@ def by_words(start: bytes, line: bytes) -> Sort:
         if word in line:
             break
     else:
-        return _IGNORED
+        return Sort.IGNORED
     if fact is not None:
         return fact
     is_turn = (b"omm" in line and b"anks" in line) or line.startswith(b"NCCL version ")
-    return _TURN if is_turn else _LINE
+    return Sort.TURN if is_turn else Sort.LINE
 
 
-def _by_bytes(start: bytes, line: bytes) -> Sort:
+def _by_bytes(start: bytes, line: bytes) -> int:
     if start not in CHOICE_STARTS and not start[:1].isdigit():
-        return _IGNORED
+        return Sort.IGNORED
     if b" Bytes -> " in line:
-        return _CHOICE
-    return _LINE if start in CHOICE_STARTS or b" coll channels" in line else _IGNORED
+        return Sort.CHOICE
+    return Sort.LINE if start in CHOICE_STARTS or b" coll channels" in line else Sort.IGNORED
 
 
 def mentions(line: bytes) -> bool:

@@ -23,7 +23,7 @@ from harness_collectors.nccl_log.pages.places import RING
 if TYPE_CHECKING:
     import numpy as np
 
-Judged = tuple[list[Sort], list[int]]
+Judged = tuple[list[int], list[int]]
 """The sorts of lines, and what those that are LIKE say; empty: none is."""
 
 _UNKNOWN: Final[Any] = object()
@@ -109,7 +109,7 @@ class Sorter:
                     sorts[place] = self._whole(pieces[place], cut)
         return sorts, []
 
-    def _whole(self, line: bytes, cut: bool) -> Sort:
+    def _whole(self, line: bytes, cut: bool) -> int:
         """Sort a line that was not taken apart."""
         at = line.find(b"NCCL")
         if at < 0:
@@ -121,7 +121,7 @@ class Sorter:
         if not line.startswith(b" INFO ", at + 4):
             return Sort.LINE
         sort = by_words(line[at + 10 : at + 14], line)
-        if sort is Sort.CHOICE and (cut or not self._known.is_choice(line)):
+        if sort == Sort.CHOICE and (cut or not self._known.is_choice(line)):
             return Sort.LINE
         return Sort.LINE if sort in (Sort.FACT, Sort.FILE_FACT) else sort
 
@@ -133,8 +133,8 @@ class Sorter:
                 sorts[place] = self._sure(sort, texts[place], cut)
         return sorts, []
 
-    def _sure(self, sort: Sort, text: bytes, cut: bool) -> Sort:
-        if sort is Sort.CHOICE and (cut or self._known.choice(text) is None):
+    def _sure(self, sort: int, text: bytes, cut: bool) -> int:
+        if sort == Sort.CHOICE and (cut or self._known.choice(text) is None):
             return Sort.LINE
         return Sort.LINE if cut and sort in (Sort.FACT, Sort.FILE_FACT) else sort
 
