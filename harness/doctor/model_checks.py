@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.doctor.check import Check, missing, ok, warning
 from harness_runners.files import checksums
 from harness_runners.model.checkpoint import read_checkpoint
-from harness_runners.model.shape import read_shape
+from harness_runners.model.config import read_shape
 from harness_runners.plan import needs_conversion
 from harness_runners.preflight import TOKENIZER_FILES
 from harness_schemas.errors import UsageError

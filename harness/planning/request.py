@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_runners.capacity.hardware import Card, Links, find_card
 from harness_runners.capacity.memory import Workload
-from harness_runners.capacity.shape import Shape, load_shape, read_config
 from harness_runners.capacity.shards import DTYPE_BYTES
 from harness_runners.capacity.split import Layout, make_layout
+from harness_runners.model.shape import Shape, load_shape
 from harness_schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -144,16 +144,12 @@ def spec_shape(spec: RunSpec) -> Shape:
     Raises:
         UsageError: the model directory holds no usable config.json.
     """
-    from harness_runners.model.tokenizer import VOCABULARY
-    from harness_runners.plan import plan_model
+    from harness_runners.plan import plan_model, planned_shape
 
     if spec.model.synthetic is None:
         return load_shape(str(spec.model.path))
-    config: Mapping[str, Any] = plan_model(spec).config
-    if spec.model.weights == "files":
-        config = {**config, "vocab_size": VOCABULARY}
     # Random weights exist in the run's own type, whatever the published shape says.
-    return read_config({**config, "torch_dtype": spec.dtype}, spec.model.synthetic)
+    return replace(planned_shape(plan_model(spec)), dtype=spec.dtype)
 
 
 def prompt_tokens(spec: RunSpec) -> tuple[int, str]:

@@ -9,10 +9,10 @@ from harness.sections import Section
 from harness_runners.capacity import fit as fits
 from harness_runners.capacity.hardware import Card
 from harness_runners.capacity.memory import kv_bytes_per_token, plan_ranks, worst_rank
-from harness_runners.capacity.shape import Shape
 from harness_runners.capacity.shards import DTYPE_BYTES, weights_slice
 from harness_runners.capacity.split import Layout, make_layout
 from harness_runners.capacity.steptime import StepFloor, decode_floor, prefill_floor
+from harness_runners.model.shape import Shape
 from harness_schemas.units import format_bytes
 
 GIB = 1 << 30

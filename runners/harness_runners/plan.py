@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness_runners.capacity.split import make_layout
 from harness_runners.files import cache
 from harness_runners.model import checkpoint, synthetic, tokenizer
-from harness_runners.model import shape as model_shape
+from harness_runners.model.config import read_shape
+from harness_runners.model.shape import Shape, shape_of
 from harness_schemas.errors import HarnessError, UsageError
 from harness_schemas.rundir import RunDir, write_json
 from harness_schemas.spi import RankHookSpec
@@ -171,15 +173,15 @@ def make_plan(
         UsageError: the model directory cannot be read.
     """
     model = plan_model(spec)
-    shape = planned_shape(model)
-    layers = spec.parallel.layers or model_shape.split_layers(shape, spec.parallel.pp)
+    parallel = spec.parallel
+    layout = make_layout(planned_shape(model), parallel.tp, parallel.pp, parallel.layers)
     inject = spec.inject
     return RunPlan(
         run_dir=str(run.path.absolute()),
         cache_dir=str(cache.cache_dir()),
         model=model,
-        layers=tuple(layers),
-        tp=spec.parallel.tp,
+        layers=layout.layers,
+        tp=layout.tp,
         engine=spec.runner,
         dtype=spec.dtype,
         device=resolve_device(spec.device),
@@ -201,12 +203,12 @@ def compares(spec: RunSpec) -> bool:
     return spec.check.reference and spec.model.weights == "files"
 
 
-def planned_shape(model: ModelPlan) -> model_shape.ModelShape:
+def planned_shape(model: ModelPlan) -> Shape:
     """The shape of the model that ranks will find, also before it has been made."""
     if model.synthetic is None:
-        return model_shape.read_shape(Path(model.source or model.folder))
+        return read_shape(Path(model.source or model.folder))
     vocabulary = {"vocab_size": tokenizer.VOCABULARY} if model.weights == "files" else {}
-    return model_shape.ModelShape.from_config({**model.config, **vocabulary})
+    return shape_of({**model.config, **vocabulary}, model.synthetic)
 
 
 def plan_model(spec: RunSpec) -> ModelPlan:

@@ -14,7 +14,7 @@ from harness_runners import plan, prompts
 from harness_runners.files import cache
 from harness_runners.model.checkpoint import read_checkpoint
 from harness_runners.model.convert import bin_files
-from harness_runners.model.shape import ModelShape
+from harness_runners.model.shape import Shape
 from harness_schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _stage(spec: RunSpec) -> Iterator[Problem]:
             yield f"stage.{key}", f"{folder} is no folder of this node: is its variable set here?"
 
 
-def _parallel(spec: RunSpec, shape: ModelShape) -> Iterator[Problem]:
+def _parallel(spec: RunSpec, shape: Shape) -> Iterator[Problem]:
     tp, pp, layers = spec.parallel.tp, spec.parallel.pp, spec.parallel.layers
     if pp > shape.layers:
         yield "parallel.pp", f"{pp} stages, but the model has {shape.layers} layers"
@@ -123,7 +123,7 @@ def _parallel(spec: RunSpec, shape: ModelShape) -> Iterator[Problem]:
             yield "parallel.tp", f"{count} {what} cannot be divided among {tp} ranks"
 
 
-def _prompts(spec: RunSpec, folder: Path | None, shape: ModelShape | None) -> list[Problem]:
+def _prompts(spec: RunSpec, folder: Path | None, shape: Shape | None) -> list[Problem]:
     prompt_plan = plan.plan_prompts(spec)
     try:
         texts = prompts.read_prompts(prompt_plan)

@@ -172,13 +172,13 @@ def write_tokens(path: Path, requests: Sequence[Request]) -> None:
         ) from None
 
 
-def too_long(requests: Sequence[Request], context: int, new_tokens: int) -> list[str]:
-    """A sentence for every prompt that does not fit the model's context."""
+def too_long(requests: Sequence[Request], context: int | None, new_tokens: int) -> list[str]:
+    """A sentence for every prompt that does not fit the model's context; None: any fits."""
     return [
         f"prompt {request.id!r} has {len(request.tokens)} tokens; with {new_tokens} new ones it "
         f"needs {len(request.tokens) + new_tokens} of the model's {context} positions"
         for request in requests
-        if len(request.tokens) + new_tokens > context
+        if context is not None and len(request.tokens) + new_tokens > context
     ]
 
 

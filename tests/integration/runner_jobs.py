@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from harness_runners.model import synthetic
-from harness_runners.model.shape import read_shape
+from harness_runners.model.config import read_shape
 from harness_runners.plan import GenerationPlan, ModelPlan, PromptPlan, RunPlan
 from harness_runners.prepare import make_synthetic
 from harness_schemas.rundir import RunDir

@@ -11,8 +11,8 @@ from integration import runner_jobs
 from integration.runner_jobs import job, make_model, make_plan, replaced
 from unit.probe import spool
 
-from harness_runners.capacity.shape import load_shape
 from harness_runners.capacity.shards import heads_held, read_bytes, weights_slice
+from harness_runners.model.shape import load_shape
 from harness_runners.plan import InjectPlan
 
 pytestmark = pytest.mark.integration

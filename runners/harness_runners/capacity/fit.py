@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from harness_runners.capacity.hardware import Card, Links
 from harness_runners.capacity.memory import Workload, largest_batch, worst_rank
-from harness_runners.capacity.shape import Shape
 from harness_runners.capacity.split import Layout, make_layout, refused_by_runner
 from harness_runners.capacity.steptime import decode_floor
+from harness_runners.model.shape import Shape
 
 CONTEXTS = (2048, 4096, 8192, 32768, 131072)
 STAGES = (1, 2, 3, 4, 6, 8)

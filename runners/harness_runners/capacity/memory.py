@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness_runners.capacity.shape import Shape
 from harness_runners.capacity.shards import DTYPE_BYTES, heads_held, weights_slice
 from harness_runners.capacity.split import Layout
+from harness_runners.model.shape import Shape
 from harness_schemas.units import format_bytes
 
 GIB = 1 << 30

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from harness_runners.capacity.memory import Workload, plan_rank
-from harness_runners.capacity.shape import load_shape
 from harness_runners.capacity.split import Layout
+from harness_runners.model.shape import load_shape
 
 if TYPE_CHECKING:
     from harness_runners.plan import RunPlan

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness_runners.capacity.shape import Shape
 from harness_runners.capacity.shards import DTYPE_BYTES, weights_slice
-from harness_runners.model.shape import balanced
+from harness_runners.model.shape import Shape
 from harness_schemas.errors import UsageError
 
 
@@ -42,7 +41,7 @@ class Layout:
 
 
 def make_layout(shape: Shape, tp: int, pp: int, layers: Sequence[int] | None = None) -> Layout:
-    """Balanced stages as the runner makes them, or `layers` as given.
+    """Stages of which the heaviest is as light as can be, or `layers` as given.
 
     Raises:
         UsageError: more stages than layers, or `layers` that do not add up.
@@ -57,6 +56,24 @@ def make_layout(shape: Shape, tp: int, pp: int, layers: Sequence[int] | None = N
     layer = weights_slice(shape, width, 1, 0, 1, first=False, last=False).layer
     embedding = shape.vocab * shape.hidden * width
     return Layout(tp, balanced(shape.layers, pp, layer, embedding))
+
+
+def balanced(layers: int, stages: int, layer: float, embedding: float) -> tuple[int, ...]:
+    """`layers` over `stages`, as a layer and an embedding weigh; a head weighs as an embedding.
+
+    The first stage also holds the embedding, the last the head. Giving layer after layer to the
+    stage that is lightest so far is optimal because all layers weigh the same.
+    """
+    weights = [layer] * stages
+    weights[0] += embedding
+    weights[-1] += embedding
+    counts = [1] * stages
+    for _ in range(layers - stages):
+        # Of equally light stages the last: the first one also feeds the pipeline.
+        lightest = min(range(stages), key=lambda stage: (weights[stage], -stage))
+        counts[lightest] += 1
+        weights[lightest] += layer
+    return tuple(counts)
 
 
 def refused_by_runner(shape: Shape, tp: int) -> str | None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from harness_runners.capacity.hardware import Card, Links, Time
 from harness_runners.capacity.memory import Workload
-from harness_runners.capacity.shape import Shape
 from harness_runners.capacity.shards import DTYPE_BYTES, heads_held, read_bytes, weights_slice
 from harness_runners.capacity.split import Layout
+from harness_runners.model.shape import Shape
 
 
 @dataclass(frozen=True)

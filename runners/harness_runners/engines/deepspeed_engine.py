@@ -25,7 +25,7 @@ from harness_runners.engines.pipeline import Pipeline
 from harness_runners.engines.sampling import Sampler
 from harness_runners.engines.stage import Stage, build_stage, layer_windows
 from harness_runners.files.staging import weights_on_node
-from harness_runners.model.shape import eos_tokens
+from harness_runners.model.config import eos_tokens
 from harness_runners.plan import RunPlan
 from harness_runners.rank.groups import Groups, Place, layers_of
 from harness_runners.rank.inject import make_injector

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import harness_probe as probe
-from harness_runners.model.shape import layer_range
+from harness_runners.capacity.split import Layout
 from harness_runners.plan import RunPlan
 
 
@@ -60,7 +60,7 @@ class Groups:
 
 def layers_of(plan: RunPlan, place: Place) -> range:
     """Global indices of the decoder layers that this rank holds."""
-    return layer_range(plan.layers, place.stage)
+    return Layout(plan.tp, plan.layers).stage_layers(place.stage)
 
 
 def make_groups(place: Place) -> Groups:

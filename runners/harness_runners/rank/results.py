@@ -13,7 +13,7 @@ import numpy as np
 import harness_probe as probe
 from harness_runners.check.logits_store import LogitsStore, Sample
 from harness_runners.engines import BatchJob, Generated, UnitRecord
-from harness_runners.model.shape import eos_tokens
+from harness_runners.model.config import eos_tokens
 from harness_runners.plan import RunPlan
 from harness_runners.rank.groups import Place
 from harness_runners.rank.units import Units

@@ -20,7 +20,7 @@ from harness_runners.capacity import peaks
 from harness_runners.capacity.of_run import memory_plan
 from harness_runners.engines import BatchJob, Engine
 from harness_runners.files import staging
-from harness_runners.model.shape import read_shape
+from harness_runners.model.config import read_shape
 from harness_runners.plan import RunPlan
 from harness_runners.prompts import Request
 from harness_runners.rank import process as rank_process

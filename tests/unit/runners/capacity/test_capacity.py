@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -24,11 +25,11 @@ from harness_runners.capacity.memory import (
     plan_ranks,
     worst_rank,
 )
-from harness_runners.capacity.shape import load_shape, read_config, shape_names
 from harness_runners.capacity.shards import held, layer_tensors, weights_slice
 from harness_runners.capacity.split import Layout, make_layout, refused_by_runner
 from harness_runners.capacity.steptime import decode_floor, prefill_floor
-from harness_runners.model import shape as model_shape
+from harness_runners.model.shape import SHAPES, load_shape, shape_names, shape_of
+from harness_runners.model.synthetic import SHAPES as SYNTHETIC
 from harness_schemas.errors import UsageError
 
 GIB, KIB = 1 << 30, 1 << 10
@@ -102,7 +103,7 @@ def test_shards_are_those_that_deepspeed_makes():
         meta = tp_shard.AutoTPMeta(num_kv_heads=kv_heads, tp_grain_size=64)
         for inner in (704, 688, 8640, 60):
             config = {**json_of("llama-3.3-70b"), "intermediate_size": inner}
-            shape = read_config({**config, "num_key_value_heads": kv_heads}, "x")
+            shape = shape_of({**config, "num_key_value_heads": kv_heads}, "x")
             for tensor, name in (("mlp", "mlp.up_proj"), ("k_proj", "k_proj"), ("q_proj", "q")):
                 (found,) = (item for item in layer_tensors(shape) if item.name == tensor)
                 theirs = tp_shard.get_shard_size_list(found.size, tp, meta, name)
@@ -111,13 +112,11 @@ def test_shards_are_those_that_deepspeed_makes():
 
 
 def json_of(name):
-    from harness_runners.capacity.shape import SHAPES
-
     return json.loads((SHAPES / f"{name}.json").read_text())
 
 
 shapes = st.builds(
-    lambda base, kv, group, inner, layers, vocab: read_config(
+    lambda base, kv, group, inner, layers, vocab: shape_of(
         {
             **json_of(base),
             "num_key_value_heads": kv,
@@ -155,6 +154,17 @@ def test_stages_hold_every_layer_once_and_the_heaviest_is_the_lightest_possible(
     assert sum(layout.layers) == shape.layers
     layers = [layer for stage in range(pp) for layer in layout.stage_layers(stage)]
     assert layers == list(range(shape.layers))
+    layer = weights_slice(shape, 2.0, 1, 0, 1, first=False, last=False).layer
+    ends = [shape.vocab * shape.hidden * 2.0 * ((k == 0) + (k == pp - 1)) for k in range(pp)]
+
+    def heaviest(counts):
+        return max(count * layer + end for count, end in zip(counts, ends, strict=True))
+
+    for giver, taker in itertools.permutations(range(pp), 2):
+        moved = list(layout.layers)
+        moved[giver] -= 1
+        moved[taker] += 1
+        assert not moved[giver] or heaviest(moved) >= heaviest(layout.layers)
 
 
 @given(
@@ -184,11 +194,12 @@ def test_the_largest_batch_is_the_largest():
     assert needs[0] <= card.memory_bytes < needs[1]
 
 
-def test_stages_are_cut_as_the_runner_cuts_them():
-    config = json_of("llama-3.3-70b")
-    for stages in (1, 2, 3, 7):
-        split = model_shape.split_layers(model_shape.ModelShape.from_config(config), stages)
-        assert make_layout(LLAMA, 2, stages).layers == split
+def test_embedding_and_head_push_layers_to_the_middle():
+    # A layer holds 0.79 M parameters, the embedding and the head 5.24 M each.
+    tiny = {**SYNTHETIC["tiny-llama"], "num_hidden_layers": 8}
+    assert make_layout(shape_of({**tiny, "vocab_size": 20480}, "x"), 1, 3).layers == (1, 6, 1)
+    assert make_layout(shape_of({**tiny, "vocab_size": 16}, "x"), 1, 2).layers == (4, 4)
+    assert Layout(1, (1, 6, 1)).stage_layers(1) == range(1, 7)
 
 
 @pytest.mark.parametrize(
@@ -309,9 +320,9 @@ def test_what_cannot_be_planned_is_said(tmp_path):
     with pytest.raises(UsageError, match="no shape"):
         load_shape("no-such-model")
     with pytest.raises(UsageError, match="latent"):
-        read_config({**json_of("llama-3.3-70b"), "kv_lora_rank": 512}, "x")
+        shape_of({**json_of("llama-3.3-70b"), "kv_lora_rank": 512}, "x")
     with pytest.raises(UsageError, match="hidden_size"):
-        read_config({"num_attention_heads": 4}, "x")
+        shape_of({"num_attention_heads": 4}, "x")
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(UsageError, match="not JSON"):
         load_shape(str(tmp_path))
