@@ -55,6 +55,10 @@ CHOICE_STARTS: Final = frozenset(name[:4].encode("ascii") for name in lines.OPS)
 STARTS: Final = frozenset({*KINDS, *CHOICE_STARTS})
 """First four bytes of texts that may say something; those that start with a digit may as well."""
 
+IDLE: Final = (b"NET/IB: [", b"Connected to ")
+"""Beginnings of texts that say nothing though their first four bytes are those of others; of eight
+bytes at least. So do numbered lines of a graph (` 7 : NET/0 ...`)."""
+
 _ODD: Final = (
     b"NCCL ",
     b" opCount ",

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from harness_collectors.nccl_log.grammar.lines import MIDDLE_MARK
-from harness_collectors.nccl_log.grammar.words import ODD_IN_HEADS, STARTS
+from harness_collectors.nccl_log.grammar.words import IDLE, ODD_IN_HEADS, STARTS
 from harness_collectors.nccl_log.pages import places
 from harness_collectors.nccl_log.pages.places import RING
 
@@ -34,6 +34,8 @@ _HOLE: Final = b"\x7f"
 
 _DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
 _FEW_HEADS: Final = 64
+_IN_GRAPH: Final = places.key(b" :")
+"""What stands behind the number of a graph's line, which has one digit or two."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,13 @@ def _may_matter(text: bytes, behind: np.ndarray) -> np.ndarray:
     starts = places.keys(text, 4)[behind]
     first, second = starts & np.uint32(0xFFFF), starts >> np.uint32(16)
     is_digit = (starts & np.uint32(0xFF)) - 48 <= 9  # unsigned: other signs are above
-    matters: np.ndarray = is_digit | (_pairs(0)[first] & _pairs(2)[second])
+    in_graph = (second == _IN_GRAPH) | (starts >> np.uint32(8) & np.uint32(0xFFFF) == _IN_GRAPH)
+    matters: np.ndarray = (is_digit & ~in_graph) | (_pairs(0)[first] & _pairs(2)[second])
+    for idle in IDLE:
+        found = np.flatnonzero(starts == places.key(idle[:4]))
+        found = found[behind[found] + len(idle) <= len(text)]
+        ends = places.keys(text, 8)[behind[found] + len(idle) - 8]
+        matters[found[ends == places.key(idle[-8:])]] = False
     return matters
 
 
