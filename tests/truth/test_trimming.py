@@ -137,3 +137,22 @@ def test_the_shift_is_found_whatever_the_clocks(gaps, begin, count, offset):
     found = shift_between(reference, one)
     # Where intervals of other calls agree within what ends agree by, it may stay unknown.
     assert found in (begin, None) or len(mine) <= 5
+
+
+@given(
+    gaps=st.lists(st.integers(1, 99), min_size=18, max_size=18, unique=True),
+    begin=st.integers(1, 8),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_shift_is_found_where_each_has_calls_that_the_other_lacks(gaps, begin):
+    ends = 1_790_857_026 * 10**9 + np.cumsum(np.array(gaps, np.int64) * 50_000)
+    reference = Recorded(0, np.arange(18 - begin), *columns(ends[: 18 - begin]))
+    one = Recorded(1, np.arange(18 - begin), *columns(ends[begin:]))
+    assert shift_between(reference, one) in (begin, None)
+
+
+def test_a_handful_of_common_calls_is_a_shift_where_it_is_half_of_them():
+    ends = np.cumsum(np.array([90, 400, 70, 810, 330, 560, 120, 640, 480, 250, 910, 370]) * 1_000)
+    reference = Recorded(0, np.arange(10), *columns(ends[:10]))
+    one = Recorded(1, np.arange(10), *columns(ends[2:] + 7))
+    assert shift_between(reference, one) == 2

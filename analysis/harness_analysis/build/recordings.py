@@ -32,9 +32,12 @@ LOOKED_AT = 1 << 16
 """Calls of a stream and rank, from the first on: no recording begins later than these."""
 COMPARED = 512
 """Intervals that a shift is judged by."""
-GLANCE, TRIED = 16, 64
-"""Intervals that all shifts are compared by, and how many of the best are judged."""
+GLANCES, TRIED = (16, 6), 64
+"""Intervals that all shifts are compared by, and how many of the best are judged. Fewer where
+recordings share only their ends."""
 FEWEST = 4
+ENOUGH = 8
+"""Common calls that tell a shift, where there are more on either side."""
 HOPELESS_NS = 1_000_000
 """Kernels of one call do not end so far apart: the ordinals compare different calls."""
 FAR_NS = 600 * 1_000_000_000
@@ -130,19 +133,30 @@ def shift_between(reference: Recorded, one: Recorded) -> int | None:
     if len(one.seq) <= FEWEST:
         return 0
     scores: dict[int, float] = {}
-    likely = {*_likely(reference, one), *(-places for places in _likely(one, reference))}
+    likely = _likely(reference, one) | {-places for places in _likely(one, reference)}
     for places in sorted(likely):
-        score = _at(reference, one, places)
+        score = _at(reference, one, places, least=ENOUGH)
         if score is not None:
             scores[places] = score
     ordered = sorted(scores, key=lambda places: scores[places])
     if not ordered or scores[ordered[0]] > AGREE_NS:
-        return None if now is not None and now > HOPELESS_NS else 0
+        return None if now is not None and _hopeless(reference, one, now, at, there) else 0
     best, second = scores[ordered[0]], [scores[places] for places in ordered[1:2]]
     found = _as_ordinal(reference, one, ordered[0])
     if found and second and second[0] < CLEARLY * max(best, 1_000):
         return None
     return found
+
+
+def _hopeless(reference: Recorded, one: Recorded, now: float, at: Ints, there: Ints) -> bool:
+    """Whether the ordinals as they are compare different calls: their ends differ by too much, or
+    lie apart, by the wall clock, by more than the next call does."""
+    if now > HOPELESS_NS:
+        return True
+    first, second = reference.end_ns[at], one.end_ns[there]
+    if min(first.min(), second.min()) < EARLIEST_WALL_NS:
+        return False
+    return bool(np.median(np.abs(first - second)) > np.median(np.diff(reference.end_ns)))
 
 
 def _lie_apart(reference: Recorded, one: Recorded) -> bool:
@@ -154,16 +168,19 @@ def _lie_apart(reference: Recorded, one: Recorded) -> bool:
     return first_end > EARLIEST_WALL_NS and begin - first_end > FAR_NS
 
 
-def _likely(longer: Recorded, other: Recorded) -> list[int]:
+def _likely(longer: Recorded, other: Recorded) -> set[int]:
     """Where in `longer` the intervals are most like the first of `other`."""
-    first = np.diff(other.end_ns[: GLANCE + 1])
     intervals = np.diff(longer.end_ns)
-    if not 0 < len(first) <= len(intervals):
-        return []
-    windows = np.lib.stride_tricks.sliding_window_view(intervals, len(first))
-    scores = np.median(np.abs(windows - first), axis=1)
-    tried = min(TRIED, len(scores))
-    return [int(place) for place in np.argpartition(scores, tried - 1)[:tried]]
+    found: set[int] = set()
+    for glance in GLANCES:
+        first = np.diff(other.end_ns[: glance + 1])
+        if not 0 < len(first) <= len(intervals):
+            continue
+        windows = np.lib.stride_tricks.sliding_window_view(intervals, len(first))
+        scores = np.median(np.abs(windows - first), axis=1)
+        tried = min(TRIED, len(scores))
+        found |= {int(place) for place in np.argpartition(scores, tried - 1)[:tried]}
+    return found
 
 
 def _first_common_unit(reference: Recorded, one: Recorded) -> int | None:
@@ -182,9 +199,13 @@ def _as_ordinal(reference: Recorded, one: Recorded, places: int) -> int:
     return int(reference.seq[begin + places] - one.seq[begin])
 
 
-def _at(reference: Recorded, one: Recorded, places: int) -> float | None:
+def _at(reference: Recorded, one: Recorded, places: int, least: int = 0) -> float | None:
+    """Disagreement at a shift in places; None: fewer than `least` calls are common, though both
+    have as many."""
     begin = max(0, -places)
     length = min(len(one.seq) - begin, len(reference.seq) - begin - places, COMPARED)
+    if length < min(least, len(one.seq), len(reference.seq)):
+        return None
     mine = np.arange(begin, begin + max(length, 0))
     return _disagreement(reference, one, mine + places, mine)
 

@@ -19,7 +19,9 @@ from harness_collectors.kineto.origin import (
     place_of,
     rank_of,
     relative,
+    without_claim,
 )
+from harness_collectors.names.rank_names import rank_in_name, spelled_rank
 from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import (
     Availability,
@@ -40,6 +42,8 @@ LATE: Final = 1 << 40
 ALONE: Final = "no file names its rank"
 BESIDE: Final = "other files name theirs"
 """Words for a part of files of unknown rank."""
+DOUBTED: Final = "its name tells its rank"
+"""Word for a part of files that claim the rank of others."""
 
 
 class Kineto:
@@ -80,37 +84,64 @@ class Kineto:
     def divide(self, files: Sequence[Path]) -> list[Part]:
         """Files of one rank belong together, or their span ids and ordinals would collide; so do
         those of unknown rank."""
-        groups = by_rank(files)
+        groups, doubted = by_rank(files)
         unknown = sorted(groups.pop(None, []), key=_natural)
         first = [Part(tuple(unknown), BESIDE if groups else ALONE)] if unknown else []
-        return [*first, *(Part(tuple(group)) for group in groups.values())]
+        return [
+            *first,
+            *(
+                Part(tuple(group), "" if doubted.isdisjoint(group) else DOUBTED)
+                for group in groups.values()
+            ),
+        ]
 
     def ingest_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
         """Rows of some files that share their numbering."""
         numberings: dict[int | None, Numbering] = {}
         beside = part.step == BESIDE
-        owners = Owners(part.step == ALONE and not context.run, len(part.files), beside)
+        alone = part.step == ALONE and not context.run
+        owners = Owners(alone, len(part.files), beside, doubted=part.step == DOUBTED)
         for path in part.files:
             yield from _ingest_file(path, context, numberings, owners)
 
 
-def by_rank(files: Sequence[Path]) -> dict[int | None, list[Path]]:
-    """Files by the rank that their heads tell, in the order of names.
+def by_rank(files: Sequence[Path]) -> tuple[dict[int | None, list[Path]], set[Path]]:
+    """Files by the rank that their heads and names tell, in the order of names; and those whose
+    heads are not believed.
 
     Where a rank's files lie in several folders, those of the folder with the most ranks come
     first: of several jobs the first that shows a rank is taken, and it should be one for all.
     """
+    ranks = {path: head_rank(path) for path in sorted(files)}
+    doubted = _doubted(ranks)
+    ranks |= {path: rank_in_name(path) for path in doubted}
     groups: dict[int | None, list[Path]] = {}
     shown: dict[Path, set[int]] = {}
-    for path in sorted(files):
-        rank = head_rank(path)
+    for path, rank in ranks.items():
         groups.setdefault(rank, []).append(path)
         if rank is not None:
             shown.setdefault(path.parent, set()).add(rank)
-    return {
+    ordered = {
         rank: paths if rank is None else sorted(paths, key=lambda at: -len(shown[at.parent]))
         for rank, paths in groups.items()
     }
+    return ordered, doubted
+
+
+def _doubted(ranks: Mapping[Path, int | None]) -> set[Path]:
+    """Files whose heads claim one rank and whose names spell different ones.
+
+    So are replicas of an engine, each rank 0 of its own world, and traces to which a script has
+    added a rank 0, that a tool may read them.
+    """
+    claims: dict[int, set[Path]] = {}
+    for path, rank in ranks.items():
+        if rank is not None and spelled_rank(path) is not None:
+            claims.setdefault(rank, set()).add(path)
+    clashing = (
+        paths for paths in claims.values() if len({spelled_rank(path) for path in paths}) > 1
+    )
+    return set().union(*clashing)
 
 
 def head_rank(path: Path) -> int | None:
@@ -154,6 +185,7 @@ def _ingest_file(
     except OSError as error:
         yield state.failed(name, f"cannot be read: {error.strerror or error}")
         return
+    metadata = without_claim(metadata) if owners.doubted else metadata
     origin = owners.settle(origin_of(path, name, metadata, columns), columns)
     if stranger := owners.stranger(origin, columns):
         yield state.failed(name, stranger)
@@ -172,7 +204,7 @@ def _ingest_file(
     yield from rows.device_batches(trace)
     yield from recording.hidden_batches(trace)
     yield from collectives.collective_batches(trace)
-    told = state.collection_row(origin, trace, metadata, health, size)
+    told = state.collection_row(origin, trace, metadata, health, size, owners.doubted)
     trace.drop_device()  # the host's rows are most of a trace, and need none of it
     yield from rows.host_batches(trace)
     steps = rows.step_rows(trace)
@@ -212,7 +244,7 @@ def _resolve(
     return TraceFile(
         columns=columns,
         found=find_units(columns.host, list(columns.host_names), step_marks(), numbering.units),
-        groups=Groups(metadata.get("distributedInfo")),
+        groups=Groups(metadata.get("distributedInfo"), columns.labels),
         rank=origin.rank,
         offset_ns=origin.offset_ns,
         cut=cut,

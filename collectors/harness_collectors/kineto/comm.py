@@ -8,6 +8,8 @@ launch and the kernel's name say what they can, and what they cannot stays NULL.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,23 +87,43 @@ class Operation:
 
 
 class Groups:
-    """Process groups of one file, from its `distributedInfo`."""
+    """Process groups of one file: of its `distributedInfo`, and of kernels that name others."""
 
-    def __init__(self, info: Any) -> None:
+    def __init__(self, info: Any, labels: Iterable[CommLabel] = ()) -> None:
         found = info if isinstance(info, dict) else {}
         self.world_size = _count(found.get("world_size"))
-        self._named: dict[str, Group] = {}
-        ordinals: dict[tuple[int, ...], int] = {}
         config = found.get("pg_config")
         self.described = isinstance(config, list) and bool(config)
+        listed: dict[str, tuple[int, ...]] = {}
         for entry in config if isinstance(config, list) else []:
-            ranks = self._ranks(entry)
-            if not ranks:
-                continue
-            ordinal = ordinals.get(ranks, 0)
-            ordinals[ranks] = ordinal + 1
-            group = Group(group_name(ranks, ordinal), len(ranks), ranks)
-            self._named.setdefault(str(entry.get("pg_name")), group)
+            if ranks := self._ranks(entry):
+                listed.setdefault(str(entry.get("pg_name")), ranks)
+        self._named = self._ordered(listed)
+        others: dict[str, tuple[int, ...]] = {}
+        for label in labels:
+            ranks = _rank_list(label.group_ranks)
+            if ranks and label.group_name is not None and label.group_name not in listed:
+                others.setdefault(label.group_name, ranks)
+        self._seen = self._ordered(others)
+
+    def _ordered(self, ranks_of: Mapping[str, tuple[int, ...]]) -> dict[str, Group]:
+        """Groups by their names. torch counts them as they are made, and 0 is the world: a list
+        may be in another order, and lack those that were not used."""
+        names = list(ranks_of)
+        ordinals: Counter[tuple[int, ...]] = Counter()
+        if all(name.isdecimal() for name in names):
+            names.sort(key=int)
+            if "0" not in ranks_of:
+                ordinals.update(ranks for ranks in set(ranks_of.values()) if self._are_all(ranks))
+        groups = {}
+        for name in names:
+            ranks = ranks_of[name]
+            groups[name] = Group(group_name(ranks, ordinals[ranks]), len(ranks), ranks)
+            ordinals[ranks] += 1
+        return groups
+
+    def _are_all(self, ranks: tuple[int, ...]) -> bool:
+        return len(ranks) == self.world_size and ranks == tuple(range(len(ranks)))
 
     def _ranks(self, entry: Any) -> tuple[int, ...]:
         if not isinstance(entry, dict):
@@ -109,6 +131,8 @@ class Groups:
         ranks = entry.get("ranks")
         if isinstance(ranks, list) and all(type(rank) is int for rank in ranks) and ranks:
             return tuple(ranks)
+        if written := _rank_list(ranks if isinstance(ranks, str) else None):
+            return written  # as on-demand traces have them
         size = _count(entry.get("pg_size"))
         return tuple(range(size)) if size and size == self.world_size and size < 1 << 16 else ()
 
@@ -119,7 +143,9 @@ class Groups:
         if named is not None and (not ranks or ranks == named.ranks):
             return named
         if ranks:
-            return Group(group_name(ranks, 0), len(ranks), ranks)
+            seen = self._seen.get(label.group_name or "")
+            same = seen is not None and seen.ranks == ranks
+            return seen if seen and same else Group(group_name(ranks, 0), len(ranks), ranks)
         if label.group_name is None and label.group_ranks is None:
             return self.unlabelled(label.group_size)
         return Group(

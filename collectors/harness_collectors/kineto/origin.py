@@ -20,6 +20,7 @@ _PLACE_IN_NAME: Final = (
 )
 """File names of vLLM and of SGLang: pipeline stage and tensor-parallel rank."""
 NUMBERED: Final = "its rank is not recorded: it is numbered in the order of the files"
+NAMED: Final = "several files claim one rank: their names are believed"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:
     return rank_in_name(path)
 
 
+def without_claim(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A header without the rank and the number of ranks that it claims."""
+    info = metadata.get("distributedInfo")
+    kept = info if isinstance(info, dict) else {}
+    kept = {key: value for key, value in kept.items() if key not in ("rank", "world_size")}
+    return {**metadata, "distributedInfo": kept}
+
+
 def place_of(path: Path) -> dict[str, int | None]:
     """Tensor-parallel rank and pipeline stage, as engines put them into names."""
     for pattern in _PLACE_IN_NAME:
@@ -104,6 +113,8 @@ class Owners:
     files: int
     beside: bool = False
     """These files did not name their rank at once, and others did."""
+    doubted: bool = False
+    """Their heads claim a rank that others claim too, and their names tell another."""
     _by_rank: dict[int, tuple[int, str]] = field(default_factory=dict)
     _seen: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
     _numbered: dict[tuple[str | None, int | str], int] = field(default_factory=dict)

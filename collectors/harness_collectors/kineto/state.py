@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from harness_collectors.kineto.columns import TraceColumns
-from harness_collectors.kineto.origin import NUMBERED, Origin
+from harness_collectors.kineto.origin import NAMED, NUMBERED, Origin
 from harness_collectors.kineto.stream import Health
 from harness_collectors.kineto.trace import TraceFile
 from harness_collectors.names.classify import UNKNOWN_KERNEL
@@ -24,14 +24,19 @@ _NAMED_CATS: Final = 4
 
 
 def collection_row(
-    origin: Origin, trace: TraceFile, metadata: Mapping[str, Any], health: Health, size: int
+    origin: Origin,
+    trace: TraceFile,
+    metadata: Mapping[str, Any],
+    health: Health,
+    size: int,
+    doubted: bool = False,
 ) -> Batch:
-    """The row of a file that was read."""
+    """The row of a file that was read. `doubted`: its head's rank was not believed."""
     columns = trace.columns
     unreadable = health.unreadable + columns.dropped_times
     useless = _useless(columns, health)
     problems = [useless] if useless else _problems(origin, trace, health, unreadable)
-    notes = [] if useless else _notes(origin, trace)
+    notes = [] if useless else _notes(origin, trace, doubted)
     row = {
         "collector": _NAME,
         "host": origin.host,
@@ -87,9 +92,9 @@ def _problems(origin: Origin, trace: TraceFile, health: Health, unreadable: int)
     return problems
 
 
-def _notes(origin: Origin, trace: TraceFile) -> list[str]:
+def _notes(origin: Origin, trace: TraceFile, doubted: bool) -> list[str]:
     """What one should know of numbers that are right as far as they go."""
-    notes = [NUMBERED] if origin.numbered else []
+    notes = [NUMBERED] if origin.numbered else [NAMED] if doubted else []
     devices = trace.device_count
     if devices > 1:
         notes.append(f"one process drives {devices} devices, which are taken together as one rank")

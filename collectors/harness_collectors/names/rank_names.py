@@ -40,6 +40,14 @@ def rank_in_name(path: Path) -> int | None:
     for found in (_ranked(name), _matched(_WORKER, name), _of(name), _accelerate(name)):
         if found is not None:
             return found
+    return spelled_rank(path)
+
+
+def spelled_rank(path: Path) -> int | None:
+    """The same where a word for it stands there: `rank3`, `worker3`; None: none does."""
+    for found in (_ranked(path.name), _matched(_WORKER, path.name)):
+        if found is not None:
+            return found
     folder = _FOLDER.fullmatch(path.parent.name)
     return int(folder["rank"]) if folder else None
 

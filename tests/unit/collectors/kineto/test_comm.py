@@ -17,6 +17,9 @@ from unit.collectors.kineto.traces import (
     text,
 )
 
+from harness_collectors.kineto.columns import CommLabel
+from harness_collectors.kineto.comm import Groups
+
 TP2 = groups((0, 1))
 
 
@@ -215,3 +218,28 @@ def numbered(*numbers):
 def test_recorded_sequence_numbers_are_taken_where_they_order_the_group(tmp_path, numbers, seq):
     found = rows(tmp_path, text(numbered(*numbers), TP2))
     assert [row["seq"] for row in found["collectives"]] == seq
+
+
+def label(name, ranks):
+    return CommLabel("allreduce", None, name, ranks, 2, False)
+
+
+def test_groups_of_the_same_ranks_are_counted_as_torch_made_them():
+    """On-demand traces write ranks as text, in any order, and only groups that were used."""
+    entries = [
+        {"pg_name": "5", "pg_desc": "tp", "pg_size": 2, "ranks": "[0, 1]"},
+        {"pg_name": "0", "pg_desc": "default_pg", "pg_size": 2, "ranks": "[0, 1]"},
+    ]
+    asked = [label("0", "[0, 1]"), label("5", "[0, 1]")]
+    both = Groups({"world_size": 2, "pg_config": entries})
+    assert [both.of(each).name for each in asked] == ["[0,1]#0", "[0,1]#1"]
+    one = Groups({"world_size": 2, "pg_config": entries[:1]})
+    assert one.of(asked[1]).name == "[0,1]#1"
+    subgroup = Groups({"world_size": 4, "pg_config": entries[:1]})
+    assert subgroup.of(asked[1]).name == "[0,1]#0"
+
+
+def test_groups_that_only_kernels_name_are_kept_apart():
+    asked = [label("2", "[0, 1]"), label("1", "[0, 1]"), label("1", "[2, 3]")]
+    groups_ = Groups(None, asked)
+    assert [groups_.of(each).name for each in asked] == ["[0,1]#1", "[0,1]#0", "[2,3]#0"]

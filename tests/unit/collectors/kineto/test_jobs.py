@@ -29,3 +29,19 @@ def test_of_several_jobs_the_one_with_the_most_ranks_is_taken_whole(tmp_path, mo
         "alone_rank0.json: rank 0 is process 11",
         "early/rank0.json: rank 0 is process 21",
     ]
+
+
+def test_files_that_all_claim_rank_0_are_told_apart_by_their_names(tmp_path):
+    for rank in (0, 1, 2):
+        write(tmp_path / "all" / f"trace_rank{rank}.json", 0, pid=40 + rank, size=1)
+    path = ingest_paths([tmp_path / "all"], tmp_path / "d.duckdb")
+    with duckdb.connect(str(path), read_only=True) as con:
+        assert con.sql("SELECT rank, pid FROM ranks ORDER BY rank").fetchall() == [
+            (0, 40),
+            (1, 41),
+            (2, 42),
+        ]
+        assert con.sql("SELECT DISTINCT state, reason FROM collection").fetchall() == [
+            ("ok", "several files claim one rank: their names are believed")
+        ]
+        assert con.sql("SELECT world_size FROM runs").fetchall() == [(None,)]

@@ -326,7 +326,8 @@ def test_files_are_grouped_by_rank_from_their_heads(tmp_path):
         (tmp_path / name).write_text(text(decode_events(), groups((0, 1), rank=rank)))
     (tmp_path / "worker4.json").write_text(text(decode_events()))
     (tmp_path / "nobody.json").write_text(text(decode_events()))
-    grouped = by_rank(sorted(tmp_path.iterdir()))
+    grouped, doubted = by_rank(sorted(tmp_path.iterdir()))
+    assert not doubted
     assert {rank: [path.name for path in group] for rank, group in grouped.items()} == {
         None: ["nobody.json"],
         4: ["worker4.json"],
