@@ -95,11 +95,9 @@ Handler = Callable[[Evidence, Line], bool | None]
 
 def init(evidence: Evidence, line: Line) -> bool | None:
     """Init START and COMPLETE, Destroy and Abort COMPLETE, and `comm ... nRanks ... nNodes`."""
-    if b"comm 0x" not in line.text or b"anks " not in line.text:
-        return None
     found = life.parse_init(line.text)
     if found is None:
-        return False
+        return False if b"comm 0x" in line.text and b"anks " in line.text else None
     said, event = found
     comm = _comm_of(evidence, line, said, event)
     if comm is None:
@@ -237,7 +235,7 @@ def counts(evidence: Evidence, line: Line) -> bool | None:
 
 def rccl_counts(evidence: Evidence, line: Line) -> bool | None:
     """RCCL's spelling, which names the communicator."""
-    match = life.RCCL_CHANNELS.match(line.text)
+    match = life.RCCL_CHANNELS.match(line.text) if line.text[4:5] == b":" else None
     if match is None:
         return init(evidence, line)
     comm = line.process.comms.get(match["comm"].decode("ascii"))

@@ -110,8 +110,8 @@ class Reader:
         if len(calls) and acts:
             befores = iter(self._befores([place for place, *_ in acts], calls).tolist())
         # Without calls around, lines that hold several records may yet add some.
-        before, runs = len(self.evidence.calls), self._page.runs
-        comms = len(self.evidence.comms)
+        before, comms = len(self.evidence.calls), len(self.evidence.comms)
+        runs, stamps, lines_of = self._page.runs, self._page.stamps, self._lines.get
         for place, head, times, text in acts:
             before = next(befores, before)
             if place in runs:
@@ -119,8 +119,13 @@ class Reader:
             elif head < 0:
                 self._whole_line(place, text, before)
                 before = len(self.evidence.calls)
-            elif (line := self._lines.get(head) or self._printed_by(head)) is not None:
-                self._line(line, place, times, text, before)
+            elif (line := lines_of(head) or self._printed_by(head)) is not None:
+                if stamps:
+                    line.now = stamps.get(place)
+                    self._stamp(line.process, place, line.now)
+                if times:
+                    line.text, line.before, line.times = text, before, times
+                    self._apply(line)
         if len(self.evidence.comms) != comms:
             self._calls.forget()
 
@@ -130,17 +135,6 @@ class Reader:
         if line is not None:
             self._lines[head] = line
         return line
-
-    def _line(self, line: Line, place: int, times: int, text: bytes, before: int) -> None:
-        """A line by itself; `before` is the row that the next call has."""
-        if self._page.stamps:
-            line.now = self._page.stamps.get(place)
-            self._stamp(line.process, place, line.now)
-        if times:
-            if len(text) > lines.MAX_TEXT_BYTES:
-                text = text[: lines.MAX_TEXT_BYTES].rstrip(b"\r")
-            line.text, line.before, line.times = text, before, times
-            self._apply(line)
 
     def _like_lines(self, runs: list[Run], before: int) -> None:
         """Transports and ring maps of one process."""
@@ -175,7 +169,7 @@ class Reader:
     def _apply(self, line: Line) -> None:
         """Read the text of a record of level INFO."""
         text = line.text
-        if b" Bytes -> " in text:
+        if b"y" in text and b" Bytes -> " in text:  # few have the first, which is quick to see
             self._glued_choice(line)
             return
         start = text[:4]

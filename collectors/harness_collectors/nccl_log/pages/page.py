@@ -21,7 +21,7 @@ Some = tuple[int, int]
 Act = tuple[int, int, int, bytes]
 """A line that is read by itself, or the first of runs: its place; the code of what says who printed
 it, -1: the line is looked at as a whole; how many lines say the same, 0: another has said it, but
-who prints it is new; what stands behind `NCCL INFO `, or the whole line."""
+who prints it is new; what stands behind `NCCL INFO `, cut where NCCL would, or the whole line."""
 
 
 class Stretch(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness_collectors.nccl_log.grammar.lines import Record
+from harness_collectors.nccl_log.grammar.lines import MAX_TEXT_BYTES, Record
 from harness_collectors.nccl_log.grammar.texts import Texts
 from harness_collectors.nccl_log.grammar.words import Sort
 from harness_collectors.nccl_log.pages.block import Block, encode, has_many_heads
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from harness_collectors.nccl_log.pages.runs import Run
 
-_TOGETHER_BYTES: Final = 1 << 20
+_TOGETHER_BYTES: Final = 4 << 20
 _MAX_EXAMINED: Final = 64 << 10
 """Of a longer line, whose line ends were lost, the rest is dropped."""
 
@@ -147,6 +147,9 @@ def _said(
     is_numbered = (block.numbers[places] >= 0) & (sorts[places] != Sort.LIKE)
     for number in np.flatnonzero(is_numbered).tolist():
         texts[number] = block.said(places[number])
+    is_long = block.ends[places] - block.begins[places] > MAX_TEXT_BYTES
+    for number in np.flatnonzero(is_long).tolist():
+        texts[number] = texts[number][:MAX_TEXT_BYTES].rstrip(b"\r")
     for number in np.flatnonzero(is_whole).tolist():
         texts[number] = block.line(places[number])[:_MAX_EXAMINED]
     return np.where(is_whole, -1, own), texts
