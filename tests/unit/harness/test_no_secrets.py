@@ -49,6 +49,15 @@ SECRETS = (
     "https://user:pl4nt3d@pl4nt3d@git.example.org/x.git",
     "npm_PL4NT3D0000000000000000000 sk_live_pl4nt3dpl4nt3d",
     "<password>pl4nt3dxml</password>",
+    "kernel_hf_pl4nt3daaaaaaaaaaaaaaaa_v2",
+    "x_ghp_pl4nt3d00000000000000",
+    "docker login -u u -p pl4nt3dshort r.example.org",
+    "echo pl4nt3dshort | docker login --password-stdin",
+    '{"name": "HF_TOKEN", "value": "pl4nt3dvalue"}',
+    "setenv HF_TOKEN pl4nt3dvalue",
+    "machine h login u password pl4nt3dnetrc",
+    "postgresql://u:pl4nt3dpg@h:5432/d",
+    "https://a.blob.example.org/c?sv=2022&sp=r&sig=pl4nt3dsas%3D",
 )
 
 

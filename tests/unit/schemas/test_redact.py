@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+import random
+import re
+import string
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness_schemas.redact import MASK, redact
+from harness_schemas.redact import HINT, MASK, redact, redact_tree
 
 SECRET = "s3cr3tVALUE"
+ALNUM = string.ascii_letters + string.digits
+UPPER = string.ascii_uppercase + "234567"
+HEX = "0123456789abcdef"
+
+
+def signs(number: int, of: str = ALNUM) -> str:
+    """As random as a key is, the same every time: a key that somebody could use stands nowhere."""
+    return "".join(random.Random(number).choices(of, k=number))
+
+
+KEYS = {
+    "aws": "AKIA" + signs(16, UPPER),
+    "aws session": "IQoJb3JpZ2lu" + signs(200),
+    "github": "ghp_" + signs(36),
+    "github fine": f"github_pat_{signs(22)}_{signs(59)}",
+    "hugging face": "hf_" + signs(34),
+    "openai": f"sk-proj-{signs(74)}",
+    "openai before": "sk-" + signs(48),
+    "anthropic": f"sk-ant-api03-{signs(93)}AA",
+    "gitlab": "glpat-" + signs(20),
+    "slack": f"xoxb-{signs(12, string.digits)}-{signs(24)}",
+    "google": "AIza" + signs(35),
+    "google client": "GOCSPX-" + signs(28),
+    "azure client": f"{signs(3)}8Q~{signs(34)}",
+    "azure storage": signs(86) + "==",
+    "web token": f"eyJ{signs(17)}.eyJ{signs(30)}.{signs(43)}",
+    "wandb": "wandb_v1_" + signs(77),
+    "nvidia": "nvapi-" + signs(64),
+    "npm": "npm_" + signs(36),
+    "docker": "dckr_pat_" + signs(27),
+    "databricks": "dapi" + signs(32, HEX),
+    "vault": "hvs." + signs(90),
+    "alibaba": "LTAI" + signs(20),
+    "tencent": "AKID" + signs(32),
+    "digitalocean": "dop_v1_" + signs(64, HEX),
+    "replicate": "r8_" + signs(37),
+    "groq": "gsk_" + signs(52),
+    "stripe": "sk_live_" + signs(24),
+    "grafana": f"glsa_{signs(32)}_{signs(8, HEX)}",
+    "key in base 64": "LS0tLS1CRUdJTi" + signs(300),
+    "docker's login": "eyJhdXRocyI6" + signs(80),
+}
 
 
 @pytest.mark.parametrize(
@@ -48,9 +94,105 @@ def test_a_value_is_hidden_for_its_shape(secret):
     assert redact(f"run {secret} now") == f"run {MASK} now"
 
 
+@pytest.mark.parametrize("name", KEYS)
+def test_a_key_is_found_whatever_it_is_glued_to(name):
+    key = KEYS[name]
+    for before in (
+        "",
+        "kernel_",
+        "x_",
+        "9_",
+        "/",
+        "-",
+        "void f<",
+        "%3A",
+        "\\n",
+        "\x1b[32m",
+        "\u00e9",
+    ):
+        for behind in ("", "_kernel", "<int>", '"', ".py", " x"):
+            text = before + key + behind
+            assert key[-8:] not in redact(text), redact(text)
+            assert redact(text).startswith(before)
+            assert re.search(HINT, text)
+
+
+def test_an_unmistakable_key_is_found_in_the_middle_of_a_word():
+    for name in ("aws", "github", "hugging face", "anthropic", "openai before", "nvidia", "npm"):
+        assert KEYS[name][-8:] not in redact(f"kernel{KEYS[name]}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "HF_TOKEN=$'V a'",
+        "set -gx HF_TOKEN V",
+        "setenv HF_TOKEN V",
+        "aws configure set aws_secret_access_key V",
+        "HF_TOKEN                       V",
+        "HF_TOKEN\0V",
+        "- name: HF_TOKEN\n  value: V",
+        '{"name": "HF_TOKEN", "value": "V"}',
+        "('HF_TOKEN', 'V')",
+        "x_OPENAI_KEY=V",
+        "GITHUB_PAT=V",
+        "&quot;password&quot;: &quot;V&quot;",
+        "password%3DV",
+        "Server=h;Uid=sa;Pwd=V;",
+        "mysql+pymysql://u:V@h/d",
+        "jdbc:oracle:thin:u/V@h",
+        "SharedAccessSignature=sv=2022&sig=V",
+        "https://x/?X-Goog-Signature=V",
+        "machine h\n  login u\n  password V\n",
+        "  password V",
+        "h:5432:db:user:V",
+        "podman login -u u -p V",
+        "az login --service-principal -u a -p V --tenant t",
+        "echo V | docker login --password-stdin",
+        "echo u:V | chpasswd",
+        "sudo -S <<< V",
+        "redis-cli -h x -a V",
+        "ldapsearch -x -w V -D cn",
+        "smbclient -U u%V //h/s",
+        "ipmitool -H h -U a -P V power",
+        "http -a u:V h",
+        "openssl enc -passin pass:V",
+        "kubectl create secret generic s --from-literal=k=V",
+        "skopeo copy --src-creds u:V a b",
+        '{"auths": {"r.io": {"auth": "V"}}}',
+        "client-key-data: V",
+        "Ocp-Apim-Subscription-Key: V",
+    ],
+)
+def test_a_value_is_hidden_for_what_stands_before_it(text):
+    text = text.replace("V", SECRET)
+    assert SECRET not in redact(text), redact(text)
+    assert re.search(HINT, text)
+
+
+def test_names_and_values_in_two_fields_are_hidden():
+    tree = {"env": [{"name": "HF_TOKEN", "value": SECRET}, {"name": "A", "value": "b"}]}
+    assert redact_tree(tree) == {
+        "env": [{"name": "HF_TOKEN", "value": MASK}, {"name": "A", "value": "b"}]
+    }
+
+
+@pytest.mark.parametrize("piece", ["token", "a-", "A_", "--token ", "://a:", "name: a_key ", '"'])
+def test_no_text_takes_the_square_of_its_length(piece):
+    """Such texts took hours once: this test would not end."""
+    assert redact(f"{piece * 20_000}\nHF_TOKEN={SECRET}").endswith(f"\nHF_TOKEN={MASK}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Time per output token: 12.34 ms, ms/token: 3.2, first token: 345 ms",
+        "eos_token='</s>' pad_token: <pad> PROMPT_TOKENS=128",
+        "void moe::token::permute_kernel<float>()",
+        "_hf_AutoModelForCausalLM_forward mask_test_attention_forward",
+        "disk-usage-of-the-node-1 task-clock-something-longer-2",
+        "_ZN19cutlass_cudnn_train6KernelINS_4conv6kernel23ImplicitGemmConvolutionINS1_11threadblock",
+        "srun -p debug python x.py; docker run -p 8080:80 image; pass: 12 fail: 3",
         "decoded 128 tokens: 345 per second",
         "max_new_tokens=4096 eos_token_id=151643",
         "tokenizer: meta-llama/Llama-3",
