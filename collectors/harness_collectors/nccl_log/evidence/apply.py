@@ -119,9 +119,7 @@ def init(evidence: Evidence, line: Line) -> bool | None:
     return event is not None or b" nNodes " in line.text
 
 
-def _comm_of(
-    evidence: Evidence, line: Line, said: life.InitLine, event: str | None
-) -> Comm | None:
+def _comm_of(evidence: Evidence, line: Line, said: life.InitLine, event: str | None) -> Comm | None:
     """The communicator at that address, or a new one where the address was used again."""
     comm = line.process.comms.get(said.pointer)
     if comm is None or _used_again(comm, said, event):
@@ -310,13 +308,12 @@ def network(evidence: Evidence, line: Line) -> bool | None:
 
 def gdr(evidence: Evidence, line: Line) -> bool | None:
     """`NET/IB : GPU Direct RDMA Enabled for HCA 0 'mlx5_0'`."""
-    before, found, after = line.text.partition(b"GPU Direct RDMA ")
-    word, _, what = after.partition(b" for ")
-    if not found or word not in (b"Enabled", b"Disabled") or line.cut:
-        return plugin(evidence, line) if b"lugin" in before else None
-    names = line.file.gdr.setdefault(word.decode("ascii").lower(), set())
+    switch, what = life.parse_gdr(line.text)
+    if not switch or line.cut:
+        return plugin(evidence, line) if b"lugin" in line.text else None
+    names = line.file.gdr.setdefault(switch, set())
     if len(names) < _MAX_KEPT:
-        names.add(what.partition(b" (")[0].strip()[:80].decode("ascii", "replace"))
+        names.add(what)
     return True
 
 

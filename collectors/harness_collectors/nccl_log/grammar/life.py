@@ -58,15 +58,14 @@ class InitLine(NamedTuple):
     pointer: str
     rank: int
     function: str | None
-    facts: dict[str, str]
+    facts: Mapping[str, Any]
     heard: tuple[Mapping[str, Any], ...]
-    """All of that which may contradict other lines, by name."""
+    """The same, and its rank and the number of ranks, as `Comm.hear` wants it."""
 
 
 _USUAL_EVENTS: Final = ((b" - Init START", "started"), (b" - Init COMPLETE", "complete"))
-_IDLE_FACTS: Final = frozenset({"localRank", "localRanks", "MNNVL"})
-"""What lines of a communicator's life say that nobody asks for. All else may contradict."""
-
+_IDLE_FACTS: Final = ("localRank", "localRanks", "MNNVL")
+"""What lines of a communicator's life say that nobody asks for."""
 
 Said = tuple[InitLine, str | None]
 """Such a line and its event; None: it has none, or is cut."""
@@ -87,24 +86,32 @@ def _life(text: bytes, is_whole: bool) -> Said | None:
     if match is None:
         return None
     function, pointer, rank, nranks, rest = match.groups()
-    has_event = not is_whole and (b"COMPLETE" in rest or b"START" in rest)
-    event = _EVENT.search(rest) if has_event else None
+    event = None
+    if not is_whole:
+        event = _event(rest)
+        is_whole = event is not None or _LAST_PAIR_WHOLE.search(rest) is not None
     pairs = _PAIR.findall(rest.decode("latin-1"))
-    facts = dict(pairs)
-    if len(facts) < len(pairs):
-        return None  # one line's beginning and another's end
-    is_whole = is_whole or event is not None or _LAST_PAIR_WHOLE.search(rest) is not None
+    who = {"rank": int(rank), "nranks": int(nranks)}
+    facts: dict[str, Any] = {**who}
+    facts.update(pairs)
+    heard: tuple[Mapping[str, Any], ...] = (facts,)
+    if len(facts) < len(who) + len(pairs):
+        facts = dict(pairs)
+        if len(facts) < len(pairs):
+            return None  # one line's beginning and another's end
+        heard = (who, facts)
     if pairs and not is_whole:
         del facts[pairs[-1][0]]  # its value may be cut
-    word = next((group for group in event.groups() if group), b"") if event else b""
-    who = {"rank": int(rank), "nranks": int(nranks)}
-    more = facts
-    if not _IDLE_FACTS.isdisjoint(facts):
-        more = {name: value for name, value in facts.items() if name not in _IDLE_FACTS}
-    heard = ({**who, **more},) if who.keys().isdisjoint(more) else (who, more)
+    for idle in _IDLE_FACTS:
+        facts.pop(idle, None)
     name = function.decode("ascii") if function else None
-    said = InitLine(pointer.decode("ascii"), who["rank"], name, facts, heard)
-    return said, _EVENTS.get(word)
+    return InitLine(pointer.decode("ascii"), who["rank"], name, facts, heard), event
+
+
+def _event(rest: bytes) -> str | None:
+    """What such a line ends with; None: nothing, or it is cut."""
+    match = _EVENT.search(rest) if b"COMPLETE" in rest or b"START" in rest else None
+    return _EVENTS[next(filter(None, match.groups()))] if match else None
 
 
 @lru_cache(maxsize=_KEPT)
@@ -174,3 +181,11 @@ def parse_trees(text: bytes) -> tuple[str, ...]:
     """The distinct trees of `Trees [0] children->me->parent [1] ...`, in order."""
     found = dict.fromkeys(text.split()[2::2])
     return tuple(tree.decode("ascii", "replace") for tree in found if tree.count(b"->") == 2)
+
+
+@lru_cache(maxsize=_KEPT)
+def parse_gdr(text: bytes) -> tuple[str, str]:
+    """(`enabled` or `disabled`, of what) in `GPU Direct RDMA Enabled for HCA 0 'mlx5_0'`; else ""."""
+    word, _, what = text.partition(b"GPU Direct RDMA ")[2].partition(b" for ")
+    switch = word.decode("ascii").lower() if word in (b"Enabled", b"Disabled") else ""
+    return switch, what.partition(b" (")[0].strip()[:80].decode("ascii", "replace")

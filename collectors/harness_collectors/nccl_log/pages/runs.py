@@ -101,13 +101,17 @@ def _numbered_owners(
     """Numbers of pids and of (host, pid) by code of a head; -1: not simply a prefix."""
     import numpy as np
 
-    pids, owners = (np.full(2 * len(block.pieces), -1, np.int32) for _ in range(2))
     seen: tuple[dict[object, int], dict[object, int]] = ({}, {})
+    codes, numbers = [], []
     for code, record in heads.items():
         if record is not None:
-            pids[code] = seen[0].setdefault(record.pid, len(seen[0]))
-            owners[code] = seen[1].setdefault((record.host, record.pid), len(seen[1]))
-    return pids, owners
+            host, pid = record[:2]
+            codes.append(code)
+            numbers.append(seen[0].setdefault(pid, len(seen[0])))
+            numbers.append(seen[1].setdefault((host, pid), len(seen[1])))
+    found = np.full((2 * len(block.pieces), 2), -1, np.int32)
+    found[codes] = np.array(numbers, np.int32).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
 
 
 class _Runs(NamedTuple):
