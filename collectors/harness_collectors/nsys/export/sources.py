@@ -26,6 +26,8 @@ NAME: Final = "nsys"
 REPORT_MAGIC: Final = b"NVIDIA Tegra Profiler Report"
 REPORT_SUFFIXES: Final = (".nsys-rep", ".qdrep")
 TABLE_SUFFIXES: Final = (".parquet", ".arrow")
+ARROW_MAGIC: Final = (b"\xff\xff\xff\xff", b"ARROW1")
+"""Of a stream, as nsys writes it, and of a file, as others rewrite it."""
 EXPORT_SECONDS: Final = 1800
 NOT_FOUND: Final = (b"nsys is not found on ", b"nsys does not start on ")
 """What a rank's wrapper leaves on a node where nsys cannot be had."""
@@ -64,7 +66,7 @@ def recognise(path: Path, head: bytes) -> bool:
         return any(name in head for name in _SQL_TABLES) or _lists_tables(path)
     if head.startswith(b"PAR1"):
         return path.suffix == ".parquet" and _is_table(path)
-    return path.suffix == ".arrow" and head.startswith(b"\xff\xff\xff\xff") and _is_table(path)
+    return path.suffix == ".arrow" and head.startswith(ARROW_MAGIC) and _is_table(path)
 
 
 def _lists_tables(path: Path) -> bool:

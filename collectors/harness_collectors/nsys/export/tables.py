@@ -32,6 +32,8 @@ _MOST_RATIO: Final = 1000
 """gzip cannot shrink anything further than about this; exports reach 5."""
 _DAMAGE: Final = (OSError, ValueError, pa.ArrowException)
 """What pyarrow raises over damaged files; texts that are no UTF-8 among them."""
+_ARROW_FILE: Final = b"ARROW1"
+"""Begins an Arrow file; nsys writes streams, which others rewrite."""
 _EXACT: Final = float(2**53)
 """Below, float64 holds every whole number."""
 _LARGEST_SMALL: Final = 64 << 20
@@ -280,8 +282,15 @@ def _batches(
             present = [name for name in wanted if name in names] or list(names[:1])
             yield names, file.iter_batches(ROWS_AT_ONCE, columns=present)
         return
-    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-        yield tuple(reader.schema.names), map(_validated, reader)
+    with pa.memory_map(str(path)) as source:
+        if source.read(len(_ARROW_FILE)) == _ARROW_FILE:
+            with pa.ipc.open_file(source) as file:
+                batches = map(file.get_batch, range(file.num_record_batches))
+                yield tuple(file.schema.names), map(_validated, batches)
+            return
+        source.seek(0)
+        with pa.ipc.open_stream(source) as reader:
+            yield tuple(reader.schema.names), map(_validated, reader)
 
 
 def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:

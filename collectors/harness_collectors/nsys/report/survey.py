@@ -72,6 +72,8 @@ class Survey:
     errors: list[str] = field(default_factory=list)
     window: tuple[int, int] | None = None
     """First and last moment of device work, on the report's clock; None: none, or not sought."""
+    mpi_ranks: dict[int, int] = field(default_factory=dict)
+    """Ranks in MPI's world by process, where nsys traced MPI."""
 
     @property
     def host(self) -> str | None:
@@ -104,7 +106,20 @@ def survey(
         _gpus(export),
         _errors(export),
         window,
+        _mpi_ranks(export),
     )
+
+
+def _mpi_ranks(export: Export) -> dict[int, int]:
+    """Of a process whose threads say different things, nothing."""
+    found, _ = load(export, "MPI_RANKS", ("globalTid", "rank"))
+    told: dict[int, set[int]] = {}
+    for process, rank in zip(
+        process_of(found["globalTid"]).tolist(), found["rank"].tolist(), strict=True
+    ):
+        if process >= 0 and 0 <= rank < 1 << 31:
+            told.setdefault(process, set()).add(rank)
+    return {process: ranks.pop() for process, ranks in told.items() if len(ranks) == 1}
 
 
 def _devices_of_processes(
@@ -224,11 +239,13 @@ class Seats:
 def assign_ranks(reports: Sequence[tuple[Source, Survey]]) -> list[Seats]:
     """Who is which rank.
 
-    The name of a file that holds one process; else the rank in NCCL's largest communicator;
-    else, of several processes, their order (by report, then by process id); else the device.
-    A process that several reports show is one rank in all of them.
+    The name of a file that holds one process; else the rank in NCCL's largest communicator; else
+    in MPI's world; else, of several processes, their order (by report, then by process id); else
+    the device. A process that several reports show is one rank in all of them.
     """
     world = _world(reports)
+    by_mpi = {} if world else _mpi_world(reports)
+    world |= by_mpi
     same = _Processes(reports)
     for number, (source, found) in enumerate(reports):
         if (rank := _named(source, found)) is not None:
@@ -241,7 +258,7 @@ def assign_ranks(reports: Sequence[tuple[Source, Survey]]) -> list[Seats]:
         if _named(source, found) is not None:
             how = "the file's name"
         elif found.processes and all((number, p) in world for p in found.processes):
-            how = "NCCL's communicators"
+            how = "MPI's ranks" if by_mpi else "NCCL's communicators"
         elif several:
             how = BY_ORDER
         else:
@@ -319,6 +336,20 @@ def _world(reports: Sequence[tuple[Source, Survey]]) -> dict[tuple[int, int], in
             members.append(replace(member, process=key))
     ranks = nccl.world_ranks(members)
     return {place: ranks[key] for place, key in keys.items() if key in ranks}
+
+
+def _mpi_world(reports: Sequence[tuple[Source, Survey]]) -> dict[tuple[int, int], int]:
+    """Ranks in MPI's world by (report, process); nothing where two processes have the same: then
+    they are of several jobs."""
+    ranks = {
+        (number, process): rank
+        for number, (_, found) in enumerate(reports)
+        for process, rank in found.mpi_ranks.items()
+        if process in found.processes
+    }
+    hosts = {place: reports[place[0]][1].host for place in ranks}
+    owners = {(hosts[place], place[1], rank) for place, rank in ranks.items()}
+    return ranks if len(owners) == len(set(ranks.values())) else {}
 
 
 def _by_device(found: Survey) -> list[Seat]:

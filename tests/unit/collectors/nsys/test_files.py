@@ -77,6 +77,18 @@ def test_folders_of_tables_give_the_same_rows(folder, suffix, tmp_path):
     assert state(found) == ("ok", None)
 
 
+def test_arrow_tables_that_others_rewrote_as_files_give_the_same_rows(tmp_path):
+    path = decode().write(tmp_path / "report.sqlite")
+    expected = plain(tables([path], tmp_path))
+    files = to_folder(path, tmp_path / "report_arwdir", ".arrow")
+    for file in files:
+        table = pa.ipc.open_stream(file.read_bytes()).read_all()
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    assert all(COLLECTOR.recognise(file, file.read_bytes()[:64]) for file in files)
+    assert plain(tables(files, tmp_path)).replace("report_arwdir", "report") == expected
+
+
 def test_gzip_gives_the_same_rows(tmp_path):
     path = decode().write(tmp_path / "report.sqlite")
     expected = plain(tables([path], tmp_path))

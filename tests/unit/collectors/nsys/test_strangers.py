@@ -171,3 +171,20 @@ def test_a_list_of_tables_anywhere_in_the_file(tmp_path):
     with sqlite3.connect(tmp_path / "other.sqlite") as con:
         con.execute("CREATE TABLE StringTable (_id_ INTEGER PRIMARY KEY, value TEXT)")
     assert not COLLECTOR.recognise(tmp_path / "other.sqlite", b"SQLite format 3\0")
+
+
+def mpi(second):
+    """Two processes without NCCL's communicators, and the ranks that MPI gave them."""
+    report = Report()
+    report.schema = {**report.schema, "MPI_RANKS": "globalTid rank"}
+    for pid, rank in ((600, 1), (700, second)):
+        process = report.process(pid)
+        process.launched(1, 5, 10, 20)
+        report.add("MPI_RANKS", globalTid=process.tid, rank=rank)
+    return report
+
+
+@pytest.mark.parametrize(("second", "ranks"), [(0, {600: 1, 700: 0}), (1, {600: 0, 700: 1})])
+def test_ranks_of_mpi_are_taken_unless_two_processes_have_the_same(tmp_path, second, ranks):
+    found = rows(tmp_path, mpi(second))
+    assert {row["pid"]: row["rank"] for row in found["ranks"]} == ranks
