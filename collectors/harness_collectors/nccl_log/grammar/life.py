@@ -185,7 +185,7 @@ def parse_trees(text: bytes) -> tuple[str, ...]:
 
 @lru_cache(maxsize=_KEPT)
 def parse_gdr(text: bytes) -> tuple[str, str]:
-    """(`enabled` or `disabled`, of what) in `GPU Direct RDMA Enabled for HCA 0 'mlx5_0'`; else ""."""
+    """(`enabled` or `disabled`, of what) in `GPU Direct RDMA Enabled for HCA 0`; else empty."""
     word, _, what = text.partition(b"GPU Direct RDMA ")[2].partition(b" for ")
     switch = word.decode("ascii").lower() if word in (b"Enabled", b"Disabled") else ""
     return switch, what.partition(b" (")[0].strip()[:80].decode("ascii", "replace")
