@@ -17,7 +17,7 @@ from harness_collectors.nccl_log.pages.stream import BLOCK_BYTES, Intake, span_b
 from harness_collectors.reading.text_evidence import undocked
 from harness_schemas.spi import Batch, Part
 
-PIECE_BYTES: Final = 8 * BLOCK_BYTES
+PIECE_BYTES: Final = 4 * BLOCK_BYTES
 """A multiple of a block's: spans drop the same lines as the whole."""
 WORTH_PIECES: Final = 16 * PIECE_BYTES
 """Less text is read sooner than a process starts."""
