@@ -173,10 +173,11 @@ def clock_select(relation: str) -> str:
 
 
 def aligned(raw: str, offset: str, drift: str, ref: str) -> str:
-    """A raw time on the axis, exactly: the product with the drift needs more than 64 bits."""
+    """A raw time on the axis, exactly: the product with the drift needs more than 64 bits. NULL
+    for one that is damaged, so that the sum needs more too."""
     return (
-        f"{raw} + coalesce({offset}, 0) + CASE WHEN coalesce({drift}, 0) = 0 THEN 0 "
-        f"ELSE CAST(({raw} - {ref})::HUGEINT * {drift} // 1000000000 AS BIGINT) END"
+        f"TRY({raw} + coalesce({offset}, 0) + CASE WHEN coalesce({drift}, 0) = 0 THEN 0 "
+        f"ELSE CAST(({raw} - {ref})::HUGEINT * {drift} // 1000000000 AS BIGINT) END)"
     )
 
 

@@ -2,12 +2,14 @@
 
 Collectors keep only what is needed of environments and command lines; this catches what slips
 into a name, a warning or an attribute. Distinct texts are looked at once, by one expression of
-RE2; only those that it matches are read by the rules.
+RE2; only those that it matches are read by the rules. What is stored as JSON is JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from harness_schemas.redact import HINT, redact, redact_tree
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 _FEW: Final = 4096
+_NO_JSON: Final = r"\b(?:NaN|Infinity)\b"
+"""Numbers that Python takes from JSON, and writes there, and that no database reads."""
+_LOOK: Final = rf"{HINT}|{_NO_JSON}"
 
 
 def masked(data: pyarrow.Table) -> pyarrow.Table:
@@ -51,7 +56,7 @@ def _any_hint(data: pyarrow.Table) -> bool:
             chunks = [chunk.dictionary if coded else chunk for chunk in column.chunks]
             texts += [chunk.cast(pa.large_string()) for chunk in chunks]
     found = pa.chunked_array(texts, pa.large_string()).combine_chunks()
-    return pc.any(pc.match_substring_regex(found, HINT)).as_py() is True
+    return pc.any(pc.match_substring_regex(found, _LOOK)).as_py() is True
 
 
 def _masked_codes(chunk: Any) -> Any:
@@ -79,7 +84,7 @@ def _masked_values(texts: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    hits = pc.match_substring_regex(texts, HINT)
+    hits = pc.match_substring_regex(texts, _LOOK)
     if not pc.any(hits).as_py():
         return texts
     found = texts.filter(hits).to_pylist()
@@ -92,12 +97,22 @@ def _masked_values(texts: Any) -> Any:
 def _masked_text(text: str) -> str:
     """The text without secrets. What was JSON stays JSON: one row that is none would end every
     query that looks into its column."""
+    if text.startswith(("{", "[")):
+        text = _storable(text)
     clean = redact(text)
     if clean == text or not text.startswith(("{", "[")) or _is_json(clean) or not _is_json(text):
         return clean
     told = json.dumps(redact_tree(json.loads(text)))
     # What only the text as a whole gives away, such as an option and its value in a list.
     return told if redact(told) == told else json.dumps({"masked": clean})
+
+
+def _storable(text: str) -> str:
+    """JSON whose numbers are numbers: what is none is unknown."""
+    if re.search(_NO_JSON, text):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.dumps(json.loads(text, parse_constant=lambda _: None))
+    return text
 
 
 def _is_json(text: str) -> bool:

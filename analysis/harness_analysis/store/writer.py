@@ -206,7 +206,7 @@ class Writer:
                 ("host_clock", "source, host"),
             ):
                 con.execute(
-                    f"CREATE TEMP TABLE {name} AS SELECT {keys}, {', '.join(FACTS)} "
+                    f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {keys}, {', '.join(FACTS)} "
                     "FROM run.clock_offsets LIMIT 0"
                 )
             return

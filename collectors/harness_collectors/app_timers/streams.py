@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 CHUNK_RECORDS = 1 << 18
 """Records decoded at once: about 100 MB of Arrow columns, whatever the file's size."""
 MAX_LINE_BYTES = 64 << 20
+_LATEST_NS = 1 << 61
+"""What is far from any clock's time is damage, and would not fit into sums."""
 _HEADER = struct.Struct("<8s2I")
 _BLOCK = struct.Struct(spool.BLOCK_HEAD)
 
@@ -56,6 +58,7 @@ def read_records(file: SpoolFile) -> Iterator[np.ndarray]:
         for columns in _plain(file, stream) if plain else _inflated(file, stream):
             sound = (columns[0] >> 48) == spool.RECORD_MARKER
             sound &= columns[5] >= columns[4]
+            sound &= (columns[4] > -_LATEST_NS) & (columns[5] < _LATEST_NS)
             yield (columns if sound.all() else columns[:, sound]).T
 
 

@@ -27,6 +27,11 @@ def test_json_stays_json_and_keeps_what_is_no_secret(secret):
     assert TOKEN not in told["note"]
 
 
+def test_numbers_that_are_none_become_null_so_that_json_is_json():
+    assert stored('{"a": NaN, "b": [-Infinity, 1]}') == '{"a": null, "b": [null, 1]}'
+    assert stored("NaN of 3") == "NaN of 3"
+
+
 LEAVES = st.none() | st.integers() | st.sampled_from(SECRETS) | st.text(max_size=8)
 TREES = st.recursive(
     LEAVES,
