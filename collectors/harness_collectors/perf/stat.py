@@ -52,6 +52,9 @@ _SUMMED_UP = re.compile(r"\s*\d+[.,]\d+\s+(?:\+-\s+\S+\s+)?seconds (?:time elaps
 _PRETTY = re.compile(r"\s*(?:\[\s*)?\{\s*\n|\s*\[\s*\{")
 _OPENING = re.compile(r"[\[\s,]*\{")
 _SIGNS: Final = ("Performance counter stats for", '"counter-value"')
+_USUAL: Final = frozenset({"context-switches", "cpu-migrations", "page-faults", "branch-misses"})
+_USUAL_ROWS: Final = 2
+"""As many rows of such events are perf's, also where the lines above them are lost."""
 _TITLE = re.compile(r"\s*(?:Performance counter stats for|#\s+time\b)")
 
 
@@ -92,7 +95,7 @@ def unprefixed(text: str) -> str:
 
 def stat_form(head: str) -> str | None:
     """`json`, `csv`, `people`, or `metrics_` with one of them, by content; None: no perf stat."""
-    titled = False
+    titled, usual = False, 0
     for line in (line[:_LONGEST_LINE] for line in _a_row_a_line(head).splitlines()[:200]):
         if '"counter-value"' in line and '"event"' in line:
             return "json"
@@ -102,12 +105,21 @@ def stat_form(head: str) -> str | None:
             return f"metrics_{'json' if '{' in line else 'people' if '  ' in line else 'csv'}"
         if _TITLE.match(line) and ("Performance counter" in line or "events" in line):
             titled = True
+        usual += _is_usual(line)
         delimiter = _csv_delimiter(line)
         if titled and line.strip() and not _TITLE.match(line):
             return "people"
         if delimiter and _csv_pattern(delimiter).fullmatch(line):
             return "csv"
-    return "people" if titled else None
+    return "people" if titled or usual >= _USUAL_ROWS else None
+
+
+def _is_usual(line: str) -> bool:
+    """Whether a line is a row for people of an event that perf counts by default."""
+    if not any(event in line for event in _USUAL):
+        return False
+    match = _PEOPLE.fullmatch(line)
+    return match is not None and match["event"] in _USUAL and bool(match["time"] or "#" in line)
 
 
 def _a_row_a_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables of sacct as other programs keep them: quoted CSV, and lines of a container's log."""
+"""Tables of sacct as others keep them: CSV, Markdown, a mail's quotation, a container's log."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _APART: Final = "\x1f"
 """In nobody's name."""
 _HEAD_CHARS: Final = 65_536
 _NAME: Final = r'"?[A-Za-z]{2,30}"?'
+_QUOTED: Final = re.compile(r"(?:> ?(?=>))*> ?")
+_MARKDOWN: Final = re.compile(r"^\|.*\bJobID\b.*\|\s*\n\|(?: ?:?-+:? ?\|)+\s*$", re.MULTILINE)
 _CSV_HEADER: Final = re.compile(rf"^{_NAME}(?:,{_NAME}){{1,120}}\s*$", re.MULTILINE)
 
 
@@ -21,6 +23,11 @@ def bare(text: str) -> str:
     head = text[:_HEAD_CHARS]
     if "JobID" not in head:
         return text
+    if head.lstrip().startswith((">", "```")):
+        text = _unquoted_lines(text)
+        head = text[:_HEAD_CHARS]
+    if table := _MARKDOWN.search(head):
+        return _cells_of(text[table.start() :])
     header = _CSV_HEADER.search(head)
     if header and "JobID" in header[0] and '"' in head:
         return _unquoted(text[header.start() :])
@@ -31,6 +38,23 @@ def bare(text: str) -> str:
 
 def _has_header(head: str) -> bool:
     return any(find_header(line) for line in head.splitlines()[:MAX_PREFACE])
+
+
+def _unquoted_lines(text: str) -> str:
+    """Lines without the marks of a quotation, where all have them, and without code fences."""
+    lines = text.splitlines()
+    if all(line.startswith(">") for line in lines if line.strip()):
+        lines = [_QUOTED.sub("", line, count=1) for line in lines]
+    kept = [line for line in lines if not line.startswith("```")]
+    return "\n".join(kept) + ("\n" if text.endswith("\n") else "")
+
+
+def _cells_of(text: str) -> str:
+    """The rows of a Markdown table, their fields apart as `sacct -P` has them."""
+    lines = (line.strip() for line in text.splitlines())
+    rows = [line[1:-1].split("|") for line in lines if line[:1] == line[-1:] == "|"]
+    kept = [rows[0], *rows[2:]]  # without the rule below the header
+    return "\n".join("|".join(cell.strip() for cell in row) for row in kept) + "\n"
 
 
 def _unquoted(text: str) -> str:

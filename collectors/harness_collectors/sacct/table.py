@@ -205,11 +205,30 @@ def _is_ruler(lines: Sequence[str]) -> bool:
 
 
 def _read_columns(header: str, ruler: str, lines: Iterable[str]) -> Reading:
-    """The columns that sacct prints for people; what a column cut off is not guessed."""
+    """The columns that sacct prints for people; what a column cut off is not guessed.
+
+    A copy may have lost the blanks before the header, so that its words tell the columns; where
+    a row's text runs from one column into the next, only what its words show is taken.
+    """
     spans = [match.span() for match in re.finditer(r"-+", ruler)]
-    fields = tuple(header[start:end].strip().lower() for start, end in spans)
-    rows = ([line[start:end].strip() for start, end in spans] for line in lines if line.strip())
-    return _read_rows(rows, fields, torn=False)
+    names = header.lower().split()
+    if len(names) != len(spans):
+        names = [header[start:end].strip().lower() for start, end in spans]
+    rows = (_cells(line, spans, names) for line in lines if line.strip())
+    return _read_rows(rows, tuple(names), torn=False)
+
+
+def _cells(line: str, spans: Sequence[tuple[int, int]], names: Sequence[str]) -> list[str] | None:
+    """What stands in each column; None: the row is not of these, and shows no state."""
+    ends = [*(start for start, _ in spans[1:]), len(line)]
+    cells = [line[start:end].strip() for start, end in spans]
+    between = (line[end:start] for (_, end), start in zip(spans, ends, strict=True))
+    whole = " " not in cells[0] or names[0] not in _ID_FIELDS
+    if whole and not any(map(str.strip, between)):
+        return cells
+    plain = plain_row(line)
+    told = dict(zip(PLAIN_FIELDS, plain or (), strict=False))
+    return [told.get(name, "") for name in names] if plain else None
 
 
 def _read_rows(rows: Iterable[list[str] | None], fields: tuple[str, ...], torn: bool) -> Reading:

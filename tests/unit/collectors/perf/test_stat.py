@@ -99,6 +99,17 @@ def test_intervals_follow_each_other():
     assert reading.started == "Fri Nov 20 20:56:49 2026"
 
 
+def test_rows_for_people_whose_title_is_lost():
+    rows = (
+        "   12.000111222            1500.25      cpu-clock (msec)\n"
+        "   12.000111222              4,702      context-switches          #    0.587 K/sec\n"
+        "   12.000111222                 17      cpu-migrations            #    0.022 K/sec\n"
+    )
+    assert stat_form(rows) == "people"
+    assert [item.value for item in read_stat(rows).counters] == [1500.25, 4702, 17]
+    assert stat_form("found 12 page-faults\n13 page-faults\n") is None
+
+
 @needs_samples
 def test_only_perf_is_recognised():
     others = [

@@ -329,6 +329,48 @@ def test_columns_for_people(tmp_path):
     ]
 
 
+COLUMNS = (
+    "       JobID      State ExitCode     MaxRSS \n"
+    "------------ ---------- -------- ---------- \n"
+    "77            COMPLETED      0:0            \n"
+    "77.batch      COMPLETED      0:0      1180K \n"
+    "77.0         OUT_OF_ME+    0:125   9876543K \n"
+)
+
+
+@pytest.mark.parametrize("form", ["quoted", "fenced", "twice quoted", "left", "markdown"])
+def test_tables_as_people_paste_them(form, tmp_path):
+    lines = COLUMNS.splitlines()
+    text = {
+        "quoted": "".join(f"> {line}\n" for line in lines),
+        "twice quoted": "".join(f"> > {line}\n" for line in ["```", *lines, "```"]),
+        "fenced": f"```\n{COLUMNS}```\n",
+        "left": COLUMNS.lstrip(),
+        "markdown": "| JobID | State | ExitCode | MaxRSS |\n|---|:---:|---|--:|\n"
+        "| 77 | COMPLETED | 0:0 |  |\n| 77.batch | COMPLETED | 0:0 | 1180K |\n"
+        "| 77.0 | OUT_OF_MEMORY | 0:125 | 9876543K |\n",
+    }[form]
+    path = write(tmp_path, "a.txt", text)
+    assert COLLECTOR.recognise(path, text.encode())
+    rows, _ = ingest(path)
+    assert [(r["step_id"], r["state"], r["max_rss_bytes"]) for r in rows] == [
+        (None, "COMPLETED", None),
+        ("batch", "COMPLETED", 1180 << 10),
+        ("0", "OUT_OF_MEMORY", 9876543 << 10),
+    ]
+
+
+def test_a_row_that_runs_across_its_columns_shows_only_its_words(tmp_path):
+    lost = "\n".join(" ".join(line.split()) for line in COLUMNS.splitlines()[2:])
+    path = write(tmp_path, "a.txt", "\n".join([*COLUMNS.splitlines()[:2], lost, ""]))
+    rows, _ = ingest(path)
+    assert [(r["step_id"], r["state"], r["signal"], r["max_rss_bytes"]) for r in rows] == [
+        (None, "COMPLETED", None, None),
+        ("batch", "COMPLETED", None, None),
+        ("0", "OUT_OF_MEMORY", 125, None),
+    ]
+
+
 @pytest.mark.parametrize("delimiter", ["|", "|#", "\u2603", "\x1f", ";", "||", "\t", ","])
 def test_any_delimiter(delimiter):
     rows = [["JobID", "JobName", "State"], ["12.0", "a b", "FAILED"], ["12", "", "TIMEOUT"]]
