@@ -176,6 +176,7 @@ def _ingest_file(
     from harness_collectors.kineto import collectives, recording, rows, state
     from harness_collectors.kineto.stream import Health
     from harness_collectors.kineto.trace import Numbering
+    from harness_collectors.traces.keys import step_rows
 
     health = Health()
     name = relative(path, context.root)
@@ -207,7 +208,7 @@ def _ingest_file(
     told = state.collection_row(origin, trace, metadata, health, size, owners.doubted)
     trace.drop_device()  # the host's rows are most of a trace, and need none of it
     yield from rows.host_batches(trace)
-    steps = rows.step_rows(trace)
+    steps = step_rows(trace.rank, trace.units)
     if steps:
         yield batch("steps", steps)
     yield told
@@ -236,14 +237,19 @@ def _resolve(
     cut: bool,
     numbering: Numbering,
 ) -> TraceFile:
-    from harness_collectors.kineto.comm import Groups
-    from harness_collectors.kineto.trace import TraceFile
-    from harness_collectors.kineto.units import find_units
-    from harness_collectors.names.step_marks import step_marks
+    import numpy as np
 
+    from harness_collectors.kineto.comm import Groups
+    from harness_collectors.kineto.kinds import ANNOTATION
+    from harness_collectors.kineto.trace import TraceFile
+    from harness_collectors.names.step_marks import step_marks
+    from harness_collectors.traces.units import find_units
+
+    host, names = columns.host, list(columns.host_names)
+    annotations = np.flatnonzero(host["kind"] == ANNOTATION)
     return TraceFile(
         columns=columns,
-        found=find_units(columns.host, list(columns.host_names), step_marks(), numbering.units),
+        found=find_units(host, annotations, names, step_marks(), numbering.units),
         groups=Groups(metadata.get("distributedInfo"), columns.labels),
         rank=origin.rank,
         offset_ns=origin.offset_ns,

@@ -11,19 +11,19 @@ import pyarrow as pa
 from harness_collectors.kineto import comm
 from harness_collectors.kineto.kinds import ANNOTATION
 from harness_collectors.kineto.rows import HOST_COMM
-from harness_collectors.kineto.trace import (
-    BATCH_ROWS,
-    SOURCE,
-    TraceFile,
-    coded,
-    constant,
-    interval,
-    key_columns,
-    known,
-    rank_column,
-    texts,
+from harness_collectors.kineto.trace import BATCH_ROWS, SOURCE, TraceFile, interval, key_columns
+from harness_collectors.traces.columns import coded, constant, known, texts
+from harness_collectors.traces.operations import (
+    COALESCED,
+    FUSED,
+    UNEQUAL,
+    Operation,
+    canonical_op,
+    operation_of_call,
+    operation_of_kernel,
+    ordinals,
 )
-from harness_collectors.kineto.units import Intervals
+from harness_collectors.traces.units import Intervals
 from harness_schemas.spi import Batch
 
 
@@ -44,7 +44,7 @@ class _Part:
         """Among what the row is counted: its group, or its ordered pair; None: nothing."""
         if self.op in ("send", "recv"):
             return None if None in (self.src, self.dst) else f"{self.src}->{self.dst}"
-        return None if self.reason == comm.COALESCED else self.group.name
+        return None if self.reason == COALESCED else self.group.name
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,15 @@ def _device_rows(trace: TraceFile) -> _Rows:
         label = labels[label_code]
         group = trace.groups.of(label)
         if label.op is not None:
-            operation = comm.Operation(comm.canonical_op(label.op))
+            operation = Operation(canonical_op(label.op))
         elif call_code >= 0:
             operation = calls[call_code]
         else:
-            operation = comm.operation_of_kernel(trace.device_names[name], others_named)
+            operation = operation_of_kernel(trace.device_names[name], others_named)
         src, dst = _peers(trace.rank, group, operation, source, target)
         dtype, element = comm.dtype_of(label)
-        unequal = comm.UNEQUAL if label.unequal and operation.op == "all_to_all" else None
-        reason = comm.FUSED if fused[name] else operation.reason or unequal or group.reason
+        unequal = UNEQUAL if label.unequal and operation.op == "all_to_all" else None
+        reason = FUSED if fused[name] else operation.reason or unequal or group.reason
         parts.append(_Part(group, operation.op, src, dst, dtype, element, reason))
     seq = _sequence(trace, parts, part, device.at("start", row), table.at("sequence", slice(None)))
     return _Rows(parts, part, seq, row)
@@ -124,10 +124,10 @@ def _names_of(trace: TraceFile, category: str = "", rule: str = "") -> np.ndarra
     return np.array([pair[0] == category or pair[1] == rule for pair in pairs], np.bool_)
 
 
-def _enclosing_calls(trace: TraceFile, rows: np.ndarray) -> tuple[list[comm.Operation], np.ndarray]:
+def _enclosing_calls(trace: TraceFile, rows: np.ndarray) -> tuple[list[Operation], np.ndarray]:
     """What the host's `nccl:...` annotations do, and which one launched each device row (-1)."""
     host = trace.columns.host
-    found = [comm.operation_of_call(name) for name in trace.host_names]
+    found = [operation_of_call(name) for name in trace.host_names]
     is_call = np.array([operation is not None for operation in found] or [False], np.bool_)
     annotations = np.flatnonzero(host["kind"] == ANNOTATION)
     calls = annotations[is_call[host.at("name", annotations)]]
@@ -144,7 +144,7 @@ def _enclosing_calls(trace: TraceFile, rows: np.ndarray) -> tuple[list[comm.Oper
 
 
 def _peers(
-    rank: int | None, group: comm.Group, operation: comm.Operation, source: int, target: int
+    rank: int | None, group: comm.Group, operation: Operation, source: int, target: int
 ) -> tuple[int | None, int | None]:
     """Global ranks of sender and receiver; the arguments name the far side."""
     if operation.op not in ("send", "recv"):
@@ -205,7 +205,7 @@ def _host_rows(trace: TraceFile) -> _Rows:
     group = trace.groups.unlabelled()
     parts = []
     for name in distinct.tolist():
-        operation = comm.operation_of_call(trace.host_names[name]) or comm.Operation(None)
+        operation = operation_of_call(trace.host_names[name]) or Operation(None)
         src, dst = _peers(trace.rank, group, operation, -1, -1)
         reason = operation.reason or group.reason
         parts.append(_Part(group, operation.op, src, dst, reason=reason))
@@ -242,7 +242,7 @@ def _sequence(
     """
     code_of_part, names = texts([each.order_key for each in parts])
     codes = code_of_part[part]
-    ordinal = comm.ordinals(codes, start)
+    ordinal = ordinals(codes, start)
     counted = trace.numbering.next_seq
     for code, name in enumerate(names):
         rows = np.flatnonzero(codes == code)
@@ -275,7 +275,6 @@ def _columns(trace: TraceFile, rows: _Rows, part: slice, timeline: str) -> dict[
         return pa.array(values, pa.int32()).take(take)
 
     return {
-        "rank": rank_column(trace, len(index)),
         "source": constant(SOURCE, len(index)),
         "timeline": constant(timeline, len(index)),
         "comm_group": text([each.group.name for each in parts]),

@@ -34,8 +34,8 @@ from harness_collectors.kineto.kinds import (
 )
 from harness_collectors.kineto.nesting import Nesting
 from harness_collectors.kineto.stream import Piece
-from harness_collectors.kineto.table import Codes, Table
 from harness_collectors.names.classify import Classifier
+from harness_collectors.traces.table import Codes, Table
 from harness_schemas.units import EARLIEST_WALL_NS
 
 _SHARE: Final = 100

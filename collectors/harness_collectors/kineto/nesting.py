@@ -6,7 +6,7 @@ import numpy as np
 
 from harness_collectors.kineto.events import LIMIT
 from harness_collectors.kineto.kinds import OP
-from harness_collectors.kineto.table import Table, places_of
+from harness_collectors.traces.table import Table, places_of
 
 
 class Nesting:

@@ -8,19 +8,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.kineto.trace import (
-    SOURCE,
-    TraceFile,
-    constant,
-    interval,
-    key_columns,
-    rank_column,
-)
+from harness_collectors.kineto.trace import SOURCE, TraceFile, interval, key_columns
 from harness_collectors.reading.text_evidence import batch
+from harness_collectors.traces.columns import constant
+from harness_collectors.traces.hidden_graphs import HIDDEN
 from harness_schemas.spi import Batch
 
 WINDOW: Final = "torch_profiler.window"
-HIDDEN: Final = "CUDA graph, not on record"
 
 
 def window_batches(trace: TraceFile) -> Iterator[Batch]:
@@ -53,7 +47,6 @@ def hidden_batches(trace: TraceFile) -> Iterator[Batch]:
         return
     start, size = trace.columns.host.at("start", calls), len(calls)
     columns = {
-        "rank": rank_column(trace, size),
         **key_columns(trace, trace.host_units(calls)),
         "span_id": pa.array(np.arange(size) + trace.numbering.take(size)),
         "source": constant(SOURCE, size),

@@ -1,29 +1,18 @@
-"""Rows of `spans` and `steps` out of one Kineto file, columns at a time."""
+"""Rows of `spans` out of one Kineto file, columns at a time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
 from harness_collectors.kineto.kinds import ANNOTATION, KINDS, OP
-from harness_collectors.kineto.trace import (
-    BATCH_ROWS,
-    SOURCE,
-    TraceFile,
-    coded,
-    constant,
-    interval,
-    key_columns,
-    known,
-    rank_column,
-    texts,
-)
-from harness_collectors.kineto.units import Unit
-from harness_collectors.names.step_marks import SIZE_GROUPS
+from harness_collectors.kineto.trace import BATCH_ROWS, SOURCE, TraceFile, interval, key_columns
+from harness_collectors.traces.classes import Classes
+from harness_collectors.traces.columns import coded, constant, known, texts
 from harness_schemas.spi import Batch
 
 HOST_COMM: Final = ("gloo:", "mpi:", "ucc:")
@@ -49,45 +38,12 @@ def host_batches(trace: TraceFile) -> Iterator[Batch]:
             yield Batch("spans", _host_spans(trace, classes, rows))
 
 
-class _Classes:
-    """Category and rule of every (kind, name) met, asked for once."""
-
-    def __init__(self, num_names: int, classify: Callable[[int, int], tuple[str, str]]) -> None:
-        self._pairs: dict[tuple[str, str], int] = {}
-        self._table = np.full((len(KINDS), num_names or 1), -1, np.int32)
-        self._classify = classify
-
-    def code(self, pair: tuple[str, str]) -> int:
-        """The code of a (category, rule)."""
-        return self._pairs.setdefault(pair, len(self._pairs))
-
-    def of(self, kind: np.ndarray, name: np.ndarray) -> np.ndarray:
-        """Codes of rows."""
-        codes: np.ndarray = self._table[kind, name]
-        new = codes < 0
-        if new.any():
-            pairs = np.unique(kind[new].astype(np.int64) << 32 | name[new])
-            for pair in pairs.tolist():
-                what, text = pair >> 32, pair & 0xFFFFFFFF
-                self._table[what, text] = self.code(self._classify(what, text))
-            codes = self._table[kind, name]
-        return codes
-
-    def columns(self, codes: np.ndarray) -> dict[str, pa.Array]:
-        """`category` and `rule` of rows by their codes."""
-        columns = {}
-        for place, column in enumerate(("category", "rule")):
-            of_pair, values = texts([pair[place] for pair in self._pairs])
-            columns[column] = coded(of_pair[codes], values)
-        return columns
-
-
-def _device_classes(trace: TraceFile) -> _Classes:
+def _device_classes(trace: TraceFile) -> Classes:
     names, classify = trace.device_names, trace.columns.classifier.classify
-    return _Classes(len(names), lambda kind, name: classify(names[name], KINDS[kind]))
+    return Classes(len(KINDS), len(names), lambda kind, name: classify(names[name], KINDS[kind]))
 
 
-def _host_classes(trace: TraceFile) -> _Classes:
+def _host_classes(trace: TraceFile) -> Classes:
     """On a trace without device work operators compute; beside a device they only launch."""
     names, classify = trace.host_names, trace.columns.classifier.classify
 
@@ -99,10 +55,10 @@ def _host_classes(trace: TraceFile) -> _Classes:
             what = "op"
         return classify(names[name], what)
 
-    return _Classes(len(names), of)
+    return Classes(len(KINDS), len(names), of)
 
 
-def _device_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Table:
+def _device_spans(trace: TraceFile, classes: Classes, rows: np.ndarray) -> pa.Table:
     columns, size = trace.columns.device, len(rows)
     stream, graph = columns.at("stream", rows), columns.at("graph", rows)
     device, correlation = columns.at("device", rows), columns.at("correlation", rows)
@@ -112,7 +68,6 @@ def _device_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.T
     trace.device_rows_in_units += int((unit >= 0).sum())
     return pa.table(
         {
-            "rank": rank_column(trace, size),
             **key_columns(trace, unit),
             "span_id": pa.array(rows + trace.first_device),
             "source": constant(SOURCE, size),
@@ -141,7 +96,7 @@ def _launch_attrs(trace: TraceFile, rows: np.ndarray) -> pa.Array:
     return coded(np.where(replayed, 0, -1), [json.dumps({"graph_launch": True})])
 
 
-def _host_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Table:
+def _host_spans(trace: TraceFile, classes: Classes, rows: np.ndarray) -> pa.Table:
     columns, size = trace.columns.host, len(rows)
     thread, name, unit = (
         columns.at("thread", rows),
@@ -153,7 +108,6 @@ def _host_spans(trace: TraceFile, classes: _Classes, rows: np.ndarray) -> pa.Tab
         codes[np.searchsorted(rows, row)] = classes.code(("phase", rule))
     return pa.table(
         {
-            "rank": rank_column(trace, size),
             **key_columns(trace, unit),
             "span_id": pa.array(trace.host_span_ids(rows)),
             "parent_id": known(unit + trace.first_unit, unit >= 0),
@@ -193,7 +147,6 @@ def _unit_spans(trace: TraceFile) -> pa.Table:
     dur = np.array([-1 if u.end is None else u.end - u.start for u in units], np.int64)
     thread = np.array([unit.thread for unit in units], np.int64)
     columns = {
-        "rank": rank_column(trace, size),
         **key_columns(trace, np.arange(size)),
         "span_id": pa.array(np.arange(size) + trace.first_unit),
         "source": constant(SOURCE, size),
@@ -207,24 +160,3 @@ def _unit_spans(trace: TraceFile) -> pa.Table:
     # A file that lost its end lost work of any step: its events are not in the order of time.
     columns["complete"] = pa.array((dur >= 0) & (not trace.cut))
     return pa.table(columns)
-
-
-def step_rows(trace: TraceFile) -> list[dict[str, Any]]:
-    """Rows of `steps` for units whose annotation gives sizes."""
-    return [
-        {"rank": trace.rank, **_unit_key(unit), **dict(zip(SIZE_GROUPS, sizes, strict=True))}
-        for unit in trace.units
-        if (sizes := unit.mark.sizes)
-    ]
-
-
-def _unit_key(unit: Unit) -> dict[str, Any]:
-    mark = unit.mark
-    return {
-        "batch": unit.batch,
-        "microbatch": mark.microbatch,
-        "repeat": mark.repeat,
-        "phase": mark.phase,
-        "step": unit.step,
-        "warmup": mark.warmup,
-    }

@@ -1,9 +1,8 @@
-"""One Kineto file, resolved: the launch and the unit of every row; and helpers for columns."""
+"""One Kineto file, resolved: the launch and the unit of every row."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -15,7 +14,11 @@ from harness_collectors.kineto.columns import TraceColumns
 from harness_collectors.kineto.comm import Groups
 from harness_collectors.kineto.kinds import KERNEL
 from harness_collectors.kineto.nesting import nested_rows
-from harness_collectors.kineto.units import FoundUnits, UnitNumbers, find_launches, unit_intervals
+from harness_collectors.traces.columns import known, ranks
+from harness_collectors.traces.hidden_graphs import next_work
+from harness_collectors.traces.keys import UnitKeys
+from harness_collectors.traces.table import Table
+from harness_collectors.traces.units import FoundUnits, UnitNumbers, unit_intervals
 
 SOURCE: Final = "torch_profiler"
 BATCH_ROWS: Final = 1 << 16
@@ -63,7 +66,7 @@ class TraceFile:
         self.host_names = list(columns.host_names)
         self.units = self.found.units
         self.has_device = len(columns.device) > 0
-        self.launch = find_launches(columns.device["correlation"], columns.calls)
+        self.launch = _find_launches(columns.device["correlation"], columns.calls)
         self._doubt_shared_launches()
         self._intervals = unit_intervals(self.units)
         self._left_out = np.array(self.found.rows, np.int64)
@@ -129,21 +132,9 @@ class TraceFile:
         return rows - np.searchsorted(self._left_out, rows) + self._first_host
 
     @cached_property
-    def unit_keys(self) -> dict[str, pa.Array]:
-        """The keys of work of every unit, but for the phase."""
-        units, number = self.units, pa.int32()
-        return {
-            "batch": pa.array([unit.batch for unit in units], number),
-            "microbatch": pa.array([unit.mark.microbatch for unit in units], number),
-            "repeat": pa.array([unit.mark.repeat for unit in units], number),
-            "step": pa.array([unit.step for unit in units], number),
-            "warmup": pa.array([unit.mark.warmup for unit in units], pa.bool_()),
-        }
-
-    @cached_property
-    def unit_phases(self) -> tuple[np.ndarray, list[str]]:
-        """Codes of the units' phases, and the phases."""
-        return texts([unit.mark.phase for unit in self.units])
+    def keys(self) -> UnitKeys:
+        """The keys of work of the units."""
+        return UnitKeys(self.units)
 
     @cached_property
     def coded_device_names(self) -> pa.Array:
@@ -210,60 +201,9 @@ class TraceFile:
         return round(int(length[matched[device["name"]]].sum()) / total, 6)
 
 
-def next_work(moments: np.ndarray, launch: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """When the first device work began that was launched after each moment; -1: none was.
-
-    `launch`, `start`: of all device work whose launch is known. Times in ns.
-    """
-    order = np.argsort(launch, kind="stable")
-    earliest = np.minimum.accumulate(start[order][::-1])[::-1]
-    place = np.searchsorted(launch[order], moments, side="right")
-    found = np.full(len(moments), -1, np.int64)
-    later = place < len(order)
-    found[later] = np.maximum(earliest[place[later]], moments[later])
-    return found
-
-
-# -- columns ---------------------------------------------------------------------------------
-
-
-def coded(codes: np.ndarray, values: Sequence[str] | pa.Array) -> pa.DictionaryArray:
-    """A text column out of codes; -1 is NULL."""
-    indices = pa.array(codes.astype(np.int32), mask=codes < 0)
-    if not isinstance(values, pa.Array):
-        values = pa.array(values, pa.string())
-    return pa.DictionaryArray.from_arrays(indices, values)
-
-
-def texts(values: Sequence[str | None]) -> tuple[np.ndarray, list[str]]:
-    """Codes of texts (-1: None) and the distinct ones, for `coded`."""
-    distinct = list(dict.fromkeys(value for value in values if value is not None))
-    place = {value: code for code, value in enumerate(distinct)}
-    codes = [-1 if value is None else place[value] for value in values]
-    return np.array(codes or [-1], np.int32), distinct
-
-
-def known(values: np.ndarray, valid: np.ndarray, kind: pa.DataType | None = None) -> pa.Array:
-    """Numbers, NULL where not `valid`."""
-    return pa.array(values, mask=~valid, type=kind)
-
-
-def constant(value: str | None, size: int) -> pa.DictionaryArray:
-    """One text in every row."""
-    return coded(np.full(size, -1 if value is None else 0), [value or ""])
-
-
-def rank_column(trace: TraceFile, size: int) -> pa.Array:
-    """The file's rank in every row."""
-    return pa.repeat(pa.scalar(trace.rank, pa.int32()), size)
-
-
 def key_columns(trace: TraceFile, unit: np.ndarray) -> dict[str, pa.Array]:
-    """The keys of work of rows, given the index of their unit (-1: none)."""
-    index = pa.array(unit, mask=unit < 0)
-    codes, phases = trace.unit_phases
-    keys = {name: values.take(index) for name, values in trace.unit_keys.items()}
-    return {**keys, "phase": coded(np.where(unit >= 0, codes[unit], -1), phases)}
+    """The rank, and the keys of work of rows, given the index of their unit (-1: none)."""
+    return {"rank": ranks(trace.rank, len(unit)), **trace.keys.columns(unit)}
 
 
 def interval(trace: TraceFile, start: np.ndarray, dur: np.ndarray) -> dict[str, pa.Array]:
@@ -276,3 +216,18 @@ def interval(trace: TraceFile, start: np.ndarray, dur: np.ndarray) -> dict[str, 
         "end_ns": known(begin + dur, dur >= 0),
         "complete": pa.array(dur >= 0),
     }
+
+
+def _find_launches(correlation: np.ndarray, calls: Table) -> np.ndarray:
+    """Host row (int32) of the CUDA call that launched each device row; -1: not in the file.
+
+    Correlation ids are unique in a process; where two calls share one, the first counts.
+    """
+    ids, rows = calls["correlation"], calls["row"]
+    if not len(ids):
+        return np.full(len(correlation), -1, np.int32)
+    if not np.all(ids[1:] > ids[:-1]):
+        order = np.argsort(ids, kind="stable")
+        ids, rows = ids[order], rows[order]
+    place = np.minimum(np.searchsorted(ids, correlation), len(ids) - 1)
+    return np.where((correlation > 0) & (ids[place] == correlation), rows[place], -1)

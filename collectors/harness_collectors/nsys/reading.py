@@ -18,9 +18,10 @@ from harness_collectors.nsys.export.tables import Export
 from harness_collectors.nsys.report import nccl, ranges, work
 from harness_collectors.nsys.report.survey import BY_ORDER, Gpu, Seats, Survey
 from harness_collectors.nsys.rows.collectives import collective_batches
-from harness_collectors.nsys.rows.spans import span_batches, step_rows
+from harness_collectors.nsys.rows.spans import span_batches
 from harness_collectors.nsys.rows.trace import SOURCE, Numbering, RankTrace, Shared
 from harness_collectors.reading.text_evidence import batch
+from harness_collectors.traces.keys import step_rows
 from harness_schemas.spi import Batch
 
 _SHARED_FACTS: Final = ("nsys", "schema", "driver", "cuda_driver", "cpu", "os", "graph_mode")
@@ -121,7 +122,7 @@ def batches(
         trace = traces.pop(0)  # let go of, once told
         yield from span_batches(trace)
         yield from collective_batches(trace)
-        steps = step_rows(trace)
+        steps = step_rows(trace.rank, trace.units)
         if steps:
             yield batch("steps", steps)
         state.add(trace)

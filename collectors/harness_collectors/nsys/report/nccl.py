@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.kineto.comm import canonical_op
 from harness_collectors.nsys.export.names import Names, Strings
 from harness_collectors.nsys.export.pages import NULL
 from harness_collectors.nsys.export.tables import Export, load
 from harness_collectors.nsys.report.work import RANGES, process_of
+from harness_collectors.traces.operations import canonical_op
 from harness_schemas.vocabulary import group_name
 
 HEADER_BYTES: Final = 32

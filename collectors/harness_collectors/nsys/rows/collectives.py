@@ -15,7 +15,15 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.kineto.comm import (
+from harness_collectors.names.classify import name_forms
+from harness_collectors.names.comm_kernels import describe_kernel
+from harness_collectors.nsys.export.pages import Ints
+from harness_collectors.nsys.report import nccl
+from harness_collectors.nsys.report.work import ANNOTATION, KERNEL, OP
+from harness_collectors.nsys.rows.spans import GROUP_ROWS, interval, small
+from harness_collectors.nsys.rows.trace import SOURCE, RankTrace, durations
+from harness_collectors.traces.columns import coded, constant, known, texts
+from harness_collectors.traces.operations import (
     COALESCED,
     FUSED,
     NO_GROUP,
@@ -25,14 +33,6 @@ from harness_collectors.kineto.comm import (
     operation_of_call,
     ordinals,
 )
-from harness_collectors.kineto.trace import coded, constant, known, texts
-from harness_collectors.names.classify import name_forms
-from harness_collectors.names.comm_kernels import describe_kernel
-from harness_collectors.nsys.export.pages import Ints
-from harness_collectors.nsys.report import nccl
-from harness_collectors.nsys.report.work import ANNOTATION, KERNEL, OP
-from harness_collectors.nsys.rows.spans import GROUP_ROWS, interval, rank_column, small
-from harness_collectors.nsys.rows.trace import SOURCE, RankTrace, durations
 from harness_schemas.spi import Batch
 
 _TOTALS: Final = frozenset({"all_gather", "reduce_scatter", "gather", "scatter"})
@@ -283,7 +283,6 @@ def _columns(
         return pa.array(values, kind).take(take)
 
     return {
-        "rank": rank_column(trace, size),
         **trace.key_columns(trace.device_units(rows)),
         "span_id": pa.array(rows + trace.first_device),
         "source": constant(SOURCE, size),

@@ -1,22 +1,22 @@
-"""Rows of `spans` and `steps` out of one rank's part of a report, columns at a time."""
+"""Rows of `spans` out of one rank's part of a report, columns at a time."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.kineto.recording import HIDDEN
-from harness_collectors.kineto.trace import coded, constant, known, texts
-from harness_collectors.names.step_marks import SIZE_GROUPS
 from harness_collectors.nsys.export.names import UNNAMED_KERNEL
 from harness_collectors.nsys.export.pages import NULL, Ints
 from harness_collectors.nsys.report.work import GRAPH, IO, KERNEL, KINDS, OP
 from harness_collectors.nsys.rows.trace import SOURCE, RankTrace, durations
 from harness_collectors.reading.text_evidence import batch
+from harness_collectors.traces.classes import Classes
+from harness_collectors.traces.columns import coded, constant, known, texts
+from harness_collectors.traces.hidden_graphs import HIDDEN
 from harness_schemas.spi import Batch
 
 GROUP_ROWS: Final = 122_880
@@ -34,7 +34,7 @@ def span_batches(trace: RankTrace) -> Iterator[Batch]:
         yield Batch("spans", _unit_spans(trace))
     if trace.tells_window:
         yield _window(trace)
-    classes = _Classes(trace)
+    classes = _classes(trace)
     for part in grouped(len(trace.device)):
         yield Batch("spans", pa.concat_tables(_device_spans(trace, classes, rows) for rows in part))
     for part in grouped(len(trace.host_rows)):
@@ -67,7 +67,6 @@ def _hidden_graphs(trace: RankTrace) -> pa.Table:
     calls, until = trace.hidden_graphs
     start, size = trace.host.start[calls], len(calls)
     columns = {
-        "rank": rank_column(trace, size),
         **trace.key_columns(trace.host_units(calls)),
         "span_id": pa.array(np.arange(size) + trace.first_hidden),
         "source": constant(SOURCE, size),
@@ -92,57 +91,30 @@ def grouped(size: int) -> Iterator[list[Ints]]:
         yield groups[first : first + GROUPS]
 
 
-class _Classes:
-    """Category and rule of every (kind, name) met, asked for once."""
+def _classes(trace: RankTrace) -> Classes:
+    names, classifier = trace.shared.names, trace.shared.classifier
+    on_device = len(trace.device) > 0
 
-    def __init__(self, trace: RankTrace) -> None:
-        self._shared = trace.shared
-        self._on_device = len(trace.device) > 0
-        self._pairs: dict[tuple[str, str], int] = {}
-        self._table = np.full((len(KINDS), len(self._shared.names) or 1), -1, np.int32)
-
-    def code(self, pair: tuple[str, str]) -> int:
-        """The code of a (category, rule)."""
-        return self._pairs.setdefault(pair, len(self._pairs))
-
-    def of(self, kind: np.ndarray, name: np.ndarray) -> np.ndarray:
-        """Codes of rows."""
-        codes: np.ndarray = self._table[kind, name]
-        if (codes < 0).any():
-            new = codes < 0
-            for pair in np.unique(kind[new].astype(np.int64) << 32 | name[new]).tolist():
-                what, text = pair >> 32, pair & 0xFFFFFFFF
-                self._table[what, text] = self.code(self._classify(what, text))
-            codes = self._table[kind, name]
-        return codes
-
-    def _classify(self, kind: int, name: int) -> tuple[str, str]:
-        if kind == KERNEL and self._shared.names[name] == UNNAMED_KERNEL:
+    def of(kind: int, name: int) -> tuple[str, str]:
+        if kind == KERNEL and names[name] == UNNAMED_KERNEL:
             return UNTOLD
         fixed = _FIXED_CLASSES.get(kind)
         if fixed is not None:
             return fixed
         # Beside a device operators only launch; without one they compute.
-        what = "host_op" if kind == OP and self._on_device else KINDS[kind]
-        return self._shared.classifier.classify(self._shared.names[name], what)
+        what = "host_op" if kind == OP and on_device else KINDS[kind]
+        return classifier.classify(names[name], what)
 
-    def columns(self, codes: np.ndarray) -> dict[str, pa.Array]:
-        """`category` and `rule` of rows by their codes."""
-        columns = {}
-        for place, column in enumerate(("category", "rule")):
-            of_pair, values = texts([pair[place] for pair in self._pairs])
-            columns[column] = coded(of_pair[codes], values)
-        return columns
+    return Classes(len(KINDS), len(names), of)
 
 
-def _device_spans(trace: RankTrace, classes: _Classes, rows: Ints) -> pa.Table:
+def _device_spans(trace: RankTrace, classes: Classes, rows: Ints) -> pa.Table:
     work, size = trace.device.take(rows), len(rows)
     launched, launch_start, _ = trace.launches(rows)
     unit = trace.device_units(rows)
     trace.device_rows_in_units += int((unit >= 0).sum())
     return pa.table(
         {
-            "rank": rank_column(trace, size),
             **trace.key_columns(unit),
             "span_id": pa.array(rows + trace.first_device),
             "source": constant(SOURCE, size),
@@ -170,7 +142,7 @@ def _graph_attrs(trace: RankTrace, rows: Ints) -> pa.Array:
     return coded(np.where(replayed, 0, -1), [json.dumps({"graph_launch": True})])
 
 
-def _host_spans(trace: RankTrace, classes: _Classes, places: Ints) -> pa.Table:
+def _host_spans(trace: RankTrace, classes: Classes, places: Ints) -> pa.Table:
     rows = trace.host_rows[places]
     work, size, unit = trace.host.take(rows), len(rows), trace.host_units(rows)
     codes = classes.of(work.kind, work.name)
@@ -179,7 +151,6 @@ def _host_spans(trace: RankTrace, classes: _Classes, places: Ints) -> pa.Table:
     parent = unit if trace.tells_units else np.full(size, -1)
     return pa.table(
         {
-            "rank": rank_column(trace, size),
             **trace.key_columns(unit),
             "span_id": pa.array(places + trace.first_host),
             "parent_id": known(parent + trace.first_unit, parent >= 0),
@@ -200,7 +171,6 @@ def _unit_spans(trace: RankTrace) -> pa.Table:
     end = np.array([NULL if unit.end is None else unit.end for unit in units], np.int64)
     return pa.table(
         {
-            "rank": rank_column(trace, size),
             **trace.key_columns(np.arange(size)),
             "span_id": pa.array(np.arange(size) + trace.first_unit),
             "source": constant(SOURCE, size),
@@ -214,30 +184,7 @@ def _unit_spans(trace: RankTrace) -> pa.Table:
     )
 
 
-def step_rows(trace: RankTrace) -> list[dict[str, Any]]:
-    """Rows of `steps` for units whose range gives sizes."""
-    return [
-        {
-            "rank": trace.rank,
-            "batch": unit.batch,
-            "microbatch": unit.mark.microbatch,
-            "repeat": unit.mark.repeat,
-            "phase": unit.mark.phase,
-            "step": unit.step,
-            "warmup": unit.mark.warmup,
-            **dict(zip(SIZE_GROUPS, unit.mark.sizes, strict=True)),
-        }
-        for unit in trace.units
-        if unit.mark.sizes
-    ]
-
-
 # -- columns -----------------------------------------------------------------------------------
-
-
-def rank_column(trace: RankTrace, size: int) -> pa.Array:
-    """The rank in every row."""
-    return pa.repeat(pa.scalar(trace.rank, pa.int32()), size)
 
 
 def threads(trace: RankTrace, thread: np.ndarray) -> pa.Array:

@@ -10,16 +10,6 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.kineto.kinds import ANNOTATION as MARK_KIND
-from harness_collectors.kineto.table import Table
-from harness_collectors.kineto.trace import coded, next_work, texts
-from harness_collectors.kineto.units import (
-    FoundUnits,
-    Intervals,
-    UnitNumbers,
-    find_units,
-    unit_intervals,
-)
 from harness_collectors.names.classify import Classifier
 from harness_collectors.names.step_marks import StepMarks
 from harness_collectors.nsys.export.pages import NULL, Ints
@@ -35,6 +25,17 @@ from harness_collectors.nsys.report.work import (
     Host,
     first_match,
     pid_of,
+)
+from harness_collectors.traces.columns import coded, ranks
+from harness_collectors.traces.hidden_graphs import next_work
+from harness_collectors.traces.keys import UnitKeys
+from harness_collectors.traces.table import Table
+from harness_collectors.traces.units import (
+    FoundUnits,
+    Intervals,
+    UnitNumbers,
+    find_units,
+    unit_intervals,
 )
 
 SOURCE: Final = "nsys"
@@ -134,15 +135,16 @@ class RankTrace:
         host = self.host
         is_range = (host.kind == ANNOTATION) | (host.kind == OP)
         rows = np.flatnonzero(is_range & self.shared.marked[host.name])
-        table = Table(start="i8", dur="i8", name="i4", kind="i1", thread="i8")
+        table = Table(start="i8", dur="i8", name="i4", thread="i8")
         table.append(
             start=host.start[rows],
             dur=durations(host.start[rows], host.end[rows]),
             name=host.name[rows],
-            kind=np.full(len(rows), MARK_KIND),
             thread=host.thread[rows],
         )
-        found = find_units(table, self.shared.names, self.shared.marks, self.numbering.units)
+        found = find_units(
+            table, np.arange(len(rows)), self.shared.names, self.shared.marks, self.numbering.units
+        )
         return FoundUnits(
             found.units,
             [int(rows[row]) for row in found.rows],
@@ -238,28 +240,15 @@ class RankTrace:
     # -- keys ----------------------------------------------------------------------------------
 
     @cached_property
-    def _unit_columns(self) -> dict[str, pa.Array]:
-        units, number = self.units, pa.int32()
-        return {
-            "batch": pa.array([unit.batch for unit in units], number),
-            "microbatch": pa.array([unit.mark.microbatch for unit in units], number),
-            "repeat": pa.array([unit.mark.repeat for unit in units], number),
-            "step": pa.array([unit.step for unit in units], number),
-            "warmup": pa.array([unit.mark.warmup for unit in units], pa.bool_()),
-        }
-
-    @cached_property
-    def _unit_phases(self) -> tuple[np.ndarray, list[str]]:
-        return texts([unit.mark.phase for unit in self.units])
+    def _keys(self) -> UnitKeys:
+        return UnitKeys(self.units)
 
     def key_columns(self, unit: Ints) -> dict[str, pa.Array]:
-        """The keys of work of rows, given the index of their unit (-1: none)."""
-        index = pa.array(unit, mask=unit < 0)
-        codes, phases = self._unit_phases
+        """The rank, and the keys of work of rows, given the index of their unit (-1: none)."""
         perturbed = np.where(self.shared.own_run & (unit >= 0), 0, -1)
         return {
-            **{name: values.take(index) for name, values in self._unit_columns.items()},
-            "phase": coded(np.where(unit >= 0, codes[unit], -1), phases),
+            "rank": ranks(self.rank, len(unit)),
+            **self._keys.columns(unit),
             "perturbed_by": coded(perturbed, [SOURCE]),
         }
 

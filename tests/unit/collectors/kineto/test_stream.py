@@ -32,8 +32,8 @@ from unit.collectors.kineto.traces import (
 from harness_collectors.kineto import stream as kineto_stream
 from harness_collectors.kineto.events import exact_nanoseconds, nanoseconds
 from harness_collectors.kineto.stream import Health, mend, read_blocks
-from harness_collectors.kineto.table import Table
 from harness_collectors.reading import gunzip
+from harness_collectors.traces.table import Table
 
 patient = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 INFO = groups((0, 1))

@@ -9,9 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from harness_collectors.kineto.kinds import ANNOTATION
-from harness_collectors.kineto.table import Table, places_of
 from harness_collectors.names.step_marks import Mark, StepMarks
+from harness_collectors.traces.table import Table, places_of
 
 _FOREVER: Final = 2**63 - 1
 
@@ -72,14 +71,17 @@ class UnitNumbers:
 
 
 def find_units(
-    host: Table, names: Sequence[str], marks: StepMarks, numbers: UnitNumbers
+    host: Table,
+    rows: np.ndarray,
+    names: Sequence[str],
+    marks: StepMarks,
+    numbers: UnitNumbers,
 ) -> FoundUnits:
-    """Collapse the annotations that mark steps into units.
+    """Collapse those of the host's `rows` that mark steps into units.
 
     Only the best family of marks counts (`ProfilerStep#N` around `decode_step_N` is no unit).
     Several annotations of one numbered step are one unit; one inside another is part of it.
     """
-    rows = np.flatnonzero(host["kind"] == ANNOTATION)
     start, dur = host.at("start", rows), host.at("dur", rows)
     # Longest first where several begin together: the outer one must be met before the inner.
     order = np.lexsort((-dur, start))
@@ -192,18 +194,3 @@ def unit_intervals(units: Sequence[Unit]) -> Intervals:
         (unit.last for unit in units),
         (unit.thread for unit in units),
     )
-
-
-def find_launches(correlation: np.ndarray, calls: Table) -> np.ndarray:
-    """Host row (int32) of the CUDA call that launched each device row; -1: not in the file.
-
-    Correlation ids are unique in a process; where two calls share one, the first counts.
-    """
-    ids, rows = calls["correlation"], calls["row"]
-    if not len(ids):
-        return np.full(len(correlation), -1, np.int32)
-    if not np.all(ids[1:] > ids[:-1]):
-        order = np.argsort(ids, kind="stable")
-        ids, rows = ids[order], rows[order]
-    place = np.minimum(np.searchsorted(ids, correlation), len(ids) - 1)
-    return np.where((correlation > 0) & (ids[place] == correlation), rows[place], -1)

@@ -1,0 +1,1 @@
+"""What traces of device work have in common, whoever recorded them: columns, classes, keys."""
