@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from harness_collectors.flight_recorder.dumps import other_attempts, shares
 from harness_collectors.flight_recorder.file import Unreadable, read_dump
 from harness_collectors.flight_recorder.missing import AT_END, NEVER_ENDED, Progress
 from harness_collectors.nccl_log.beforehand import relative_name
@@ -21,6 +22,7 @@ from harness_schemas.vocabulary import group_name
 
 SOURCE: Final = "flight_recorder"
 NOT_TIMED: Final = "recorded when issued; the watchdog only polls for starts and ends"
+OLD: Final = "of an earlier attempt than the dumps in another folder, not used: ingest it by itself"
 _MAX_EVENTS: Final = 1000
 _MAX_INT: Final = (1 << 63) - 1
 _CLOCK_NS: Final = 1_000
@@ -31,15 +33,14 @@ _RANK_NAMED: Final = re.compile(
 )
 _PEERS: Final = re.compile(r"(send|recv) (\d{1,7})(?:->|<-)(\d{1,7})$")
 _OPS: Final = {
-    "_all_gather_base": "all_gather",
-    "all_gather_into_tensor_coalesced": "all_gather",
-    "_reduce_scatter_base": "reduce_scatter",
-    "reduce_scatter_tensor_coalesced": "reduce_scatter",
-    "allreduce_coalesced": "all_reduce",
+    "allgather": "all_gather",
+    "allreduce": "all_reduce",
+    "alltoall": "all_to_all",
+    "reducescatter": "reduce_scatter",
     "all_reduce_barrier": "barrier",
-    "_broadcast_oop": "broadcast",
-    "_reduce_oop": "reduce",
 }
+_VARIANT: Final = re.compile(r"^_|_(?:base|coalesced|into_tensor|oop|single|sparse|tensor)(?=_|$)")
+"""What torch puts around an operation's name: `_all_gather_base`, `ALLGATHER_coalesced`."""
 _DTYPES: Final = {
     "Float": ("float32", 4),
     "Double": ("float64", 8),
@@ -81,28 +82,61 @@ def all_batches(paths: Sequence[Path], root: Path) -> Iterator[Batch]:
     """Clocks, collectives, pending ones and the state of the collection, of all dumps."""
     states = []
     progress = Progress()
-    for path in paths:
+    old = other_attempts(paths, rank_of, _read)
+    for group in _by_rank([path for path in paths if path not in old]):
+        dumps: list[tuple[Dump, bool]] = []
+        for path in group:
+            name = relative_name(path, root)
+            try:
+                content, size = read_dump(path)
+            except Unreadable as error:
+                states.append(_state_row(name, None, "failed", f"{name}: {error}", {}))
+                continue
+            dump = read_entries(content, name, rank_of(path))
+            dumps.append((dump, path.name.startswith(AT_END)))
+            states.append(_summary(dump, content, size))
+        yield from _rank_batches(dumps, progress)
+    last = list(progress.graded())
+    yield from _tables([row for row, _ in last], [event for _, event in last])
+    for path in sorted(old):
         name = relative_name(path, root)
-        try:
-            content, size = read_dump(path)
-        except Unreadable as error:
-            states.append(_state_row(name, None, "failed", f"{name}: {error}", {}))
-            continue
-        dump = read_entries(content, name, rank_of(path))
+        states.append(_state_row(name, rank_of(path), "failed", f"{name}: {OLD}", {}))
+    if states:
+        yield batch("collection", states)
+
+
+def _rank_batches(dumps: Sequence[tuple[Dump, bool]], progress: Progress) -> Iterator[Batch]:
+    """Rows of one rank's dumps, with whether each is of its end; those that other ranks' dumps
+    may yet explain are held."""
+    at_end = {dump.name for dump, ends in dumps if ends}
+    for share in shares([dump for dump, _ in dumps]):
+        dump = share.dump
         if dump.rank is not None and dump.rows:
             yield batch("clock_anchors", [_anchor(dump)])
         held: list[Any] = []
-        if not path.name.startswith(AT_END):
-            held = progress.hold(dump.rank, dump.groups, dump.rows, dump.pending)
+        if dump.name not in at_end:
+            held = progress.hold(dump.rank, dump.groups, dump.rows, share.pending)
         yield from _tables(
-            [row for row in dump.rows if not any(row is other for other, _ in held)],
-            [event for _, event in dump.pending if not any(event is x for _, x in held)],
+            [row for row in share.rows if not any(row is other for other, _ in held)],
+            [event for _, event in share.pending if not any(event is x for _, x in held)],
         )
-        states.append(_summary(dump, content, size))
-    last = list(progress.graded())
-    yield from _tables([row for row, _ in last], [event for _, event in last])
-    if states:
-        yield batch("collection", states)
+
+
+def _by_rank(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Dumps that name the same rank together, in the order of the first; others one by one."""
+    groups: dict[int | Path, list[Path]] = {}
+    for path in paths:
+        rank = rank_of(path)
+        groups.setdefault(path if rank is None else rank, []).append(path)
+    yield from groups.values()
+
+
+def _read(path: Path) -> Dump | None:
+    try:
+        content, _ = read_dump(path)
+    except Unreadable:
+        return None
+    return read_entries(content, path.name, rank_of(path))
 
 
 def _tables(rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> Iterator[Batch]:
@@ -210,7 +244,8 @@ def _operation(title: str) -> tuple[str, int | None, int | None]:
     if match := _PEERS.search(title):
         here, there = int(match[2]), int(match[3])
         return (match[1], here, there) if match[1] == "send" else (match[1], there, here)
-    name = _OPS.get(title, title)
+    plain = _VARIANT.sub("", title.lower())
+    name = _OPS.get(plain, plain)
     if not re.fullmatch(r"[a-z_]{1,40}", name):
         raise ValueError(name)
     return name, None, None

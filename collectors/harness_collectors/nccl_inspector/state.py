@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -106,6 +107,8 @@ class Record(msgspec.Struct):
     pid: Count | None = None
 
 
+_SEAM: Final = re.compile(rb"(?<=\})\s*(?=\{\"(?:header|metadata|coll_perf|p2p_perf|dump_stats)\")")
+"""Where one record ends and the next begins; no object within a record follows another."""
 _DECODER: Final = msgspec.json.Decoder(Record)
 
 
@@ -160,8 +163,7 @@ def read_file(records: Records, path: Path, root: Path) -> None:
     file = LogFile(name, folder, intake, is_structured=True)
     records.evidence.files.append(file)
     context: tuple[Header, Metadata] | None = None
-    for text in objects(intake):
-        record = _decode(text)
+    for record in (each for text in objects(intake) for each in _decoded(text)):
         if record is None:
             file.unreadable += 1
             continue
@@ -183,6 +185,16 @@ def _decode(text: bytes | None) -> Record | None:
         return _DECODER.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
+
+
+def _decoded(text: bytes | None) -> Iterator[Record | None]:
+    """The record, or the records of a line whose ends of lines were lost on the way."""
+    record = _decode(text)
+    if record is not None or text is None or _SEAM.search(text) is None:
+        yield record
+        return
+    for part in _SEAM.split(text):
+        yield _decode(part)
 
 
 def objects(intake: Intake) -> Iterator[bytes | None]:

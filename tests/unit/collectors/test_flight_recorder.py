@@ -389,3 +389,56 @@ def test_the_first_versions(tmp_path):
     assert [(row["seq"], row["op"], row.get("bytes")) for row in rows] == [
         (0, "all_reduce", None), (1, "all_reduce", None),
     ]  # fmt: skip
+
+
+# --- several dumps of one rank -----------------------------------------------------------------
+
+
+def write(folder, rank, listed, name="nccl_trace_rank_"):
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"0": {"name": "0", "desc": "default_pg", "ranks": "[0, 1]"}}
+    path = folder / f"{name}{rank}"
+    path.write_bytes(pickle.dumps({"version": "2.5", "pg_config": config, "entries": listed}))
+    return path
+
+
+def test_a_call_in_two_dumps_of_a_rank_is_one_call_and_over_where_one_says_so(tmp_path):
+    hung = [made(0), made(1, "started"), made(2, "scheduled")]
+    late = [made(0), made(1), made(2, "started"), made(3, "scheduled")]
+    paths = [write(tmp_path, 0, hung, "timeout_rank_"), write(tmp_path, 0, late, "end_rank_")]
+    tables = ingest(sorted(paths), collector=COLLECTOR)
+    assert sorted(row["seq"] for row in tables["collectives"]) == [0, 1, 2, 3]
+    pending = {json.loads(event["attrs"])["seq"]: event for event in tables["nccl_events"]}
+    assert sorted(pending) == [2, 3]
+    assert json.loads(pending[2]["attrs"])["state"] == "scheduled", "as the dump of the hang has it"
+
+
+def test_dumps_of_an_earlier_attempt_are_named_and_blame_nobody(tmp_path):
+    moment = 1_600_000_000_000_000_000
+    early = [made(n, time_created_ns=moment + n) for n in range(9)]
+    paths = [write(tmp_path / "attempt_0", rank, early) for rank in (0, 1)]
+    paths += [write(tmp_path / "attempt_1", 0, [made(0), made(1, "started")])]
+    paths += [write(tmp_path / "attempt_1", 1, [made(0)])]
+    tables = ingest(sorted(paths), collector=COLLECTOR)
+    assert problems(tables) == [(0, [1])]
+    assert len(tables["collectives"]) == 3
+    refused = [row["reason"] for row in tables["collection"] if row["state"] == "failed"]
+    assert len(refused) == 2 and all("earlier attempt" in reason for reason in refused)
+
+
+@pytest.mark.parametrize(
+    ("title", "op"),
+    [
+        ("nccl:_all_gather_base", "all_gather"),
+        ("nccl:ALLGATHER_coalesced", "all_gather"),
+        ("nccl:reduce_scatter_tensor_coalesced", "reduce_scatter"),
+        ("nccl:all_reduce_sparse", "all_reduce"),
+        ("xccl:all_gather_into_tensor", "all_gather"),
+        ("nccl:all_reduce_barrier", "barrier"),
+        ("nccl:_reduce_oop", "reduce"),
+        ("nccl:coalesced", "coalesced"),
+    ],
+)
+def test_operations_in_every_spelling(title, op, tmp_path):
+    (row,) = dumps(tmp_path, {0: [made(0, profiling_name=title)]})["collectives"]
+    assert row["op"] == op

@@ -203,3 +203,10 @@ def test_records_of_plugins_made_after_it(tmp_path):
         [row] = read(tmp_path, json.dumps(content).encode() + b"\n")["collectives"]
         assert (row["rank"], row["seq"], row["bytes"], row["duration_ns"]) == (1, 3, 64, 1250)
         assert row["group_size"] == 2
+
+
+def test_records_whose_ends_of_lines_were_lost_are_read(tmp_path):
+    whole = "".join(record(coll_perf=coll(sn=sn)) for sn in range(4))
+    tables = read(tmp_path, whole.replace("\n", "").encode())
+    assert [row["seq"] for row in tables["collectives"]] == [0, 1, 2, 3]
+    assert tables["collection"][0]["unreadable"] == 0
