@@ -11,7 +11,7 @@ import pyarrow as pa
 from harness_collectors.kineto.trace import SOURCE, TraceFile, interval, key_columns
 from harness_collectors.reading.text_evidence import batch
 from harness_collectors.traces.columns import constant
-from harness_collectors.traces.hidden_graphs import HIDDEN
+from harness_collectors.traces.hidden_graphs import HIDDEN, UNSEEN
 from harness_schemas.spi import Batch
 
 WINDOW: Final = "torch_profiler.window"
@@ -51,7 +51,7 @@ def hidden_batches(trace: TraceFile) -> Iterator[Batch]:
         "span_id": pa.array(np.arange(size) + trace.numbering.take(size)),
         "source": constant(SOURCE, size),
         "timeline": constant("device", size),
-        "name": constant(HIDDEN, size),
+        "name": constant(HIDDEN if trace.has_kernels else UNSEEN, size),
         "category": constant("graph", size),
         "rule": constant("graph-not-recorded", size),
         **interval(trace, start, until - start),

@@ -85,9 +85,9 @@ def _problems(origin: Origin, trace: TraceFile, health: Health, unreadable: int)
     if not origin.wall_clock:
         problems.append("no base time: its times fit no other file's")
     if hidden := len(trace.hidden_graphs[0]):
+        what = "of CUDA graphs show no device work" if trace.has_kernels else "show no kernel"
         problems.append(
-            f"{hidden} launches of CUDA graphs show no device work: what the device did until the "
-            "next work is unresolved"
+            f"{hidden} launches {what}: what the device did until the next work is unresolved"
         )
     return problems
 

@@ -15,7 +15,7 @@ from harness_collectors.kineto.comm import Groups
 from harness_collectors.kineto.kinds import KERNEL
 from harness_collectors.kineto.nesting import nested_rows
 from harness_collectors.traces.columns import known, ranks
-from harness_collectors.traces.hidden_graphs import next_work
+from harness_collectors.traces.hidden_graphs import launches_kernel, next_work, replays_graph
 from harness_collectors.traces.keys import UnitKeys
 from harness_collectors.traces.table import Table
 from harness_collectors.traces.units import FoundUnits, UnitNumbers, unit_intervals
@@ -149,15 +149,24 @@ class TraceFile:
     @cached_property
     def launches_graph(self) -> np.ndarray:
         """Which host names are calls that replay a CUDA graph (boolean, by code)."""
-        return np.array(["GraphLaunch" in name for name in self.host_names], np.bool_)
+        return np.array([replays_graph(name) for name in self.host_names], np.bool_)
+
+    @cached_property
+    def has_kernels(self) -> bool:
+        """Whether any kernel is on record: some keep the copies only."""
+        return bool((self.columns.device["kind"] == KERNEL).any())
 
     @cached_property
     def hidden_graphs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Replays that launched nothing on record although later work is: their host rows, and
-        when that work began."""
+        """Replays, and without any kernels launches, that launched nothing on record although
+        later work is: their host rows, and when that work began."""
         calls, columns = self.columns.calls, self.columns
         rows = calls.at("row", slice(None))
-        replays = self.launches_graph[columns.host.at("name", rows)] if len(rows) else rows > 0
+        hides = self.launches_graph
+        if not self.has_kernels:
+            plain = [launches_kernel(name) for name in self.host_names]
+            hides = hides | np.array(plain, np.bool_)
+        replays = hides[columns.host.at("name", rows)] if len(rows) else rows > 0
         ids = calls.at("correlation", slice(None))[replays]
         rows = rows[replays][~np.isin(ids, columns.device.at("correlation", slice(None)))]
         if not rows.size:

@@ -233,13 +233,16 @@ class State:
             for kind, number in enumerate(np.bincount(part.kind, minlength=len(work.KINDS))):
                 self._counts[work.KINDS[kind]] += int(number)
         kernel_ns, unknown_ns = trace.kernel_time(UNKNOWN_KERNEL)
+        hidden = trace.host.name[trace.graph_launches] if trace.owns_host else ()
+        graphs = int(trace.shared.graph_calls[hidden].sum()) if len(hidden) else 0
         self._sums.update(
             units=len(trace.units) if trace.owns_host else 0,
             device_rows=len(trace.device),
             device_rows_launched=int((trace.launch >= 0).sum()),
             device_rows_in_units=trace.device_rows_in_units,
             whole_graphs=trace.whole_graphs,
-            empty_graphs=len(trace.graph_launches) if trace.owns_host else 0,
+            empty_graphs=graphs,
+            unseen_kernels=len(hidden) - graphs,
             kernel_ns=kernel_ns,
             unknown_ns=unknown_ns,
         )
@@ -290,6 +293,8 @@ class State:
             return [f"{whole} CUDA graphs are recorded as a whole: {_GRAPH_HINT}"]
         if empty:
             return [f"{empty} launches of CUDA graphs show no device work: {_GRAPH_HINT}"]
+        if unseen := self._sums["unseen_kernels"]:
+            return [f"{unseen} launches and no kernel: their table was not exported, or not traced"]
         return []
 
     def _detail(self) -> dict[str, Any]:

@@ -1,13 +1,26 @@
-"""Replays of CUDA graphs whose work is not on record."""
+"""Launches whose work is not on record: replays of CUDA graphs, or all where no kernel is."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import numpy as np
 
 HIDDEN: Final = "CUDA graph, not on record"
-"""The name of their spans."""
+UNSEEN: Final = "kernel, not on record"
+"""Names of their spans."""
+_LAUNCH = re.compile(r"(?:cuda|cu|hip)(?:Ext)?(?:Module)?Launch\w*Kernel|\w*EnqueueKernelLaunch")
+
+
+def replays_graph(name: str) -> bool:
+    """Whether a call replays a CUDA graph."""
+    return "GraphLaunch" in name
+
+
+def launches_kernel(name: str) -> bool:
+    """Whether a call launches a kernel by itself."""
+    return _LAUNCH.match(name) is not None
 
 
 def next_work(moments: np.ndarray, launch: np.ndarray, start: np.ndarray) -> np.ndarray:

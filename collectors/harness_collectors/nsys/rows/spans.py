@@ -16,7 +16,7 @@ from harness_collectors.nsys.rows.trace import SOURCE, RankTrace, durations
 from harness_collectors.reading.text_evidence import batch
 from harness_collectors.traces.classes import Classes
 from harness_collectors.traces.columns import coded, constant, known, texts
-from harness_collectors.traces.hidden_graphs import HIDDEN
+from harness_collectors.traces.hidden_graphs import HIDDEN, UNSEEN
 from harness_schemas.spi import Batch
 
 GROUP_ROWS: Final = 122_880
@@ -71,7 +71,7 @@ def _hidden_graphs(trace: RankTrace) -> pa.Table:
         "span_id": pa.array(np.arange(size) + trace.first_hidden),
         "source": constant(SOURCE, size),
         "timeline": constant("device", size),
-        "name": constant(HIDDEN, size),
+        "name": constant(HIDDEN if trace.has_kernels else UNSEEN, size),
         "category": constant("graph", size),
         "rule": constant("graph-not-recorded", size),
         **interval(trace, start, until),

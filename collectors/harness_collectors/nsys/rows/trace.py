@@ -27,7 +27,7 @@ from harness_collectors.nsys.report.work import (
     pid_of,
 )
 from harness_collectors.traces.columns import coded, ranks
-from harness_collectors.traces.hidden_graphs import next_work
+from harness_collectors.traces.hidden_graphs import launches_kernel, next_work, replays_graph
 from harness_collectors.traces.keys import UnitKeys
 from harness_collectors.traces.table import Table
 from harness_collectors.traces.units import (
@@ -78,7 +78,12 @@ class Shared:
     @cached_property
     def graph_calls(self) -> np.ndarray:
         """Which names are calls that replay a CUDA graph (boolean, by code)."""
-        return np.array(["GraphLaunch" in name for name in self.names], np.bool_)
+        return np.array([replays_graph(name) for name in self.names], np.bool_)
+
+    @cached_property
+    def kernel_calls(self) -> np.ndarray:
+        """Which names are calls that launch a kernel (boolean, by code)."""
+        return np.array([launches_kernel(name) for name in self.names], np.bool_)
 
 
 class RankTrace:
@@ -211,11 +216,18 @@ class RankTrace:
         return int((self.device.kind == GRAPH).sum())
 
     @cached_property
+    def has_kernels(self) -> bool:
+        """Whether any kernel or graph is on record: exports may leave out tables."""
+        return bool(np.isin(self.device.kind, (KERNEL, GRAPH)).any())
+
+    @cached_property
     def graph_launches(self) -> Ints:
-        """Rows of calls that replayed a CUDA graph, and launched nothing that the report shows."""
-        calls = np.flatnonzero(
-            (self.host.kind == RUNTIME) & self.shared.graph_calls[self.host.name]
-        )
+        """Rows of calls that replayed a CUDA graph, or without any kernels launched one, and
+        launched nothing that the report shows."""
+        hides = self.shared.graph_calls
+        if not self.has_kernels:
+            hides = hides | self.shared.kernel_calls
+        calls = np.flatnonzero((self.host.kind == RUNTIME) & hides[self.host.name])
         return calls[~np.isin(calls, self.launch)]
 
     @cached_property

@@ -344,3 +344,14 @@ def test_ranks_merged_without_their_hosts_are_not_taken_for_one(tmp_path, label)
     odd = [{**device[0], "pid": pid} for pid in (None, -3, [], "x", 5)]
     found = rows(tmp_path, text([*decode_events() * 200, *odd], TP2))
     assert len(device_spans(found)) == 1005
+
+
+def test_where_only_copies_were_kept_the_device_is_not_called_idle(tmp_path):
+    events = [event for event in decode_events() if event.get("cat") != "kernel"]
+    events += launched(16, 240.0, 300.0, 2.0, "Memcpy DtoH (Device -> Pinned)", "gpu_memcpy")
+    (tmp_path / "rank0.json").write_text(text(events, TP2))
+    with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
+        parts = "SELECT idle_ns, unresolved_ns, memcpy_ns FROM rank_breakdown WHERE phase = 'all'"
+        assert con.sql(parts).fetchall() == [(0, 186_500, 5_500)]
+        ((reason,),) = con.sql("SELECT reason FROM collection").fetchall()
+    assert reason.startswith("4 launches show no kernel")

@@ -188,3 +188,16 @@ def mpi(second):
 def test_ranks_of_mpi_are_taken_unless_two_processes_have_the_same(tmp_path, second, ranks):
     found = rows(tmp_path, mpi(second))
     assert {row["pid"]: row["rank"] for row in found["ranks"]} == ranks
+
+
+def test_without_the_table_of_kernels_the_device_is_not_called_idle(tmp_path):
+    report = Report()
+    process = report.process(700)
+    process.launched(1, 5, 10, 20)
+    for number, at in ((2, 40), (3, 90)):
+        process.copy(number, at, at + 5, 3)
+    process.call(4, 50)
+    path = report.write(tmp_path / "report.sqlite", without=("CUPTI_ACTIVITY_KIND_KERNEL",))
+    (reason,) = [row["reason"] for row in tables([path], tmp_path)["collection"]]
+    assert reason.startswith("2 launches and no kernel")
+    assert parts(path, "memcpy_ns, idle_ns, unresolved_ns") == [(6_000, 2_000, 85_000)]
