@@ -150,6 +150,10 @@ OTHERS = {
     "make[2]: *** [Makefile:12: all] Error 1": "rank_failed",
     "h:1:2 [0] net_ib.cc:1 NCCL WARN NET/IB : req 0/1 tag 0 peer 10.0.0.6<1> collective mismatch":
         "rank_failed",
+    "E1 worker_pool.cpp:2] Worker: Process failed for slice (opcode: 0): retry": "rank_failed",
+    "Container rank 0 status failed cmd ['python3'] code 1 log x": "rank_failed",
+    "ERROR text_generation_launcher: Shard 0 crashed": "rank_failed",
+    "Error: Rank 0 scheduler is dead. Exit code: -6 (SIGABRT)": "rank_failed",
     "amdgpu 0000:c5:00.0: amdgpu: ring comp_1.3.0 timeout, signaled seq=1": "rank_failed",
     "[drm:amdgpu_job_timedout [amdgpu]] *ERROR* ring gfx_0.0.0 timeout, signaled": "rank_failed",
     'Thread 7 "python3" received signal SIGBUS, Bus error.': "rank_failed",

@@ -20,6 +20,7 @@ from harness_analysis.verdict.suspects import (
 )
 from harness_analysis.verdict.wording import failed_ranks
 
+_AGENT: Final = re.compile(r"torch[./]distributed[./]elastic[./]|\(local_rank: \d+\)")
 _NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
 
 
@@ -70,7 +71,12 @@ def _missing(evidence: VerdictEvidence) -> Suspects:
 
 
 def _tasks(rule: Rule, matched: Sequence[TextLine], evidence: VerdictEvidence) -> Suspects:
-    """The tasks that srun names, those that memory ran out for before all others."""
+    """The tasks that srun names, those that memory ran out for before all others.
+
+    Under torchrun a task is the agent of a node, and no rank.
+    """
+    if any(_AGENT.search(line.text) for line in evidence.lines):
+        return Suspects()
     if rule.verdict == "oom_host":
         for_memory = [line.text for line in evidence.lines if "Out Of Memory" in line.text]
         if tasks := tasks_of(for_memory, first_only=False):

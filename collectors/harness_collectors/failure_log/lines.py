@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from harness_collectors.failure_log.survived import RESUMED, survived
-from harness_collectors.failure_log.wrapped import is_wrapped, unwrapped
+from harness_collectors.reading.wrapped import is_wrapped, unwrapped
 from harness_collectors.reading.text_evidence import as_utf8
 from harness_schemas.log_prefix import is_labelled, peeled
 from harness_schemas.redact import redact
@@ -83,6 +83,8 @@ WORDS: Final = (
     *(b"  time      : ", b"is dead", b"marked dead", b"heartbeat", b"deadline_exceeded"),
     *(b"make: ***", b"]: ***", b"build stopped", b"remainder of ranks", b"stalled ops"),
     *(b"ready ranks", b"received signal", b"times out", b"unsupported"),
+    *(b"status failed", b"crashed", b"failed for slice", b"kvcache from", b"nixl_err"),
+    *(b"kvtransfererror",),
 )
 """In small letters, without digits. Wider than the rules of the verdict, which decide: a test holds
 that each line that they explain has one. Searched one by one, which is 40 times as fast as one

@@ -97,6 +97,11 @@ def test_the_summary_of_torchrun_names_the_rank(code, rule):
     assert found.suspects == (13,)
 
 
+def test_a_task_of_torchrun_is_no_rank():
+    text = f"{TORCHRUN.format(code=-6)}srun: error: n1: task 0: Exited with exit code 1\n"
+    assert verdict_of(text).suspects == (13,)
+
+
 def test_the_task_that_slurm_did_not_end_is_the_one_that_failed():
     words = "error: *** STEP 1.0 ON n1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TASK FAILURE ***\n"
     listed = "srun: error: n1: tasks 0-2,4-5: Terminated\nsrun: error: n2: tasks 6-7: Terminated\n"
