@@ -7,8 +7,8 @@ from pathlib import Path
 from harness_analysis.verdict.judge import judge
 from harness_analysis.verdict.model import TextLine, Verdict, VerdictEvidence
 from harness_collectors.failure_log.lines import Notable, notable, notable_lines
-from harness_collectors.failure_log.wrapped import unwrapped
 from harness_collectors.reading.text_evidence import as_utf8
+from harness_collectors.reading.wrapped import unwrapped
 from harness_schemas.errors import UsageError
 from harness_schemas.rundir import RunDir
 
