@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness_analysis.explain_host import grown_operators, operators, unit_of
 from harness_analysis.store import require, rows_of
 from harness_schemas.units import format_ns, format_share
 from harness_schemas.vocabulary import EVIDENCE_RANK
@@ -41,6 +42,7 @@ class Explanation:
     """Rows for the tables, and what cannot be answered, with the reason.
 
     `hang`: what the ranks stood on when they ended, and in which calls; empty where in none.
+    `host`: where nothing ran on a device, the operators that took most of the host's time.
     """
 
     units: list[dict[str, Any]]
@@ -48,6 +50,7 @@ class Explanation:
     unit_notes: list[str]
     late_notes: list[str]
     hang: list[dict[str, Any]] = field(default_factory=list)
+    host: list[dict[str, Any]] = field(default_factory=list)
 
 
 def explain(con: duckdb.DuckDBPyConnection, worst: int) -> Explanation:
@@ -61,7 +64,14 @@ def explain(con: duckdb.DuckDBPyConnection, worst: int) -> Explanation:
     hang = rows_of(
         con, "SELECT rank, text FROM findings WHERE kind IN ('hang', 'stuck') ORDER BY position"
     )
-    return Explanation(units, late, _unit_notes(con, units), _late_notes(con, late), hang)
+    host = operators(con)
+    if host:
+        grown = grown_operators(con)
+        units = [
+            {**row, "why": f"{row['why']}; {grown[unit_of(row)]}"} if unit_of(row) in grown else row
+            for row in units
+        ]
+    return Explanation(units, late, _unit_notes(con, units), _late_notes(con, late), hang, host)
 
 
 # -- slow units ---------------------------------------------------------------------------------
@@ -139,6 +149,11 @@ def _why_no_units(con: duckdb.DuckDBPyConnection) -> str:
         return (
             "the evidence has no steps (no step marks were recognised; docs/formats-kineto.md "
             "says which are)"
+        )
+    if con.execute("SELECT 1 FROM spans WHERE category <> 'unit' LIMIT 1").fetchone():
+        return (
+            "the evidence has no steps (no step marks were recognised), and shows nothing that ran "
+            "on a device"
         )
     return "the evidence shows no time of any rank (no spans, kernels or steps)"
 

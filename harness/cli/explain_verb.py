@@ -75,4 +75,23 @@ def _sections(found: Explanation, machine: bool) -> list[Section]:
             [tuple(row[name] for name in late) for row in found.late],
             found.late_notes,
         ),
+        *_host(found, machine),
     ]
+
+
+def _host(found: Explanation, machine: bool) -> list[Section]:
+    """Where nothing ran on a device, what there is to say: who took the host's time."""
+    from harness.sections import Section
+    from harness_schemas.units import format_ns, format_share
+
+    if not found.host:
+        return []
+    columns = ("operator", "calls", "total_ns" if machine else "total", "share")
+    rows: list[tuple[Any, ...]] = [
+        (row["name"], row["calls"], row["total_ns"], row["share"])
+        if machine
+        else (row["name"], row["calls"], format_ns(row["total_ns"]), format_share(row["share"]))
+        for row in found.host
+    ]
+    note = "nothing ran on a device here; on the wall clock, outermost operators only"
+    return [Section("host", "What took the host's time", columns, rows, [note])]

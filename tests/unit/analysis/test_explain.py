@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from truth.simulate import Scenario, Simulation
 
 from harness.cli import explain_verb
+from harness.ingest import ingest_paths
 from harness_analysis.build.database import build_database
 from harness_analysis.explain import explain
 from harness_analysis.store import open_database
@@ -121,3 +122,40 @@ def test_the_verb_prints_sentences_and_json(database):
     answer = json.loads(shown.output)
     assert answer["units"]["rows"][0]["step"] == SLOW_STEP
     assert answer["late"]["rows"][0]["named"] is True
+
+
+def host_trace(folder, steps):
+    """Twelve steps of two operators on one host thread; step 8's first takes 300 us more."""
+    events = []
+    for number in range(12):
+        more = 300 if number == 7 else 0
+        begin = number * 1000 + (300 if number > 7 else 0)
+        parts = [("cpu_op", "aten::mm", 10, 400 + more), ("cpu_op", "aten::add", 420 + more, 50)]
+        if steps:
+            parts.insert(0, ("user_annotation", f"decode_step_{number + 1}", 0, 900 + more))
+        events += [
+            {"ph": "X", "cat": cat, "name": name, "pid": 7, "tid": 7, "ts": begin + at, "dur": took}
+            for cat, name, at, took in parts
+        ]
+    path = folder / "rank0.json"
+    path.write_text(json.dumps({"schemaVersion": 1, "traceEvents": events}))
+    return ingest_paths([path], folder / "host.duckdb")
+
+
+def test_without_a_device_the_operators_tell_what_they_can(tmp_path):
+    with open_database(host_trace(tmp_path, steps=True)) as con:
+        told = explain(con, 3)
+    assert [(row["name"], row["calls"], row["total_ns"]) for row in told.host] == [
+        ("aten::mm", 12, 5_100_000),
+        ("aten::add", 12, 600_000),
+    ]
+    (slow,) = told.units
+    assert slow["unit"] == "decode step 8"
+    assert slow["why"].endswith("; aten::mm took 300 us longer")
+
+
+def test_without_steps_and_device_it_says_so_and_not_that_nothing_is_there(tmp_path):
+    path = host_trace(tmp_path, steps=False)
+    printed = CliRunner().invoke(explain_verb.command, [str(path)]).output
+    assert "has no steps" in printed and "nothing that ran on a device" in " ".join(printed.split())
+    assert "What took the host's time" in printed and "aten::mm" in printed
