@@ -76,9 +76,16 @@ def test_a_floor_splits_what_event_pairs_only_bound(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("apart_ns", "waking_ns"), [(1_000_000, 0), (20_000_000, WAKING_NS)])
-def test_only_behind_a_silence_a_link_may_have_to_wake(tmp_path, apart_ns, waking_ns):
-    pairs = event_pairs([4096, 4096], waits=(250_000, 0), apart_ns=apart_ns)
+@pytest.mark.parametrize(
+    ("apart_ns", "wait_ns", "waking_ns"),
+    [
+        (1_000_000, 250_000, 0),
+        (20_000_000, 250_000, WAKING_NS),
+        (20_000_000, 18_000_000, WAKING_NS),  # it waits soon, but nothing moves for 20 ms
+    ],
+)
+def test_only_behind_a_silence_a_link_may_have_to_wake(tmp_path, apart_ns, wait_ns, waking_ns):
+    pairs = event_pairs([4096, 4096], waits=(wait_ns, 0), apart_ns=apart_ns)
     rows = query(tmp_path, [floors(), pairs], SPLIT)
     assert [row[4] for row in rows] == [101_250 + WAKING_NS] * 2 + [101_250 + waking_ns] * 2
 

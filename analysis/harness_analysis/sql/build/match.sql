@@ -187,8 +187,9 @@ INSERT INTO split_here BY NAME
 -- Against measured floors. An eager event pair that could only be bounded is split by its floor:
 -- data moved for that long before the end, the rest of what lies behind the call's return waited,
 -- but for the time that the launch itself took, which is part of the error. Behind a replay the
--- error is what passed between the sender's replay and the data. Behind a silence a link may have
--- had to wake, which takes up to 200 us (docs/performance.md, What makes a message longer).
+-- error is what passed between the sender's replay and the data. Where nothing of the group moved
+-- for 10 ms, be it that a receive waited, a link may have had to wake, which takes up to 200 us
+-- (docs/performance.md, What makes a message longer).
 CREATE OR REPLACE TEMP TABLE matched_here AS
   WITH floored AS (
     SELECT c.*, f.floor_ns AS known_ns, f.stamps_floor_ns, f.warm_floor_ns, f.warm_stamps_floor_ns,
@@ -198,7 +199,7 @@ CREATE OR REPLACE TEMP TABLE matched_here AS
       f.floor_ns IS NOT NULL AND c.source = 'app_timers' AND c.timeline = 'device' AND c.op = 'recv'
         AND c.wait_method = 'start_anchored' AND c.return_ns IS NOT NULL AS behind_replay,
       behind_pairs OR behind_replay AS by_floor,
-      CASE WHEN c.start_ns - lag(c.end_ns) OVER (PARTITION BY c.rank, c.source, c.comm_group
+      CASE WHEN c.end_ns - lag(c.end_ns) OVER (PARTITION BY c.rank, c.source, c.comm_group
              ORDER BY c.start_ns) < 10000000 THEN 0 ELSE 200000 END AS waking_ns
     FROM split_here c
     LEFT JOIN floor_of f ON f.timeline = c.timeline AND f.op = floor_op(c.op)
