@@ -57,8 +57,8 @@ def read_scontrol(text: str) -> Reading:
 
 
 def _read_block(block: str, reading: Reading) -> Step | None:
-    head, mark, body = block.partition(_MARK)
-    if not mark:
+    head, body = _name_apart(block)
+    if "JobState=" not in body:
         return None
     ids, _, name = head.partition(" JobName=")
     free = _FREE_TEXT.search(body)
@@ -72,6 +72,17 @@ def _read_block(block: str, reading: Reading) -> Step | None:
     except ValueError:
         return None
     return None if state is None else _build(fields, raw, state, reading)
+
+
+def _name_apart(block: str) -> tuple[str, str]:
+    """What stands before the fields in which nobody's text is, and they; "" where none are safe."""
+    head, mark, body = block.partition(_MARK)
+    if mark:
+        return head, body
+    head, _, body = block.partition("\n")  # Slurm before 16.05: a name holds no line break
+    if "JobState=" in body:
+        return head, body
+    return ("", "") if "Name=" in head.partition("JobState=")[0] else (head.split(" ")[0], block)
 
 
 def _build(fields: Mapping[str, str], raw: str, state: Any, reading: Reading) -> Step:

@@ -195,6 +195,19 @@ def test_scontrol_in_both_forms_is_the_same_and_says_so():
     assert (rows["10"]["attempt"], rows["11"]["state"]) == (1, "CANCELLED")
 
 
+def test_scontrol_of_an_old_slurm_and_of_a_log_of_ends():
+    old = (
+        "JobId=12 JobName=JobState=COMPLETED\n   UserId=a(1) GroupId=b(2)\n   Priority=1 Nice=0\n"
+        "   JobState=FAILED Reason=NonZeroExitCode\n   ExitCode=1:0 NodeList=n1\n"
+    )
+    [step] = read_scontrol(old).steps
+    assert (step.name, step.state, step.exit_code) == ("JobState=COMPLETED", "FAILED", 1)
+    [step] = read_scontrol("JobId=13 JobState=OUT_OF_MEMORY ExitCode=0:125\n").steps
+    assert (step.state, step.signal) == ("OUT_OF_MEMORY", 125)
+    unsafe = "JobId=14 Name=JobState=COMPLETED JobState=FAILED ExitCode=1:0\n"
+    assert read_scontrol(unsafe).steps == []
+
+
 @needs_samples
 def test_squeue_json_and_sstat():
     rows, state = ingest(REAL / "squeue.json.gz")
