@@ -70,11 +70,6 @@ class RunDir:
         return self.path / "run.duckdb"
 
     @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return self.path / "report.html"
-
-    @property
     def command_log(self) -> Path:
         """What a wrapped command that failed said last, where its output is a file."""
         return self.logs / "command.err"

@@ -57,12 +57,13 @@ def part_effects(a: Side, b: Side, phase: str) -> list[Effect]:
         return [Effect(f"{phase}.window", "ns", None, None, None, CANNOT, reason,
                        phase=phase, part=WINDOW)]  # fmt: skip
     by_rank = same_layout(runs_a, runs_b, phase)
-    compared = _within_columns if len(runs_a) == len(runs_b) == 1 else _between_columns
 
     def effects_of(estimated: bool) -> list[Effect]:
         first = [phase_columns(run, phase, by_rank, estimated) for run in runs_a]
         second = [phase_columns(run, phase, by_rank, estimated) for run in runs_b]
-        return compared(phase, first, second, paired)
+        if len(runs_a) == len(runs_b) == 1:
+            return _within_columns(phase, first[0], second[0])
+        return _between_columns(phase, first, second, paired)
 
     effects = effects_of(estimated=False)
     if _told_by_samples((*runs_a, *runs_b), phase):
@@ -145,10 +146,7 @@ def _column_means(values: Floats) -> Floats:
         return np.asarray(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0))
 
 
-def _within_columns(
-    phase: str, a: Sequence[Columns], b: Sequence[Columns], paired: bool
-) -> list[Effect]:
-    first, second = a[0], b[0]
+def _within_columns(phase: str, first: Columns, second: Columns) -> list[Effect]:
     blocks = draw_blocks("step", first.keys, second.keys, first.window, second.window)
     sizes = [len(first.keys), len(second.keys)]
     means = [_column_means(table.values) for table in (first, second)]

@@ -55,7 +55,6 @@ class RunFacts:
     communication_s: float | None = None
     wait_share: float | None = None
     preprocessing_s: float | None = None
-    ttft_ms: float | None = None
     tpot_ms: float | None = None
     idle_share: float | None = None
     """Share of decode in which the worst rank's device had nothing to do; None: not known."""

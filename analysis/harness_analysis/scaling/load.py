@@ -77,7 +77,6 @@ def _facts(con: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> RunFacts:
         communication_s=summary.get("communication_s"),
         wait_share=summary.get("communication_wait_share"),
         preprocessing_s=summary.get("preprocessing_s"),
-        ttft_ms=_ms(latency.get("ttft")),
         tpot_ms=_ms(latency.get("tpot")),
         idle_share=None if (idle := idle_device(con, run_id)) is None else idle.share,
         ranks=_ranks(con, run_id, MEASURED),

@@ -168,7 +168,7 @@ def _device_collectives(trace: TraceFile, rows: _Rows, part: slice) -> pa.Table:
     num_bytes = _bytes(rows, part, table.at("in_elements", part), table.at("out_elements", part))
     return pa.table(
         {
-            **_columns(trace, rows, part, "device"),
+            **_columns(rows, part, "device"),
             **key_columns(trace, trace.device_units(row)),
             "span_id": pa.array(row + trace.first_device),
             "bytes": known(num_bytes, num_bytes >= 0),
@@ -217,7 +217,7 @@ def _host_collectives(trace: TraceFile, rows: _Rows) -> pa.Table:
     host = trace.columns.host
     return pa.table(
         {
-            **_columns(trace, rows, slice(None), "host"),
+            **_columns(rows, slice(None), "host"),
             **key_columns(trace, trace.host_units(rows.row)),
             "span_id": pa.array(trace.host_span_ids(rows.row)),
             **_times(trace, host.at("start", rows.row), host.at("dur", rows.row)),
@@ -261,7 +261,7 @@ def _rises(recorded: np.ndarray, start: np.ndarray) -> bool:
     return bool((ordered >= 0).all() and (np.diff(ordered) > 0).all())
 
 
-def _columns(trace: TraceFile, rows: _Rows, part: slice, timeline: str) -> dict[str, pa.Array]:
+def _columns(rows: _Rows, part: slice, timeline: str) -> dict[str, pa.Array]:
     index = rows.part[part]
     seq = rows.seq[part]
     take = pa.array(index)

@@ -143,7 +143,7 @@ class Pipeline:
         else:
             result = self._forward(job, microbatch, source, step)
         done_ns = time.monotonic_ns()
-        self._pass_on(microbatch, result, step)
+        self._pass_on(result, step)
         self._expect(microbatch, step + 1, stoppable)
         return done_ns
 
@@ -176,7 +176,7 @@ class Pipeline:
             return torch.zeros(shape, dtype=self._dtype, device=self._device)
         return microbatch.sampler.last_token()
 
-    def _pass_on(self, microbatch: MicroBatch, result: torch.Tensor, step: int) -> None:
+    def _pass_on(self, result: torch.Tensor, step: int) -> None:
         if self._onward is not None:
             self._onward.send(result.contiguous())
         elif self._tokens_out is not None and step + 1 < self._new_tokens:

@@ -49,7 +49,6 @@ class Shape:
     """
 
     name: str
-    model_type: str
     layers: int
     hidden: int
     heads: int
@@ -141,7 +140,6 @@ def shape_of(config: Mapping[str, Any], name: str) -> Shape:
     bias = bool(config.get("attention_bias", kind in QKV_BIAS))
     return Shape(
         name=name,
-        model_type=kind,
         layers=layers,
         hidden=hidden,
         heads=heads,

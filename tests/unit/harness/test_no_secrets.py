@@ -212,10 +212,10 @@ def test_planted_secrets_reach_nothing_that_we_write(tmp_path, first):
         states = dict(
             con.execute("SELECT collector, max(state) FROM collection GROUP BY 1").fetchall()
         )
-        write_report(con, run.report)
+        write_report(con, run.path / "report.html")
     assert leaks == []
     assert not PLANTED.search(run.database.read_bytes().decode("latin-1"))
-    assert not PLANTED.search(run.report.read_text())
+    assert not PLANTED.search((run.path / "report.html").read_text())
     assert not PLANTED.search(run.run_json.read_text())
     assert {"kineto", "nsys", "nccl_log", "otel", "failure_log", "app_timers"} <= states.keys()
 
