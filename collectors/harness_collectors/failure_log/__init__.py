@@ -19,8 +19,8 @@ from harness_collectors.failure_log.lines import (
     notable_lines,
     speaks_of_failure,
 )
-from harness_collectors.reading.wrapped import SUFFIXES, is_program_s, is_wrapped
 from harness_collectors.reading.text_evidence import Tally, batch
+from harness_collectors.reading.wrapped import SUFFIXES, is_program_s, is_wrapped
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 NAME: Final = "failure_log"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from harness_collectors.failure_log.survived import RESUMED, survived
-from harness_collectors.reading.wrapped import is_wrapped, unwrapped
 from harness_collectors.reading.text_evidence import as_utf8
+from harness_collectors.reading.wrapped import is_wrapped, unwrapped
 from harness_schemas.log_prefix import is_labelled, peeled
 from harness_schemas.redact import redact
 
@@ -80,9 +80,9 @@ WORDS: Final = (
     *(b"hang detected", b"device inaccessible", b"this job is "),
     *(b"not enough slots", b"didn't join", b"didn't finish", b"lagging ranks", b"missing ranks"),
     *(b"not all ranks", b"pmi support", b"connect to host", b"as a result of limit"),
-    *(b"  time      : ", b"is dead", b"marked dead", b"heartbeat", b"deadline_exceeded"),
+    *(b"  time      : ", b"is dead", b"marked dead", b"deadline_exceeded"),
     *(b"make: ***", b"]: ***", b"build stopped", b"remainder of ranks", b"stalled ops"),
-    *(b"ready ranks", b"received signal", b"times out", b"unsupported"),
+    *(b"ready ranks", b"received signal", b"times out", b".unsupported"),
     *(b"status failed", b"crashed", b"failed for slice", b"kvcache from", b"nixl_err"),
     *(b"kvtransfererror",),
 )

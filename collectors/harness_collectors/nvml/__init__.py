@@ -22,7 +22,8 @@ from typing import Any, Final
 from harness_collectors import sampling
 from harness_collectors.nvml import smi_text
 from harness_collectors.nvml.api import ALL_LINKS, Device, Library, NvmlError, open_library
-from harness_collectors.reading.text_evidence import Tally, batch, read_text
+from harness_collectors.reading.text_evidence import Tally, batch
+from harness_collectors.reading.wrapped import printed, read_printed
 from harness_collectors.sampling import PeriodicSampler, Reading, Unavailable
 from harness_schemas.spi import (
     Availability,
@@ -279,7 +280,7 @@ class Nvml:
     def recognise(self, path: Path, head: bytes) -> bool:
         """A samples or state file that names this collector, or a table of nvidia-smi's."""
         ours = sampling.recognise(self.name, head)
-        return ours or smi_text.is_listing(head[:_HEAD_BYTES].decode("utf-8", "replace"))
+        return ours or smi_text.is_listing(printed(head)[:_HEAD_BYTES].decode("utf-8", "replace"))
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Samples, clock anchors and the collector's state, host by host, then nvidia-smi's."""
@@ -295,7 +296,7 @@ def _ingest_listing(path: Path, root: Path) -> Iterator[Batch]:
     name = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
     tally = Tally(SOURCE)
     try:
-        read = read_text(path)
+        read = read_printed(path)
     except OSError as error:
         tally.unreadable, tally.reason = 1, f"{name}: {error.strerror or error}"
         yield batch("collection", [tally.row({"files": [name]})])

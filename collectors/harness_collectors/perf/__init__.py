@@ -22,8 +22,8 @@ from harness_collectors.reading.text_evidence import (
     batch,
     host_of,
     number_in_name,
-    read_text,
 )
+from harness_collectors.reading.wrapped import printed, read_printed
 from harness_schemas.redact import redact
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
@@ -139,7 +139,7 @@ class Perf:
         """Output of perf stat or perf script, perf.data, or the complaints of our own perf."""
         if head.startswith(DATA_MAGIC):
             return True
-        text = head.decode("utf-8", "replace")
+        text = printed(head).decode("utf-8", "replace")
         if path.suffix == ".err" and path.parent.parent.name == NAME:
             return _COMPLAINT.search(text) is not None
         return stat_form(unprefixed(text)) is not None or is_script(text)
@@ -227,7 +227,7 @@ def _ingest_file(path: Path, host: str | None, tally: Tally, found: _Found) -> d
     if is_data:
         tally.bytes += path.stat().st_size
         return _ingest_data(path, host, tally, found)
-    read = read_text(path)
+    read = read_printed(path)
     tally.bytes += read.size
     if stat_form(unprefixed(read.text[:65536])) is not None:
         return _add_counters(read_stat(unprefixed(read.text)), path, host, tally, found)

@@ -41,10 +41,20 @@ _LIST: Final = re.compile(
     re.S,
 )
 _KUBERNETES: Final = re.compile(
-    rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d) (stdout|stderr) ([FP])(?: |$)"
+    rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
+    rb" (stdout|stderr) ([FP])(?: |$)"
 )
 """P: the line goes on in the next one of its stream."""
+_BEFORE_EACH: Final = (
+    re.compile(rb"(?:> ?(?=> ))*> ?"),  # a quotation, in Markdown or a mail
+    re.compile(rb"\[pod/[\w./-]{1,250}\] "),  # kubectl logs --prefix
+    re.compile(rb"[A-Za-z][\w.-]{0,80}[-_]\d{1,6} *\| "),  # docker compose
+)
+"""What stands before each line, or before none."""
+_FENCE: Final = re.compile(rb"^```[a-z]*[ \t]*\r?\n?", re.MULTILINE)
 _HEAD_BYTES: Final = 65_536
+_OF_PERF: Final = frozenset({"counter-value", "metric-value"})
+"""Its rows have an `event`, which is nothing said."""
 _RANK_NAMED: Final = re.compile(r"\s*\[rank\d+\]:")
 _OWN: Final = frozenset({"completions", "spans", "job"})
 """Folders of a run with JSON of our own, where models and users may say anything."""
@@ -67,7 +77,13 @@ def printed(data: bytes) -> bytes:
         return unwrapped(data)
     if _KUBERNETES.match(head):
         return _of_kubernetes(data)
-    return data
+    for form in _BEFORE_EACH:
+        if form.match(head):
+            lines = data.splitlines(keepends=True)
+            whole = lines[:-1] if len(lines) > 1 and not data.endswith(b"\n") else lines
+            if all(form.match(line) for line in whole if line.strip()):
+                return printed(b"".join(form.sub(b"", line, count=1) for line in lines))
+    return _FENCE.sub(b"", data) if head.startswith(b"```") else data
 
 
 def read_printed(path: Path, limit: int = MAX_TEXT_BYTES) -> Text:
@@ -77,12 +93,10 @@ def read_printed(path: Path, limit: int = MAX_TEXT_BYTES) -> Text:
         OSError: it cannot be read.
     """
     found = read_text(path, limit)
-    start = found.text[:1]
-    if not (start.isdigit() or start.isspace() or start in ("{", "[")):
+    head = found.text[:_HEAD_BYTES].encode()
+    if printed(head) is head:
         return found
-    data = found.text.encode()
-    bare = printed(data)
-    return found if bare is data else replace(found, text=bare.decode("utf-8", "replace"))
+    return replace(found, text=printed(found.text.encode()).decode("utf-8", "replace"))
 
 
 def _of_kubernetes(data: bytes) -> bytes:
@@ -177,7 +191,8 @@ def _text(record: Mapping[str, Any]) -> str | None:
         return None
     said = next((record[name] for name in _SAID if isinstance(record.get(name), str | list)), None)
     text = _bytes(said) if isinstance(said, list) else said
-    if text and text.startswith('{"') and (within := _record(text.encode())):
+    within = _record(text.encode()) if text and text.startswith('{"') else None
+    if within and not _OF_PERF & within.keys():
         text = _text({"time": 0, **within}) or text  # one shipper's record in another's
     text = "\n".join(part for part in (text, _error(record)) if part) or None
     rank = record.get("rank")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness_collectors.reading.text_evidence import Tally, batch, host_of, read_text
+from harness_collectors.reading.wrapped import printed, read_printed
 from harness_collectors.sacct.bare import bare
 from harness_collectors.sacct.fields import ENDED_STATES, Reading, Step
 from harness_collectors.sacct.headless import is_plain
@@ -94,7 +95,7 @@ class Sacct:
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """By a header line, a row of a known shape, or the shape of Slurm's JSON."""
-        return _kind(bare(head.decode("utf-8", "replace"))) != "none"
+        return _kind(bare(printed(head).decode("utf-8", "replace"))) != "none"
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of `slurm_steps`, and one row of `collection` a host."""
@@ -160,7 +161,7 @@ def _ingest_host(host: str | None, paths: Sequence[Path], root: Path) -> Iterato
     disabled = False
     for path in paths:
         try:
-            read = read_text(path)
+            read = read_printed(path)
         except OSError as error:
             tally.unreadable += 1
             about[_name(path, root)] = {"problem": error.strerror or str(error)}

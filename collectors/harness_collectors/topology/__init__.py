@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors.reading.text_evidence import Tally, batch, host_of, read_text
+from harness_collectors.reading.text_evidence import Tally, batch, host_of
+from harness_collectors.reading.wrapped import printed, read_printed
 from harness_collectors.topology.capture import LINKS_FORMAT, TopologySampler
 from harness_collectors.topology.matrix import is_matrix, read_matrix
 from harness_schemas.spi import (
@@ -59,7 +60,7 @@ class Topology:
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """The matrix of `nvidia-smi topo`, or our own file of NVLinks."""
-        text = head.decode("utf-8", "replace")
+        text = printed(head).decode("utf-8", "replace")
         return LINKS_FORMAT in text[:200] or is_matrix(text)
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
@@ -79,7 +80,7 @@ class Topology:
 
 def _read(path: Path, tally: Tally) -> list[dict[str, Any]]:
     try:
-        read = read_text(path, 1 << 20)
+        read = read_printed(path, 1 << 20)
     except OSError as error:
         tally.unreadable += 1
         tally.reason = f"{path.name}: {error.strerror or error}"

@@ -493,9 +493,9 @@ def test_absurd_nesting_is_bounded():
 
 
 def test_a_gzip_bomb_is_bounded(tmp_path, monkeypatch):
-    from harness_collectors.reading import text_evidence
+    from harness_collectors.reading import wrapped
 
-    monkeypatch.setattr(text_evidence.read_text, "__defaults__", (1 << 16,))
+    monkeypatch.setattr(wrapped.read_printed, "__defaults__", (1 << 16,))
     bomb = tmp_path / "bomb.txt.gz"
     bomb.write_bytes(gzip.compress(b"JobID|State\n" + b"1|FAILED\n" * 1_000_000))
     rows, state = ingest(bomb)
