@@ -217,9 +217,10 @@ def _ingest_file(
 def _read(
     path: Path, health: Health, progress: Callable[[int], None]
 ) -> tuple[Any, dict[str, Any]]:
+    from harness_collectors.kineto import flows
     from harness_collectors.kineto.columns import TraceColumns
     from harness_collectors.kineto.events import decode_events, mend_event
-    from harness_collectors.kineto.stream import Splitter, read_blocks
+    from harness_collectors.kineto.stream import Health, Splitter, read_blocks
     from harness_collectors.names.classify import classifier
 
     columns = TraceColumns(classifier())
@@ -227,6 +228,12 @@ def _read(
         splitter = Splitter(blocks, health, decode_events, mend_event)
         for piece in splitter:
             columns.add(piece)
+    if flows.are_needed(columns):
+        arrows = flows.Flows()
+        with closing(read_blocks(path, Health())) as blocks:
+            for part in Splitter(blocks, Health(), flows.decode_flows, flows.decode_flow):
+                arrows.add(part)
+        arrows.bind(columns)
     return columns, splitter.metadata
 
 

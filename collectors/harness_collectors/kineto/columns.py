@@ -174,7 +174,7 @@ class TraceColumns:
     ) -> None:
         """Hand on the events of a piece that have a time."""
         kept = [piece.events[row] for row in rows.tolist()]
-        start, dur, sound = _times(piece.text, kept, rows)
+        start, dur, sound = times_of(piece.text, kept, rows)
         if not sound.all():
             self.dropped_times += int((~sound).sum())
             kept = [kept[index] for index in np.flatnonzero(sound).tolist()]
@@ -211,11 +211,15 @@ class TraceColumns:
             thread=thread,
         )
 
+    def add_calls(self, row: np.ndarray, correlation: np.ndarray) -> None:
+        """Note which host rows, ascending, launched what."""
+        self.calls.append(row=row, correlation=correlation, owner=np.zeros(len(row), np.int32))
+
     @cached_property
     def owners(self) -> list[int]:
         """Processes that launched the device work, ascending; where that is not known, those of
         operators and annotations, else all. Asked for when everything is read."""
-        if len(self.pids) > 1:
+        if len(self.pids) > 1 and self._owner_codes:
             launched = np.isin(self.calls["correlation"], self.device["correlation"])
             codes, counts = np.unique(self.calls["owner"][launched], return_counts=True)
             known = list(self._owner_codes)
@@ -315,8 +319,8 @@ def _numbers(values: Iterable[int], like: Sequence[Any]) -> np.ndarray:
     return np.fromiter(values, np.int64, len(like))
 
 
-def _times(
-    text: bytes, kept: list[Event], chosen: np.ndarray
+def times_of(
+    text: bytes, kept: Sequence[Any], chosen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Starts and durations in ns of events, and which starts are times at all.
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 LIMIT: Final = 2**63 - 1
-_Int = Annotated[int, msgspec.Meta(ge=-LIMIT, le=LIMIT)]
+Integer = Annotated[int, msgspec.Meta(ge=-LIMIT, le=LIMIT)]
 LARGEST_US: Final = 9.2e15
 """Beyond this many microseconds int64 nanoseconds end."""
 LONGEST_US: Final = 1e13
@@ -26,26 +26,26 @@ FLOAT_EXACT_US: Final = float(2**43)
 class Args(msgspec.Struct, frozen=True, gc=False):
     """The arguments in use. -1 and None: absent."""
 
-    device: _Int = -1
-    stream: _Int = -1
-    correlation: _Int = -1
-    graph: _Int = msgspec.field(default=-1, name="graph id")
-    bytes: _Int | str = -1
+    device: Integer = -1
+    stream: Integer = -1
+    correlation: Integer = -1
+    graph: Integer = msgspec.field(default=-1, name="graph id")
+    bytes: Integer | str = -1
     grid: msgspec.Raw = msgspec.Raw(b"")
-    in_device: _Int = msgspec.field(default=-1, name="inDevice")
-    from_device: _Int = msgspec.field(default=-1, name="fromDevice")
+    in_device: Integer = msgspec.field(default=-1, name="inDevice")
+    from_device: Integer = msgspec.field(default=-1, name="fromDevice")
     collective: str | None = msgspec.field(default=None, name="Collective name")
-    in_elements: _Int = msgspec.field(default=-1, name="In msg nelems")
-    out_elements: _Int = msgspec.field(default=-1, name="Out msg nelems")
-    group_size: _Int = msgspec.field(default=-1, name="Group size")
+    in_elements: Integer = msgspec.field(default=-1, name="In msg nelems")
+    out_elements: Integer = msgspec.field(default=-1, name="Out msg nelems")
+    group_size: Integer = msgspec.field(default=-1, name="Group size")
     dtype: str | None = None
     in_split: Any = msgspec.field(default=None, name="In split size")
     out_split: Any = msgspec.field(default=None, name="Out split size")
-    group_name: str | _Int | None = msgspec.field(default=None, name="Process Group Name")
+    group_name: str | Integer | None = msgspec.field(default=None, name="Process Group Name")
     group_ranks: Any = msgspec.field(default=None, name="Process Group Ranks")
-    source: _Int = msgspec.field(default=-1, name="Src Rank")
-    target: _Int = msgspec.field(default=-1, name="Dst Rank")
-    sequence: _Int = msgspec.field(default=-1, name="Seq")
+    source: Integer = msgspec.field(default=-1, name="Src Rank")
+    target: Integer = msgspec.field(default=-1, name="Dst Rank")
+    sequence: Integer = msgspec.field(default=-1, name="Seq")
 
 
 _NO_ARGS: Final = Args()
@@ -58,8 +58,8 @@ class Event(msgspec.Struct, gc=False):
     ph: str = ""
     cat: str = ""
     name: str = ""
-    pid: _Int | str = -1
-    tid: _Int | str = -1
+    pid: Integer | str = -1
+    tid: Integer | str = -1
     ts: float = float("nan")
     dur: float = -1.0
     args: Args = _NO_ARGS

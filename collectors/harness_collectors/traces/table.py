@@ -66,6 +66,11 @@ class Table:
                 self._widen(name, array)
                 self._data[name] += array.astype(self._stored[name]).tobytes()
 
+    def replace(self, name: str, values: np.ndarray) -> None:
+        """Other values for a whole column."""
+        self._stored[name] = self._dtypes[name]
+        self._data[name] = bytearray(values.astype(self._dtypes[name]).tobytes())
+
     def _widen(self, name: str, array: np.ndarray) -> None:
         """Make room for values of a column."""
         if name in self.WIDE:

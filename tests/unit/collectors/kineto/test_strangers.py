@@ -355,3 +355,29 @@ def test_where_only_copies_were_kept_the_device_is_not_called_idle(tmp_path):
         assert con.sql(parts).fetchall() == [(0, 186_500, 5_500)]
         ((reason,),) = con.sql("SELECT reason FROM collection").fetchall()
     assert reason.startswith("4 launches show no kernel")
+
+
+def without_arguments(events):
+    return [{key: value for key, value in event.items() if key != "args"} for event in events]
+
+
+def without_calls_ids(events):
+    """As rocpd writes calls in Kineto's form."""
+    return [
+        {**event, "args": {"External id": 5}} if event.get("cat") == "cuda_runtime" else event
+        for event in events
+    ]
+
+
+@pytest.mark.parametrize("stripped", [without_arguments, without_calls_ids])
+def test_flows_tell_launches_where_arguments_do_not(tmp_path, stripped):
+    odd = [{"ph": "s", "cat": "ac2g", "id": [], "ts": 1.0}, {"ph": "f", "cat": "ac2g", "ts": "x"}]
+    found = rows(tmp_path, text(stripped(decode_events()) + odd, TP2))
+    assert [row["step"] for row in device_spans(found)] == [1, 1, None, 2, 2]
+    assert [row["launch_ns"] - BASE for row in device_spans(found)[:2]] == [110_000, 120_000]
+
+
+def test_without_flows_and_arguments_work_is_of_no_step(tmp_path):
+    events = [event for event in without_arguments(decode_events()) if event["ph"] == "X"]
+    found = rows(tmp_path, text(events, TP2))
+    assert {row["step"] for row in device_spans(found)} == {None}
