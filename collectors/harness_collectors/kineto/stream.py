@@ -300,20 +300,22 @@ class Splitter(Generic[E]):
         events: list[E] = []
         kept: list[bytes] = []
         for raw in texts:
-            event = self._event(bytes(raw))
-            if event is None:
+            found = self._event(bytes(raw))
+            if found is None:
                 self._health.unreadable += 1
             else:
-                events.append(event)
-                kept.append(bytes(raw))
+                events.append(found[0])
+                kept.append(found[1])
         return Piece(events, b"[" + b",".join(kept) + b"]")
 
-    def _event(self, text: bytes) -> E | None:
+    def _event(self, text: bytes) -> tuple[E, bytes] | None:
+        """An event, and the text that it was read from: its own, or that one mended."""
         for attempt in (text, mend(text)):
             try:
-                return self._mend_event(attempt)
+                event = self._mend_event(attempt)
             except _BAD_TEXT:
                 continue
+            return (event, attempt) if event is not None else None
         return None
 
     def _scan(self, buffer: bytes, final: bool) -> Split[E]:

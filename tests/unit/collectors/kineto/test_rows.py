@@ -95,6 +95,19 @@ def test_absolute_times_with_decimals_stay_exact(tmp_path):
     assert device_spans(rows(tmp_path, written))[0]["start_ns"] == 1712195495505543217
 
 
+def test_times_stay_exact_beside_what_is_damaged(tmp_path):
+    """A name that had to be mended, in a list that had to be read event by event."""
+    events = [
+        span("kernel", f"{name}_{GEMM}", 0, 1.5, correlation=1, device=0, stream=7)
+        for name in ("first", "second", "third")
+    ]
+    written = text(events, base=None).replace('"ts": 0', '"ts": 1712195495505543.217')
+    damaged = written.replace("first", "fir\x01st").replace('"dur": 1.5', '"dur": 1.5.5', 2)
+    damaged = damaged.replace('"dur": 1.5.5', '"dur": 1.5', 1)
+    found = device_spans(rows(tmp_path, damaged))
+    assert [row["start_ns"] for row in found] == [1712195495505543217] * 2
+
+
 def test_peer_copy_without_device_key(tmp_path):
     events = launched(
         1, 10.0, 20.0, 5.0, "Memcpy PtoP (Device -> Device)", "gpu_memcpy", device=None,
