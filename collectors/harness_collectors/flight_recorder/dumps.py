@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from harness_collectors.flight_recorder.rows import Dump
+from typing import Any
 
 Row = dict[str, Any]
 Pending = tuple[Row, Row]
 _Times = Mapping[tuple[Any, ...], int]
+
+
+@dataclass
+class Dump:
+    """One rank's dump, and what came of it."""
+
+    name: str
+    rank: int | None
+    groups: Mapping[str, tuple[str, tuple[int, ...]]]
+    """Label and global ranks by the process group's name."""
+    last_completed: Mapping[str, int]
+    entries: list[Any]
+    latest_ns: int = 0
+    coalesces: bool = False
+    """Whether it holds batches of sends and receives."""
+    rows: list[Row] = field(default_factory=list)
+    pending: list[Pending] = field(default_factory=list)
+    """Rows that were not seen to end, each with its event."""
+    unreadable: int = 0
+    states: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors.flight_recorder.dumps import other_attempts, shares
+from harness_collectors.flight_recorder.dumps import Dump, other_attempts, shares
 from harness_collectors.flight_recorder.file import Unreadable, read_dump
 from harness_collectors.flight_recorder.missing import AT_END, NEVER_ENDED, Progress
 from harness_collectors.nccl_log.beforehand import relative_name
@@ -56,26 +55,6 @@ _DTYPES: Final = {
     "Float8_e5m2": ("float8_e5m2", 1),
 }
 _FROM_OUTPUT: Final = frozenset({"all_gather", "recv"})
-
-
-@dataclass
-class Dump:
-    """One rank's dump, and what came of it."""
-
-    name: str
-    rank: int | None
-    groups: Mapping[str, tuple[str, tuple[int, ...]]]
-    """Label and global ranks by the process group's name."""
-    last_completed: Mapping[str, int]
-    entries: list[Any]
-    latest_ns: int = 0
-    coalesces: bool = False
-    """Whether it holds batches of sends and receives."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    pending: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
-    """Rows that were not seen to end, each with its event."""
-    unreadable: int = 0
-    states: Counter[str] = field(default_factory=Counter)
 
 
 def all_batches(paths: Sequence[Path], root: Path) -> Iterator[Batch]:
