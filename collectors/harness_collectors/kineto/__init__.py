@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,8 @@ from harness_schemas.spi import (
 )
 
 if TYPE_CHECKING:
+    from harness_collectors.kineto.columns import TraceColumns
+    from harness_collectors.kineto.merged import Division, Key
     from harness_collectors.kineto.stream import Health
     from harness_collectors.kineto.trace import Numbering, TraceFile
 
@@ -42,6 +45,8 @@ LATE: Final = 1 << 40
 ALONE: Final = "no file names its rank"
 BESIDE: Final = "other files name theirs"
 """Words for a part of files of unknown rank."""
+ONLY: Final = "there is no other file"
+"""Word for a part that is all."""
 DOUBTED: Final = "its name tells its rank"
 """Word for a part of files that claim the rank of others."""
 
@@ -87,6 +92,8 @@ class Kineto:
         groups, doubted = by_rank(files)
         unknown = sorted(groups.pop(None, []), key=_natural)
         first = [Part(tuple(unknown), BESIDE if groups else ALONE)] if unknown else []
+        if len(files) == 1 and not first:
+            return [Part(tuple(files), ONLY)]
         return [
             *first,
             *(
@@ -101,6 +108,7 @@ class Kineto:
         beside = part.step == BESIDE
         alone = part.step == ALONE and not context.run
         owners = Owners(alone, len(part.files), beside, doubted=part.step == DOUBTED)
+        owners.divides = not context.run and part.step in (ALONE, ONLY)
         for path in part.files:
             yield from _ingest_file(path, context, numberings, owners)
 
@@ -173,10 +181,9 @@ def _ingest_file(
     numberings: dict[int | None, Numbering],
     owners: Owners,
 ) -> Iterator[Batch]:
-    from harness_collectors.kineto import collectives, recording, rows, state
+    from harness_collectors.kineto import state
+    from harness_collectors.kineto.merged import division
     from harness_collectors.kineto.stream import Health
-    from harness_collectors.kineto.trace import Numbering
-    from harness_collectors.traces.keys import step_rows
 
     health = Health()
     name = relative(path, context.root)
@@ -186,32 +193,83 @@ def _ingest_file(
     except OSError as error:
         yield state.failed(name, f"cannot be read: {error.strerror or error}")
         return
-    metadata = without_claim(metadata) if owners.doubted else metadata
-    origin = owners.settle(origin_of(path, name, metadata, columns), columns)
+    source = Read(path, size, health, metadata, context, numberings, owners)
+    divided = division(columns) if owners.divides else None
+    if divided is None:
+        metadata = without_claim(metadata) if owners.doubted else metadata
+        yield from _told(replace(source, metadata=metadata), name, columns)
+        return
+    del columns
+    source = replace(source, metadata={**metadata, "distributedInfo": {}})
+    source.owners.alone = True
+    for key, mine in _read_divided(path, divided).items():
+        yield from _told(source, f"{name} ({key})", mine, divided=True)
+        # The file's bytes and what of it could not be read are counted once.
+        source = replace(source, size=None, health=replace(health, unreadable=0))
+
+
+@dataclass(frozen=True)
+class Read:
+    """A file that was read, and what its rows are numbered and told by."""
+
+    path: Path
+    size: int | None
+    health: Health
+    metadata: dict[str, Any]
+    context: IngestContext
+    numberings: dict[int | None, Numbering]
+    owners: Owners
+
+
+def _told(source: Read, name: str, columns: TraceColumns, divided: bool = False) -> Iterator[Batch]:
+    """Rows of one process's trace."""
+    from harness_collectors.kineto import collectives, recording, rows, state
+    from harness_collectors.kineto.trace import Numbering
+    from harness_collectors.traces.keys import step_rows
+
+    path, owners, run = source.path, source.owners, bool(source.context.run)
+    origin = owners.settle(origin_of(path, name, source.metadata, columns, divided), columns)
     if stranger := owners.stranger(origin, columns):
         yield state.failed(name, stranger)
         return
     first = LATE if origin.rank is not None and owners.beside else 1
-    numbering = numberings.setdefault(origin.rank, Numbering(first))
-    trace = _resolve(columns, metadata, origin, bool(health.cut), numbering)
+    numbering = source.numberings.setdefault(origin.rank, Numbering(first))
+    trace = _resolve(columns, source.metadata, origin, bool(source.health.cut), numbering)
     if trace.bounds is not None:
         if not numbering.anchored and origin.wall_clock:
             yield _anchor_row(origin, trace)
         numbering.anchored = True
-        if not context.run:  # in a run of ours the recorder says more about its ranks
+        if not run:  # in a run of ours the recorder says more about its ranks
             yield _rank_row(path, origin, trace)
-        if owners.files > 1 and not context.run:
+        if owners.files > 1 and not run:
             yield from recording.window_batches(trace)
     yield from rows.device_batches(trace)
     yield from recording.hidden_batches(trace)
     yield from collectives.collective_batches(trace)
-    told = state.collection_row(origin, trace, metadata, health, size, owners.doubted)
+    told = state.collection_row(
+        origin, trace, source.metadata, source.health, source.size, owners.doubted
+    )
     trace.drop_device()  # the host's rows are most of a trace, and need none of it
     yield from rows.host_batches(trace)
     steps = step_rows(trace.rank, trace.units)
     if steps:
         yield batch("steps", steps)
     yield told
+
+
+def _read_divided(path: Path, divided: Division) -> dict[Key, TraceColumns]:
+    """The traces of a file's processes, in their order."""
+    from harness_collectors.kineto.columns import TraceColumns
+    from harness_collectors.kineto.events import decode_events, mend_event
+    from harness_collectors.kineto.stream import Health, Splitter, read_blocks
+    from harness_collectors.names.classify import classifier
+
+    found = {key: TraceColumns(classifier()) for key in divided.keys}
+    with closing(read_blocks(path, Health())) as blocks:
+        for piece in Splitter(blocks, Health(), decode_events, mend_event):
+            for key, mine in divided.pieces(piece):
+                found[key].add(mine)
+    return found
 
 
 def _read(

@@ -215,6 +215,11 @@ class TraceColumns:
         """Note which host rows, ascending, launched what."""
         self.calls.append(row=row, correlation=correlation, owner=np.zeros(len(row), np.int32))
 
+    @property
+    def owner_names(self) -> list[int | str]:
+        """Processes by the codes in `calls`."""
+        return list(self._owner_codes)
+
     @cached_property
     def owners(self) -> list[int]:
         """Processes that launched the device work, ascending; where that is not known, those of
@@ -222,7 +227,7 @@ class TraceColumns:
         if len(self.pids) > 1 and self._owner_codes:
             launched = np.isin(self.calls["correlation"], self.device["correlation"])
             codes, counts = np.unique(self.calls["owner"][launched], return_counts=True)
-            known = list(self._owner_codes)
+            known = self.owner_names
             owners = [known[code] for code in codes[counts >= counts.sum() / _SHARE].tolist()]
             if pids := {pid for pid in owners if isinstance(pid, int)} & self.pids:
                 return sorted(pids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,7 @@ _PLACE_IN_NAME: Final = (
 )
 """File names of vLLM and of SGLang: pipeline stage and tensor-parallel rank."""
 NUMBERED: Final = "its rank is not recorded: it is numbered in the order of the files"
+DIVIDED: Final = "the file merges the traces of several processes: each is taken as a rank"
 NAMED: Final = "several files claim one rank: their names are believed"
 
 
@@ -36,6 +37,8 @@ class Origin:
     offset_ns: int
     wall_clock: bool
     numbered: bool = False
+    divided: bool = False
+    """It is one of several processes of a file that merges their traces."""
 
     @property
     def clock_domain(self) -> str:
@@ -43,18 +46,25 @@ class Origin:
         return f"wall:{self.host or self.name}"
 
 
-def origin_of(path: Path, name: str, metadata: Mapping[str, Any], columns: TraceColumns) -> Origin:
-    """What is known of a file, called `name`, that has been read."""
+def origin_of(
+    path: Path,
+    name: str,
+    metadata: Mapping[str, Any],
+    columns: TraceColumns,
+    divided: bool = False,
+) -> Origin:
+    """What is known of a file, called `name`, that has been read; or of one of its processes."""
     base = metadata.get("baseTimeNanoseconds")
     offset = base if type(base) is int and 0 <= base < 2**62 else 0
     earliest = columns.first_ns + offset
     host = metadata.get("host_name")
     return Origin(
         name=name,
-        rank=rank_of(metadata, path),
+        rank=None if divided else rank_of(metadata, path),
         host=_folder_host(path) or (host if isinstance(host, str) else None),
         offset_ns=offset,
         wall_clock=earliest >= EARLIEST_WALL_NS,
+        divided=divided,
     )
 
 
@@ -113,6 +123,8 @@ class Owners:
     files: int
     beside: bool = False
     """These files did not name their rank at once, and others did."""
+    divides: bool = False
+    """What merges several processes may be divided: nobody else shows their ranks."""
     doubted: bool = False
     """Their heads claim a rank that others claim too, and their names tell another."""
     _by_rank: dict[int, tuple[int, str]] = field(default_factory=dict)
@@ -128,7 +140,7 @@ class Owners:
         if origin.rank is not None or not self.alone or not work:
             return origin
         known = columns.owners
-        key = (origin.host, known[0] if len(known) == 1 else origin.name)
+        key = (origin.host, known[0] if len(known) == 1 and not origin.divided else origin.name)
         rank = self._numbered.setdefault(key, len(self._numbered))
         return replace(origin, rank=rank, numbered=True)
 
@@ -137,10 +149,10 @@ class Owners:
 
         A profiler may write several files a rank, but all from one process.
         """
+        from harness_collectors.kineto.merged import processes
+
         known = columns.owners
-        signs = (sorted(columns.merged), known, columns.merged_places)
-        together: Sequence[int | str] = next((each for each in signs if len(each) > 1), ())
-        if together:
+        if together := processes(columns):
             names = ", ".join(map(str, together[:4]))
             return (
                 f"{origin.name}: it merges the traces of {len(together)} processes "

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from harness_collectors.kineto.columns import TraceColumns
-from harness_collectors.kineto.origin import NAMED, NUMBERED, Origin
+from harness_collectors.kineto.origin import DIVIDED, NAMED, NUMBERED, Origin
 from harness_collectors.kineto.stream import Health
 from harness_collectors.kineto.trace import TraceFile
 from harness_collectors.names.classify import UNKNOWN_KERNEL
@@ -28,7 +28,7 @@ def collection_row(
     trace: TraceFile,
     metadata: Mapping[str, Any],
     health: Health,
-    size: int,
+    size: int | None,
     doubted: bool = False,
 ) -> Batch:
     """The row of a file that was read. `doubted`: its head's rank was not believed."""
@@ -95,6 +95,7 @@ def _problems(origin: Origin, trace: TraceFile, health: Health, unreadable: int)
 def _notes(origin: Origin, trace: TraceFile, doubted: bool) -> list[str]:
     """What one should know of numbers that are right as far as they go."""
     notes = [NUMBERED] if origin.numbered else [NAMED] if doubted else []
+    notes += [DIVIDED] if origin.divided else []
     devices = trace.device_count
     if devices > 1:
         notes.append(f"one process drives {devices} devices, which are taken together as one rank")

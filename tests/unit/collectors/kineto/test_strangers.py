@@ -77,20 +77,6 @@ def test_a_trace_of_another_tool_is_said_to_be_one(tmp_path, tool):
     assert set(found) == {"collection"}
 
 
-def test_a_merged_trace_is_not_taken_for_one_rank(tmp_path):
-    """SGLang's profile merger puts `[TP00]` before every process id."""
-    merged = []
-    for label in ("[TP00]", "[TP01]"):
-        merged += [{**event, "pid": f"{label} {event['pid']}"} for event in decode_events()]
-    found = rows(tmp_path, text(merged, TP2), "merged-1.trace.json.gz")
-    (state,) = found["collection"]
-    assert state["state"] == "failed"
-    assert "merges the traces of 2 processes ([TP00], [TP01])" in state["reason"]
-    assert set(found) == {"collection"}
-    alone = [event for event in merged if event["pid"].startswith("[TP01]")]
-    assert len(device_spans(rows(tmp_path, text(alone, TP2), "one.json"))) == 5
-
-
 def test_processes_of_unknown_rank_are_numbered_and_kept_apart(tmp_path):
     """Files as torch's trace handler names them, of a program without torch.distributed."""
     cuda = {2: 0, 10: 0}
@@ -228,20 +214,6 @@ def test_lost_times_make_no_window_of_decades(tmp_path, base):
         assert con.sql("SELECT unreadable FROM collection").fetchall() == [(3,)]
 
 
-def test_ranks_merged_under_numbers_are_not_taken_for_one(tmp_path):
-    """As tools that add an offset to every process id and correlation write them."""
-    merged = []
-    for offset in (1000, 2000):
-        for event in json.loads(json.dumps(decode_events())):
-            event["pid"] += offset
-            if "correlation" in event.get("args", {}):
-                event["args"]["correlation"] += offset
-            merged.append(event)
-    found = rows(tmp_path, text(merged, base=BASE), "all.json")
-    assert "merges the traces of 2 processes (1007, 2007)" in found["collection"][0]["reason"]
-    assert set(found) == {"collection"}
-
-
 def test_a_process_that_launches_nothing_is_no_rank(tmp_path):
     """Counters that a tool writes among the events, under a process of its own."""
     counter = span("privateuse1_runtime", "mlx5_0:1", 5.0, 0.0, pid=2**31 - 2)
@@ -329,21 +301,6 @@ def test_forward_passes_without_requests_are_not_decoding(tmp_path):
     with connect(ingest_paths([tmp_path], tmp_path / "d.duckdb")) as con:
         found = con.sql("SELECT units, compute_ns FROM rank_breakdown WHERE phase = 'decode'")
         assert found.fetchall() == [(2, 60_000)]
-
-
-@pytest.mark.parametrize("label", ["", "[TP0{}] "])
-def test_ranks_merged_without_their_hosts_are_not_taken_for_one(tmp_path, label):
-    """Tools that merge may keep device events only; a few damaged process ids are no merge."""
-    device = [event for event in decode_events() if event.get("cat") == "kernel"]
-    merged = [
-        {**event, "pid": f"{label.format(n)}{event['pid']}" if label else 10_000 * (n + 1)}
-        for n in range(2)
-        for event in device
-    ]
-    assert set(rows(tmp_path, text(merged, base=BASE), "all.json")) == {"collection"}
-    odd = [{**device[0], "pid": pid} for pid in (None, -3, [], "x", 5)]
-    found = rows(tmp_path, text([*decode_events() * 200, *odd], TP2))
-    assert len(device_spans(found)) == 1005
 
 
 def test_where_only_copies_were_kept_the_device_is_not_called_idle(tmp_path):
