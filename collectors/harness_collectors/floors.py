@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from harness_collectors.options import no_options
 from harness_collectors.reading.text_evidence import Tally, batch, read_text
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
@@ -32,9 +33,7 @@ class Floors:
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """It has no options."""
-        if given:
-            raise ValueError(f"{NAME} has no option {sorted(given)[0]!r}")
-        return {}
+        return no_options(NAME, given)
 
     def prepare(self, request: CaptureRequest) -> CapturePlan:
         """Nothing to do to the run."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness_collectors.options import no_options
 from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
@@ -34,9 +35,7 @@ class OtelSpans:
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """It has no options."""
-        if given:
-            raise ValueError(f"otel has no option {sorted(given)[0]!r}")
-        return {}
+        return no_options("otel", given)
 
     def prepare(self, request: CaptureRequest) -> CapturePlan:
         """Nothing: the session passes TRACEPARENT on."""

@@ -14,6 +14,7 @@ from harness_collectors.app_timers.spool import (
     read_meta,
 )
 from harness_collectors.app_timers.streams import find_records, read_records
+from harness_collectors.options import no_options
 from harness_schemas import spool
 from harness_schemas.spi import (
     Availability,
@@ -43,9 +44,7 @@ class AppTimers:
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """It has no options."""
-        if given:
-            raise ValueError(f"app_timers has no option {sorted(given)[0]!r}")
-        return {}
+        return no_options("app_timers", given)
 
     def prepare(self, request: CaptureRequest) -> CapturePlan:
         """Tell the ranks where to spool."""

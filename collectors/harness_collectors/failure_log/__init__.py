@@ -19,6 +19,7 @@ from harness_collectors.failure_log.lines import (
     notable_lines,
     speaks_of_failure,
 )
+from harness_collectors.options import no_options
 from harness_collectors.reading.text_evidence import Tally, batch
 from harness_collectors.reading.wrapped import SUFFIXES, is_program_s, is_wrapped
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
@@ -49,10 +50,7 @@ class FailureLog:
         Raises:
             ValueError: one was given.
         """
-        if given:
-            wrong = (f"{NAME} has no option {name!r}" for name in sorted(given))
-            raise ValueError("\n".join(wrong))
-        return {}
+        return no_options(NAME, given)
 
     def prepare(self, request: CaptureRequest) -> CapturePlan:
         """Nothing to do: `logs/` is there in any case."""

@@ -23,6 +23,7 @@ from harness_collectors.kineto.origin import (
     without_claim,
 )
 from harness_collectors.names.rank_names import rank_in_name, spelled_rank
+from harness_collectors.options import no_options
 from harness_collectors.reading.text_evidence import batch
 from harness_schemas.spi import (
     Availability,
@@ -64,9 +65,7 @@ class Kineto:
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """It has no options."""
-        if given:
-            raise ValueError(f"{NAME} has no option {sorted(given)[0]!r}")
-        return {}
+        return no_options(NAME, given)
 
     def prepare(self, request: CaptureRequest) -> CapturePlan:
         """Nothing to do to the run."""

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from harness_collectors.options import unknown_options
+
 NSYS_ENV: Final = "HARNESS_NSYS"
 OLDEST: Final = (2021, 3)
 """Before it, --capture-range-end and --cuda-graph-trace are not there."""
@@ -57,7 +59,7 @@ def complete_options(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a sentence a mistake.
     """
-    wrong = [f"nsys has no option {name!r}" for name in sorted(set(given) - set(_DEFAULTS))]
+    wrong = unknown_options("nsys", given, _DEFAULTS)
     options = {**_DEFAULTS, **{name: given[name] for name in _DEFAULTS if name in given}}
     for name in ("first", "count", "every"):
         value = options[name]

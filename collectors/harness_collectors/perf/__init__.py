@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harness_collectors.options import unknown_options
 from harness_collectors.perf.script import Stacks, is_script, read_script
 from harness_collectors.perf.stat import Counter, StatReading, read_stat, stat_form, unprefixed
 from harness_collectors.reading.text_evidence import (
     Tally,
     batch,
-    host_of,
+    by_host,
     number_in_name,
 )
 from harness_collectors.reading.wrapped import printed, read_printed
@@ -112,7 +113,7 @@ class Perf:
             "interval_ms": 1000,
             "frequency": 99,
         }
-        wrong = [f"perf has no option {name!r}" for name in sorted(set(given) - set(known))]
+        wrong = unknown_options(NAME, given, known)
         known |= {name: value for name, value in given.items() if name in known}
         if known["mode"] not in MODES:
             wrong.append(f"mode is {known['mode']!r}, but must be stat or record")
@@ -146,10 +147,7 @@ class Perf:
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of `perf_counters`, counts of innermost frames in `samples`, and the collection."""
-        by_host: dict[str | None, list[Path]] = {}
-        for path in sorted(set(files)):
-            by_host.setdefault(host_of(path, NAME), []).append(path)
-        for host, paths in sorted(by_host.items(), key=lambda item: item[0] or ""):
+        for host, paths in by_host(files, NAME):
             yield from _ingest_host(host, paths, context.root)
 
 

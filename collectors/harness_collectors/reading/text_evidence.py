@@ -189,6 +189,14 @@ def host_of(path: Path, collector: str) -> str | None:
     return None
 
 
+def by_host(files: Iterable[Path], collector: str) -> list[tuple[str | None, list[Path]]]:
+    """Files by the host whose they are: those of none first, each once and in order."""
+    found: dict[str | None, list[Path]] = {}
+    for path in sorted(set(files)):
+        found.setdefault(host_of(path, collector), []).append(path)
+    return sorted(found.items(), key=lambda item: item[0] or "")
+
+
 def number_in_name(path: Path, label: str) -> int | None:
     """The number after `label-` in a file's name, as in `rank-00003` or `pid-812`."""
     match = re.search(rf"(?:^|[._-]){label}-(\d{{1,9}})(?!\d)", path.name)

@@ -15,7 +15,8 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors.reading.text_evidence import Tally, batch, host_of, read_text
+from harness_collectors.options import unknown_options
+from harness_collectors.reading.text_evidence import Tally, batch, by_host, read_text
 from harness_collectors.reading.wrapped import printed, read_printed
 from harness_collectors.sacct.bare import bare
 from harness_collectors.sacct.fields import ENDED_STATES, Reading, Step
@@ -81,7 +82,7 @@ class Sacct:
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """`calls` (1 to 10): how often sacct is asked at most, 60 s apart."""
-        wrong = [f"sacct has no option {name!r}" for name in sorted(set(given) - {"calls"})]
+        wrong = unknown_options(NAME, given, {"calls"})
         calls = given.get("calls", 3)
         if isinstance(calls, bool) or not isinstance(calls, int) or not 1 <= calls <= 10:
             wrong.append(f"calls is {calls!r}, but must be a number from 1 to 10")
@@ -99,10 +100,7 @@ class Sacct:
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of `slurm_steps`, and one row of `collection` a host."""
-        by_host: dict[str | None, list[Path]] = {}
-        for path in sorted(set(files)):
-            by_host.setdefault(host_of(path, NAME), []).append(path)
-        for host, paths in sorted(by_host.items(), key=lambda item: item[0] or ""):
+        for host, paths in by_host(files, NAME):
             yield from _ingest_host(host, paths, context.root)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors.reading.text_evidence import Tally, batch, host_of
+from harness_collectors.options import no_options
+from harness_collectors.reading.text_evidence import Tally, batch, by_host
 from harness_collectors.reading.wrapped import printed, read_printed
 from harness_collectors.topology.capture import LINKS_FORMAT, TopologySampler
 from harness_collectors.topology.matrix import is_matrix, read_matrix
@@ -50,9 +51,7 @@ class Topology:
         Raises:
             ValueError: one was given.
         """
-        if given:
-            raise ValueError("\n".join(f"{NAME} has no option {key!r}" for key in sorted(given)))
-        return {}
+        return no_options(NAME, given)
 
     def prepare(self, request: CaptureRequest) -> CapturePlan:
         """A look once a node."""
@@ -65,10 +64,7 @@ class Topology:
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of `topology`, and one row of `collection` a host."""
-        by_host: dict[str | None, list[Path]] = {}
-        for path in sorted(set(files)):
-            by_host.setdefault(host_of(path, NAME), []).append(path)
-        for host, paths in sorted(by_host.items(), key=lambda item: item[0] or ""):
+        for host, paths in by_host(files, NAME):
             tally = Tally(NAME, host)
             for path in paths:
                 rows = _read(path, tally)
