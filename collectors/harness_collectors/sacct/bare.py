@@ -1,4 +1,4 @@
-"""Tables of sacct as others keep them: CSV, Markdown, a mail's quotation, a container's log."""
+"""Tables of sacct as others keep them: CSV, drawn, quoted in a mail, in a container's log."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import csv
 import re
 from typing import Final
 
+from harness_collectors.sacct.drawn import APART, table_drawn
 from harness_collectors.sacct.table import MAX_PREFACE, find_header
 from harness_schemas.log_prefix import without_prefixes
 
-_APART: Final = "\x1f"
-"""In nobody's name."""
 _HEAD_CHARS: Final = 65_536
 _NAME: Final = r'"?[A-Za-z]{2,30}"?'
 _QUOTED: Final = re.compile(r"(?:> ?(?=>))*> ?")
-_MARKDOWN: Final = re.compile(r"^\|.*\bJobID\b.*\|\s*\n\|(?: ?:?-+:? ?\|)+\s*$", re.MULTILINE)
 _CSV_HEADER: Final = re.compile(rf"^{_NAME}(?:,{_NAME}){{1,120}}\s*$", re.MULTILINE)
 
 
@@ -26,8 +24,8 @@ def bare(text: str) -> str:
     if head.lstrip().startswith((">", "```")):
         text = _unquoted_lines(text)
         head = text[:_HEAD_CHARS]
-    if table := _MARKDOWN.search(head):
-        return _cells_of(text[table.start() :])
+    if table := table_drawn(text, head):
+        return table
     header = _CSV_HEADER.search(head)
     if header and "JobID" in header[0] and '"' in head:
         return _unquoted(text[header.start() :])
@@ -49,19 +47,11 @@ def _unquoted_lines(text: str) -> str:
     return "\n".join(kept) + ("\n" if text.endswith("\n") else "")
 
 
-def _cells_of(text: str) -> str:
-    """The rows of a Markdown table, their fields apart as `sacct -P` has them."""
-    lines = (line.strip() for line in text.splitlines())
-    rows = [line[1:-1].split("|") for line in lines if line[:1] == line[-1:] == "|"]
-    kept = [rows[0], *rows[2:]]  # without the rule below the header
-    return "\n".join("|".join(cell.strip() for cell in row) for row in kept) + "\n"
-
-
 def _unquoted(text: str) -> str:
     """The rows of a CSV file, their fields apart by a sign that needs no quotes."""
     try:
         rows = list(csv.reader(text.splitlines(keepends=True)))
     except csv.Error:
         return text
-    lines = [_APART.join(" ".join(field.split()) for field in row) for row in rows]
+    lines = [APART.join(" ".join(field.split()) for field in row) for row in rows]
     return "\n".join(lines) + ("\n" if text.endswith("\n") else "")
