@@ -38,6 +38,21 @@ def test_links_lead_somewhere(page):
     assert broken == []
 
 
+def named_files(page):
+    """Files of ours that a page names in backticks, from the root or from a package."""
+    packages = {path.name: path for path in ROOT.glob("*/harness_*")}
+    for name in re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|sql|sh|toml))`", page.read_text()):
+        top = name.partition("/")[0]
+        if top in packages or (ROOT / top).is_dir():
+            yield packages.get(top, ROOT / top).parent / name
+
+
+def test_files_that_pages_name_are_there():
+    named = {file: page.name for page in PAGES for file in named_files(page)}
+    assert len(named) > 40
+    assert {file: page for file, page in named.items() if not file.exists()} == {}
+
+
 def test_every_page_is_in_the_index():
     listed = {target for target, _ in links(DOCS / "README.md")}
     pages = {*DOCS.glob("*.md"), *(DOCS / "decisions").glob("*.md")} - {DOCS / "README.md"}
