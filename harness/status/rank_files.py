@@ -123,8 +123,8 @@ def last_host_record(path: Path) -> int | None:
         return None
     newest = 0
     for words in _RECORD.iter_unpack(data[: len(data) // _RECORD.size * _RECORD.size]):
-        sound = words[0] >> 48 == spool.RECORD_MARKER
-        if sound and words[0] >> 40 & 0xFF in _HOST_KINDS:
+        is_record = words[0] >> 48 == spool.RECORD_MARKER
+        if is_record and words[0] >> 40 & 0xFF in _HOST_KINDS:
             newest = max(newest, words[5])
     return newest or None
 

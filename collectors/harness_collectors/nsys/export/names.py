@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness_collectors.nsys.export.pages import NULL, Ints
+from harness_collectors.nsys.export.layouts import NULL, Ints
 from harness_collectors.nsys.export.tables import Export
 from harness_schemas.redact import HINT, redact
 

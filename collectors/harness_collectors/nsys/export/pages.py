@@ -17,11 +17,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-MAGIC: Final = b"SQLite format 3\0"
-NULL: Final = np.iinfo(np.int64).min
-"""Stands for SQL's NULL, and for what is no integer, in columns of integers."""
+from harness_collectors.nsys.export.declarations import parse_columns
+from harness_collectors.nsys.export.layouts import (
+    FIRST_BYTES,
+    FIXED,
+    INT,
+    NULL,
+    TEXT,
+    Ints,
+    Layout,
+    Records,
+    parse_header,
+)
 
+MAGIC: Final = b"SQLite format 3\0"
 _LEAF, _INTERIOR = 13, 5
 _UTF8: Final = 1
 _DEEPEST: Final = 24
@@ -29,15 +38,11 @@ _PAGES_AT_ONCE: Final = 2048
 _LONGEST_HEADER: Final = 512
 _LONGEST_TEXT: Final = 1 << 16
 _LONGEST_SPILT: Final = 1 << 20
-_INT_BYTES: Final = (0, 1, 2, 3, 4, 6, 8)
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_FIRST_WORD = re.compile(r'\s*(?:"([^"]*)"|`([^`]*)`|\[([^\]]*)\]|([^\s(,]+))\s*(\w*)')
 _NO_ROW_IDS = re.compile(r"\)\s*(?:STRICT\s*,\s*)?WITHOUT\s+ROWID\b", re.IGNORECASE)
 _REWRITTEN = re.compile(
     r"[\s(,\"`\[](?:start|end)[\"`\]]?\s+(?:REAL|FLOAT|DOUBLE|TEXT|NUMERIC)", re.I
 )
 """Tables that other programs have written again: only an INTEGER's values are read from pages."""
-_CONSTRAINTS: Final = frozenset({"primary", "unique", "check", "foreign", "constraint"})
 
 
 class NotReadable(ValueError):
@@ -114,7 +119,7 @@ class PageFile:
         window = (max(0, len(self._bytes) - 7),)
         self._words = np.ndarray(window, "<u8", self._bytes.data, 0, (1,))
         self._at_end = True
-        self._layouts: dict[bytes, _Layout] = {}
+        self._layouts: dict[bytes, Layout] = {}
         self.tables = _tables(self._chunks(_SCHEMA, ("rootpage",), ("type", "name", "sql")))
 
     def read(self, table: str, ints: Sequence[str], texts: Sequence[str] = ()) -> Iterator[Chunk]:
@@ -183,7 +188,7 @@ class PageFile:
 
     # -- records -----------------------------------------------------------------------------
 
-    def _records(self, leaves: Ints) -> _Records | None:
+    def _records(self, leaves: Ints) -> Records | None:
         """The rows of leaf pages, their layouts found."""
         self._at_end = int(leaves.max()) + 2 * self._page_size > len(self._bytes)
         page, cell = self._cells(leaves, 8)
@@ -202,7 +207,7 @@ class PageFile:
         local = local[rows]
         longest = np.array([max(each.end, default=0) for each in layouts], np.int64)[layout]
         spilt = bool((longest > local).any())
-        return _Records(start, local, row_id[rows], layouts, layout, spilt)
+        return Records(start, local, row_id[rows], layouts, layout, spilt)
 
     def _local(self, length: Ints) -> Ints:
         """How much of a payload is in its own page; the rest is in overflow pages."""
@@ -211,14 +216,14 @@ class PageFile:
         kept = least + (length - least) % (self._usable - 4)
         return np.where(length <= most, length, np.where(kept <= most, kept, least))
 
-    def _find_layouts(self, start: Ints, size: Ints) -> tuple[list[_Layout], Ints]:
+    def _find_layouts(self, start: Ints, size: Ints) -> tuple[list[Layout], Ints]:
         """Distinct record headers, parsed, and which one each row has."""
         mixed = np.zeros(len(start), np.uint64)
         shortest = int(size.min())
         for word in range(-(-int(size.max()) // 8)):
             value = self._swapped(start + 8 * word)
             if shortest < 8 * word + 8:
-                value &= _FIRST_BYTES[np.clip(size - 8 * word, 0, 8)]
+                value &= FIRST_BYTES[np.clip(size - 8 * word, 0, 8)]
             mixed ^= value
             mixed *= np.uint64(0x9E3779B97F4A7C15)
             mixed ^= mixed >> np.uint64(29)
@@ -229,39 +234,39 @@ class PageFile:
         ]
         return [self._layout(text) for text in texts], layout.reshape(-1)
 
-    def _layout(self, header: bytes) -> _Layout:
+    def _layout(self, header: bytes) -> Layout:
         found = self._layouts.get(header)
         if found is None:
-            found = self._layouts[header] = _parse_header(header)
+            found = self._layouts[header] = parse_header(header)
         return found
 
     # -- values ------------------------------------------------------------------------------
 
-    def _ints(self, records: _Records, table: Table, name: str) -> Ints:
+    def _ints(self, records: Records, table: Table, name: str) -> Ints:
         column = _place(table, name)
         if column is not None and column == table.row_id:
             return records.row_id
         kinds = records.kinds(column)
-        if not (kinds == _INT).any():
-            return _FIXED[kinds][records.layout]
+        if not (kinds == INT).any():
+            return FIXED[kinds][records.layout]
         end = records.ends(column)
         shift = records.shifts(column)
         value = self._word(records.start + (end - 8), records.spilt).view(np.int64)
         value <<= shift
         value >>= shift
-        if (kinds != _INT).any():
-            value = np.where((kinds == _INT)[records.layout], value, _FIXED[kinds][records.layout])
+        if (kinds != INT).any():
+            value = np.where((kinds == INT)[records.layout], value, FIXED[kinds][records.layout])
         if records.spilt:
             size = records.sizes(column)
             for row in np.flatnonzero((end > records.local) & (size > 0)).tolist():
                 text = self._spilt(records, row, int(end[row] - size[row]), int(size[row]))
-                whole = text is not None and kinds[records.layout[row]] == _INT
+                whole = text is not None and kinds[records.layout[row]] == INT
                 value[row] = int.from_bytes(text or b"", "big", signed=True) if whole else NULL
         return value
 
-    def _texts(self, records: _Records, table: Table, name: str) -> pa.Array:
+    def _texts(self, records: Records, table: Table, name: str) -> pa.Array:
         column = _place(table, name)
-        known = (records.kinds(column) == _TEXT)[records.layout]
+        known = (records.kinds(column) == TEXT)[records.layout]
         size = np.where(known, np.minimum(records.sizes(column), _LONGEST_TEXT), 0)
         offset = records.ends(column) - records.sizes(column)
         spilt = np.flatnonzero(offset + size > records.local)
@@ -277,7 +282,7 @@ class PageFile:
             values[row] = text
         return pa.array(values, pa.large_binary())
 
-    def _spilt(self, records: _Records, row: int, offset: int, size: int) -> bytes | None:
+    def _spilt(self, records: Records, row: int, offset: int, size: int) -> bytes | None:
         """A value that goes on in overflow pages, or lies there; None where they are lost."""
         start, local = int(records.start[row]), int(records.local[row])
         payload = bytearray(self._bytes[start : start + local].tobytes())
@@ -333,98 +338,7 @@ class PageFile:
         return value, place + length
 
 
-# -- layouts of records ----------------------------------------------------------------------
-
-_NULL, _INT, _ONE, _ZERO, _TEXT, _OTHER = range(6)
-_FIXED: Final = np.array([NULL, NULL, 1, 0, NULL, NULL], np.int64)
-"""Values that a kind has without a byte in the body."""
-_FIRST_BYTES: Final = np.array([2 ** (8 * kept) - 1 for kept in range(9)], np.uint64)
-"""Masks that keep the first bytes of a word, which are its lowest."""
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Of each column of a record: its kind, how long its value is, and where that ends."""
-
-    kind: list[int]
-    size: list[int]
-    end: list[int]
-
-
-@dataclass(frozen=True)
-class _Records:
-    """Rows found in pages. `local`: bytes of the payload that are in the row's own page."""
-
-    start: Ints
-    local: Ints
-    row_id: Ints
-    layouts: list[_Layout]
-    layout: Ints
-    spilt: bool
-    """Some payload goes on in overflow pages, or is shorter than its header says."""
-
-    def kinds(self, column: int | None) -> Ints:
-        """What the column holds, by layout; NULL where there is no such column."""
-        return self._by_layout("kind", column)
-
-    def sizes(self, column: int | None) -> Ints:
-        """Bytes of the column's values, by row."""
-        return self._by_layout("size", column)[self.layout]
-
-    def ends(self, column: int | None) -> Ints:
-        """Where in the payload the values end, by row."""
-        return self._by_layout("end", column)[self.layout]
-
-    def shifts(self, column: int | None) -> Ints:
-        """Bits of a word before the values' own, by row."""
-        sizes = self._by_layout("size", column)
-        return np.where((sizes > 0) & (sizes < 8), 64 - 8 * sizes, 0)[self.layout]
-
-    def _by_layout(self, what: str, column: int | None) -> Ints:
-        values: list[list[int]] = [getattr(layout, what) for layout in self.layouts]
-        known = (v[column] if column is not None and column < len(v) else 0 for v in values)
-        return np.fromiter(known, np.int64, len(values))
-
-
-def _parse_header(header: bytes) -> _Layout:
-    """The serial types of a record's header; the body follows it."""
-    _, at = _scalar_varint(header, 0)
-    kinds, sizes, ends = [], [], []
-    body = len(header)
-    while at < len(header):
-        serial, at = _scalar_varint(header, at)
-        kind, size = _kind_of(serial)
-        body += size
-        kinds.append(kind)
-        sizes.append(size)
-        ends.append(body)
-    return _Layout(kinds, sizes, ends)
-
-
-def _kind_of(serial: int) -> tuple[int, int]:
-    if serial >= 12:
-        return (_TEXT, (serial - 12) // 2)
-    if 1 <= serial <= 6:
-        return _INT, _INT_BYTES[serial]
-    return {7: (_OTHER, 8), 8: (_ZERO, 0), 9: (_ONE, 0)}.get(serial, (_NULL, 0))
-
-
-def _scalar_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for byte in range(9):
-        if at >= len(data):
-            break
-        bits = data[at]
-        at += 1
-        if byte == 8:
-            return value << 8 | bits, at
-        value = value << 7 | bits & 0x7F
-        if bits < 0x80:
-            break
-    return value, at
-
-
-# -- texts and declarations ------------------------------------------------------------------
+# -- texts ---------------------------------------------------------------------------------
 
 
 def gather(data: NDArray[np.uint8], begin: Ints, size: Ints, known: NDArray[np.bool_]) -> pa.Array:
@@ -444,31 +358,3 @@ def _strings(texts: pa.Array) -> list[str | None]:
 
 def _place(table: Table, name: str) -> int | None:
     return table.columns.index(name) if name in table.columns else None
-
-
-def parse_columns(sql: str) -> tuple[tuple[str, ...], int]:
-    """Column names of a CREATE TABLE, and the place of its INTEGER PRIMARY KEY (-1: none)."""
-    body = _COMMENT.sub(" ", sql).partition("(")[2].rpartition(")")[0]
-    names: list[str] = []
-    row_id = -1
-    for part in _split(body):
-        match = _FIRST_WORD.match(part)
-        if match is None or (match[4] or "").lower() in _CONSTRAINTS:
-            continue
-        is_key = re.search(r"\bprimary\s+key\b", part, re.IGNORECASE) is not None
-        if is_key and match[5].lower() == "integer":
-            row_id = len(names)
-        names.append(next(group for group in match.groups()[:4] if group is not None))
-    return tuple(names), row_id
-
-
-def _split(body: str) -> Iterator[str]:
-    """Parts between commas that are in no parentheses."""
-    depth = begin = 0
-    for place, char in enumerate(body):
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth == 0:
-            yield body[begin:place]
-            begin = place + 1
-    if body[begin:].strip():
-        yield body[begin:]

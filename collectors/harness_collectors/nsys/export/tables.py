@@ -22,7 +22,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from harness_collectors.nsys.export.pages import MAGIC, NULL, Chunk, Ints, NotReadable, PageFile
+from harness_collectors.nsys.export.layouts import NULL, Ints
+from harness_collectors.nsys.export.pages import MAGIC, Chunk, NotReadable, PageFile
 from harness_collectors.reading.read_ahead import read_ahead
 
 ROWS_AT_ONCE: Final = 1 << 16

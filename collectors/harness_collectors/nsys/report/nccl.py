@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from harness_collectors.nsys.export.layouts import NULL
 from harness_collectors.nsys.export.names import Names, Strings
-from harness_collectors.nsys.export.pages import NULL
 from harness_collectors.nsys.export.tables import Export, load
 from harness_collectors.nsys.report.work import RANGES, process_of
 from harness_collectors.traces.operations import canonical_op

@@ -13,8 +13,9 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from harness_collectors.nsys.export.layouts import NULL, Ints
 from harness_collectors.nsys.export.names import EVENT_TYPES, Enumeration, Names, Strings
-from harness_collectors.nsys.export.pages import NULL, Chunk, Ints, gather
+from harness_collectors.nsys.export.pages import Chunk, gather
 from harness_collectors.nsys.export.tables import Export, large_chunks
 from harness_collectors.nsys.report.work import (
     ANNOTATION,

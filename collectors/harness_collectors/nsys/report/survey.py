@@ -12,8 +12,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from harness_collectors.nsys.export.layouts import NULL
 from harness_collectors.nsys.export.names import SEVERITIES, Enumeration
-from harness_collectors.nsys.export.pages import NULL
 from harness_collectors.nsys.export.sources import Source
 from harness_collectors.nsys.export.tables import Export, load
 from harness_collectors.nsys.report import nccl

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from harness_collectors.nsys.export.layouts import NULL, Ints
 from harness_collectors.nsys.export.names import (
     COPY_KINDS,
     MEMORY_KINDS,
@@ -20,7 +21,7 @@ from harness_collectors.nsys.export.names import (
     Strings,
     copy_name,
 )
-from harness_collectors.nsys.export.pages import NULL, Chunk, Ints
+from harness_collectors.nsys.export.pages import Chunk
 from harness_collectors.nsys.export.tables import Export, large_chunks
 
 KERNELS: Final = "CUPTI_ACTIVITY_KIND_KERNEL"

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from harness_collectors.names.classify import name_forms
 from harness_collectors.names.comm_kernels import describe_kernel
-from harness_collectors.nsys.export.pages import Ints
+from harness_collectors.nsys.export.layouts import Ints
 from harness_collectors.nsys.report import nccl
 from harness_collectors.nsys.report.work import ANNOTATION, KERNEL, OP
 from harness_collectors.nsys.rows.spans import GROUP_ROWS, interval, small

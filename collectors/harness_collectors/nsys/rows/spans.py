@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from harness_collectors.nsys.export.layouts import NULL, Ints
 from harness_collectors.nsys.export.names import UNNAMED_KERNEL
-from harness_collectors.nsys.export.pages import NULL, Ints
 from harness_collectors.nsys.report.work import GRAPH, IO, KERNEL, KINDS, OP
 from harness_collectors.nsys.rows.trace import SOURCE, RankTrace, durations
 from harness_collectors.reading.text_evidence import batch

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from harness_collectors.names.classify import Classifier
 from harness_collectors.names.step_marks import StepMarks
-from harness_collectors.nsys.export.pages import NULL, Ints
+from harness_collectors.nsys.export.layouts import NULL, Ints
 from harness_collectors.nsys.report.nccl import Communicator, Schemas
 from harness_collectors.nsys.report.survey import Seat
 from harness_collectors.nsys.report.work import (

@@ -17,7 +17,7 @@ from unit.collectors.nsys.exports import Report, decode, rows, state, tables
 
 from harness.ingest import read_head
 from harness_collectors.nsys import COLLECTOR
-from harness_collectors.nsys.export.pages import NULL
+from harness_collectors.nsys.export.layouts import NULL
 from harness_collectors.nsys.report.ranges import cut_suffixes
 from harness_collectors.nsys.report.work import first_match
 from harness_collectors.nsys.rows.trace import nested

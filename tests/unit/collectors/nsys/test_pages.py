@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from mutations import cuts, flipped
 from support import SAMPLES, needs_samples
 
-from harness_collectors.nsys.export.pages import NULL, NotReadable, PageFile, parse_columns
+from harness_collectors.nsys.export.declarations import parse_columns
+from harness_collectors.nsys.export.layouts import NULL
+from harness_collectors.nsys.export.pages import NotReadable, PageFile
 
 patient = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 INTS = st.one_of(
