@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from harness_collectors.kineto.jobs import of_other_jobs
 from harness_collectors.kineto.origin import (
     Origin,
     Owners,
+    info_of,
     origin_of,
     place_of,
     rank_of,
@@ -50,6 +52,8 @@ ONLY: Final = "there is no other file"
 """Word for a part that is all."""
 DOUBTED: Final = "its name tells its rank"
 """Word for a part of files that claim the rank of others."""
+FOREIGN: Final = "of another job than "
+"""Word for a part that is not used, with a file of the job that is."""
 
 
 class Kineto:
@@ -89,6 +93,8 @@ class Kineto:
         """Files of one rank belong together, or their span ids and ordinals would collide; so do
         those of unknown rank."""
         groups, doubted = by_rank(files)
+        foreign = {} if doubted else of_other_jobs(groups)
+        groups = {rank: [p for p in paths if p not in foreign] for rank, paths in groups.items()}
         unknown = sorted(groups.pop(None, []), key=_natural)
         first = [Part(tuple(unknown), BESIDE if groups else ALONE)] if unknown else []
         if len(files) == 1 and not first:
@@ -98,11 +104,17 @@ class Kineto:
             *(
                 Part(tuple(group), "" if doubted.isdisjoint(group) else DOUBTED)
                 for group in groups.values()
+                if group
             ),
+            *(Part((path,), f"{FOREIGN}{other}") for path, other in sorted(foreign.items())),
         ]
 
     def ingest_part(self, part: Part, context: IngestContext) -> Iterator[Batch]:
         """Rows of some files that share their numbering."""
+        if part.step.startswith(FOREIGN):
+            other = relative(Path(part.step.removeprefix(FOREIGN)), context.root)
+            yield from _refused(part.files, other, context)
+            return
         numberings: dict[int | None, Numbering] = {}
         beside = part.step == BESIDE
         alone = part.step == ALONE and not context.run
@@ -110,6 +122,17 @@ class Kineto:
         owners.divides = not context.run and part.step in (ALONE, ONLY)
         for path in part.files:
             yield from _ingest_file(path, context, numberings, owners)
+
+
+def _refused(files: Sequence[Path], other: str, context: IngestContext) -> Iterator[Batch]:
+    from harness_collectors.kineto import state
+
+    for path in files:
+        why = (
+            f"a trace of another job or attempt than {other}, whose files show as many ranks or "
+            "more: not used; ingest it by itself, with the others of its job"
+        )
+        yield state.failed(relative(path, context.root), why)
 
 
 def by_rank(files: Sequence[Path]) -> tuple[dict[int | None, list[Path]], set[Path]]:
@@ -314,7 +337,7 @@ def _resolve(
     return TraceFile(
         columns=columns,
         found=find_units(host, annotations, names, step_marks(), numbering.units),
-        groups=Groups(metadata.get("distributedInfo"), columns.labels),
+        groups=Groups(info_of(metadata), columns.labels),
         rank=origin.rank,
         offset_ns=origin.offset_ns,
         cut=cut,

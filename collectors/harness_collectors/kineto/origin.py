@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -54,8 +55,7 @@ def origin_of(
     divided: bool = False,
 ) -> Origin:
     """What is known of a file, called `name`, that has been read; or of one of its processes."""
-    base = metadata.get("baseTimeNanoseconds")
-    offset = base if type(base) is int and 0 <= base < 2**62 else 0
+    offset = _base_of(metadata)
     earliest = columns.first_ns + offset
     host = metadata.get("host_name")
     return Origin(
@@ -68,10 +68,30 @@ def origin_of(
     )
 
 
+def _base_of(metadata: Mapping[str, Any]) -> int:
+    """The moment of the times' zero, as a text too or as a float, as rewriting leaves it; 0: none."""
+    base = metadata.get("baseTimeNanoseconds")
+    if isinstance(base, str) and base.isdecimal():
+        base = int(base[:20])
+    elif isinstance(base, float) and base.is_integer():
+        base = int(base)
+    return base if type(base) is int and 0 <= base < 2**62 else 0
+
+
+def info_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """`distributedInfo`, which `add_metadata` leaves as a text; empty: there is none."""
+    info = metadata.get("distributedInfo")
+    if isinstance(info, str):
+        try:
+            info = json.loads(info)
+        except (ValueError, RecursionError):
+            return {}
+    return info if isinstance(info, dict) else {}
+
+
 def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:
     """Of `distributedInfo`, else of the file's or its folder's name, else None."""
-    info = metadata.get("distributedInfo")
-    rank = info.get("rank") if isinstance(info, dict) else None
+    rank = info_of(metadata).get("rank")
     if isinstance(rank, str) and rank.isdecimal():
         rank = int(rank[:10])
     if type(rank) is int and 0 <= rank < 2**31:
@@ -81,9 +101,8 @@ def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:
 
 def without_claim(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """A header without the rank and the number of ranks that it claims."""
-    info = metadata.get("distributedInfo")
-    kept = info if isinstance(info, dict) else {}
-    kept = {key: value for key, value in kept.items() if key not in ("rank", "world_size")}
+    claims = ("rank", "world_size")
+    kept = {key: value for key, value in info_of(metadata).items() if key not in claims}
     return {**metadata, "distributedInfo": kept}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from harness_collectors.kineto.columns import TraceColumns
-from harness_collectors.kineto.origin import DIVIDED, NAMED, NUMBERED, Origin
+from harness_collectors.kineto.origin import DIVIDED, NAMED, NUMBERED, Origin, info_of
 from harness_collectors.kineto.stream import Health
 from harness_collectors.kineto.trace import TraceFile
 from harness_collectors.names.classify import UNKNOWN_KERNEL
@@ -104,8 +104,7 @@ def _notes(origin: Origin, trace: TraceFile, doubted: bool) -> list[str]:
 
 def _detail(origin: Origin, trace: TraceFile, metadata: Mapping[str, Any]) -> dict[str, Any]:
     columns = trace.columns
-    info = metadata.get("distributedInfo")
-    nccl = info.get("nccl_version") if isinstance(info, dict) else None
+    nccl = info_of(metadata).get("nccl_version")
     facts = {key: metadata[key] for key in _FACTS if isinstance(metadata.get(key), (int, float))}
     return {
         "file": origin.name,

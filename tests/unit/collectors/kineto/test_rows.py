@@ -393,3 +393,13 @@ def test_steps_of_two_engines_that_overlap_are_two(tmp_path):
     found = rows(tmp_path, text(events))
     assert [row["step"] for row in units(found)] == [0, 1]
     assert [row["step"] for row in device_spans(found)] == [0, 1]
+
+
+@pytest.mark.parametrize("base", [str(BASE), float(BASE), BASE])
+def test_headers_that_were_written_anew_say_the_same(tmp_path, base):
+    """`add_metadata` leaves objects as texts; JavaScript and jq leave numbers as floats."""
+    info = json.dumps(groups((0, 1), rank=3, world_size=4))
+    found = rows(tmp_path, text(decode_events(), info, base=base), "trace.json")
+    assert {row["rank"] for row in device_spans(found)} == {3}
+    assert min(row["start_ns"] for row in device_spans(found)) == BASE + 130_125
+    assert found["collectives"][0]["comm_group"] == "[0,1]#0"
