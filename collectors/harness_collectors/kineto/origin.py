@@ -69,7 +69,7 @@ def origin_of(
 
 
 def _base_of(metadata: Mapping[str, Any]) -> int:
-    """The moment of the times' zero, as a text too or as a float, as rewriting leaves it; 0: none."""
+    """The moment of the times' zero, also as a text or a float, as rewriting leaves it; 0: none."""
     base = metadata.get("baseTimeNanoseconds")
     if isinstance(base, str) and base.isdecimal():
         base = int(base[:20])
