@@ -17,7 +17,7 @@ from harness.doctor.gather import gather
 from harness.doctor.gpu_checks import gpu_checks
 from harness.doctor.host_checks import host_checks
 from harness.doctor.network_checks import network_checks
-from harness.doctor.tool_checks import tool_checks
+from harness.doctor.tool_checks import too_old, tool_checks
 from harness.registry import all_collectors
 
 __all__ = ["Check", "Facts", "check_machine", "diagnose", "gather"]
@@ -32,7 +32,8 @@ def check_machine(facts: Facts) -> list[Check]:
 
 def diagnose() -> list[Check]:
     """This machine, its packages and the collectors. Changes nothing."""
-    return [*check_machine(gather()), *_packages(), *_collectors()]
+    facts = gather()
+    return [*check_machine(facts), *_packages(), *_collectors(facts)]
 
 
 def _packages() -> Iterator[Check]:
@@ -45,12 +46,12 @@ def _packages() -> Iterator[Check]:
             yield ok(name, importlib.metadata.version(name))
 
 
-def _collectors() -> Iterator[Check]:
+def _collectors(facts: Facts) -> Iterator[Check]:
     device = "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
     for collector in all_collectors():
         answer = collector.check(device)
         name = f"collector {collector.name}"
         if answer.available:
-            yield ok(name, collector.title)
+            yield too_old(name, answer.facts.get("version"), facts) or ok(name, collector.title)
         else:
             yield missing(name, answer.reason, f"no {collector.title}", answer.hint)

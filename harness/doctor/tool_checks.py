@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from harness.doctor.check import Check, missing, ok, warning
 from harness.doctor.facts import Facts
@@ -13,6 +14,27 @@ _PACKAGES = {
     "libunwind": "libunwind8 (Debian) or libunwind (RHEL)",
 }
 _STACKS = ("libdw", "libunwind")
+
+
+_FIRST_NSYS: Final = {13: (2025, 3), 12: (2022, 4)}
+"""The version that came with the first CUDA of a major number (CUDA's release notes)."""
+
+
+def too_old(name: str, version: str | None, facts: Facts) -> Check | None:
+    """What an nsys older than the driver's CUDA costs; None: it is not, or either is unknown.
+
+    Seen on H200s with a driver for CUDA 13.0: programs ran to their end, nsys 2023.4 stayed.
+    """
+    cuda = (facts.cuda_of_driver or (0,))[0]
+    first = _FIRST_NSYS.get(cuda)
+    if name != "collector nsys" or version is None or first is None:
+        return None
+    if tuple(map(int, version.split(".")[:2])) >= first:
+        return None
+    found = f"nsys {version}, driver for CUDA {cuda}"
+    cost = "nsys may not return when a rank has ended, and the run waits until its time limit"
+    mend = f"nsys {'.'.join(map(str, first))} or later, or collect torch_profiler instead"
+    return warning(name, found, cost, mend)
 
 
 def tool_checks(facts: Facts) -> Iterator[Check]:

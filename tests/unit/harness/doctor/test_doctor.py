@@ -17,6 +17,7 @@ from harness.doctor import Facts, check_machine
 from harness.doctor.facts import Gpu, HcaPort, Interface
 from harness.doctor.gather import _ASKED, features, gather, missing_libraries
 from harness.doctor.run_checks import RankPlace, RunFacts, run_checks
+from harness.doctor.tool_checks import too_old
 
 NODE = Facts(
     python="3.11.7",
@@ -289,6 +290,17 @@ def test_the_machine_at_hand_is_described(monkeypatch, capsys):
     assert rows["slurm export"]["state"] == "warning"
     assert rows["slurm export"]["how to mend it"]
     assert {"python", "collector nsys", "/dev/shm"} <= rows.keys()
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "state"),
+    [("2023.4.4", (13, 0), "warning"), ("2025.3.2", (13, 0), None), ("2023.4.4", (12, 9), None),
+     ("2023.4.4", None, None), (None, (13, 0), None)],
+)  # fmt: skip
+def test_an_nsys_older_than_the_driver_is_named(version, cuda, state):
+    found = too_old("collector nsys", version, Facts(cuda_of_driver=cuda))
+    assert (found and found.state) == state
+    assert too_old("collector perf", version, Facts(cuda_of_driver=cuda)) is None
 
 
 @pytest.mark.parametrize("name", ["APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"])
