@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from harness_collectors.sacct.fields import (
+    ENDED_STATES,
     PARSERS,
     STATES,
     JobId,
@@ -335,18 +336,39 @@ def number_attempts(steps: Sequence[Step]) -> list[Step]:
     """Number the runs of a requeued job, which `sacct -D` lists one after the other.
 
     Only where a job has several own rows with different starts: without `-D` Slurm hides the
-    earlier runs, and then the number is not known.
+    earlier runs, and then the number is not known. Where no row tells a start, a row with another
+    state below that of an end is another run: a job that is only asked for again ends once.
     """
-    starts: dict[str, list[int | None]] = {}
-    for step in steps:
-        if step.step_id is None and step.started_ns not in starts.setdefault(step.job_id, []):
-            starts[step.job_id].append(step.started_ns)
+    of_row = _runs(steps)
+    runs: dict[str, list[int | None]] = {}
+    for step, run in zip(steps, of_row, strict=True):
+        if step.step_id is None and run not in runs.setdefault(step.job_id, []):
+            runs[step.job_id].append(run)
     current: dict[str, int] = {}
     numbered = []
-    for step in steps:
-        own = starts.get(step.job_id, [])
+    for step, run in zip(steps, of_row, strict=True):
+        own = runs.get(step.job_id, [])
         if step.step_id is None:
-            current[step.job_id] = own.index(step.started_ns)
+            current[step.job_id] = own.index(run)
         known = step.attempt is None and len(own) > 1 and step.job_id in current
         numbered.append(replace(step, attempt=current[step.job_id]) if known else step)
     return numbered
+
+
+def _runs(steps: Sequence[Step]) -> list[int | None]:
+    """What tells the runs of a job apart, of each row: its start, else how often it had ended."""
+    timed = {step.job_id for step in steps if step.step_id is None and step.started_ns is not None}
+    last: dict[str, str | None] = {}
+    ended: dict[str, int] = {}
+    found = []
+    for step in steps:
+        if step.step_id is not None or step.job_id in timed:
+            found.append(step.started_ns)
+            continue
+        before = last.get(step.job_id)
+        over = before in ENDED_STATES or before == "REQUEUED"
+        again = over and step.state not in (None, before)
+        ended[step.job_id] = ended.get(step.job_id, 0) + again
+        last[step.job_id] = step.state or before
+        found.append(ended[step.job_id])
+    return found

@@ -285,6 +285,20 @@ def test_files_of_one_job_become_one_set_of_rows():
 # --- own fixtures ------------------------------------------------------------------------------
 
 
+def test_runs_of_a_job_without_their_times(tmp_path):
+    cases = {
+        "7|NODE_FAIL|1:0\n7.0|CANCELLED|0:9\n7|RUNNING|0:0\n": [0, 0, 1],
+        "7|REQUEUED|0:0\n7|COMPLETED|0:0\n7.0|COMPLETED|0:0\n": [0, 1, 1],
+        "7|RUNNING|0:0\n7|FAILED|1:0\n7|FAILED|1:0\n": [None] * 3,
+    }
+    for text, attempts in cases.items():
+        path = tmp_path / "sacct.txt"
+        path.write_text(text)
+        assert [row["attempt"] for row in ingest(path)[0]] == attempts
+        path.write_text("JobID|State|ExitCode\n" + text)
+        assert [row["attempt"] for row in ingest(path)[0]] == attempts
+
+
 def test_requeued_and_array_jobs():
     rows, state = ingest(FIXTURES / "requeue_D.txt")
     assert [(r["job_id"], r["step_id"], r["attempt"], r["state"]) for r in rows] == [
