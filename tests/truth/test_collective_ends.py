@@ -16,6 +16,15 @@ APART = Devices(shared_clock=False, steps=6)
 ERROR_NS = 3_000_000
 """How far the wall clocks of odd ranks are off in the simulation."""
 
+WALL_ANCHORS = [
+    {
+        **{"source": "torch_profiler", "rank": rank, "clock_domain": f"w{rank}"},
+        **{"raw_ns": EPOCH_NS, "wall_ns": EPOCH_NS},
+    }
+    for rank in (0, 1)
+]
+"""Two ranks, each with a wall clock of its own."""
+
 
 def query(database, sql, parameters=()):
     with open_database(database) as con:
@@ -71,14 +80,7 @@ def test_a_difference_that_is_not_clear_is_reported_and_not_taken_out(tmp_path, 
         for rank in (0, 1)
         for seq in range(20)
     ]
-    anchors = [
-        {
-            **{"source": "torch_profiler", "rank": rank, "clock_domain": f"w{rank}"},
-            **{"raw_ns": EPOCH_NS, "wall_ns": EPOCH_NS},
-        }
-        for rank in (0, 1)
-    ]
-    batches = [make_batch("clock_anchors", anchors), make_batch("collectives", calls)]
+    batches = [make_batch("clock_anchors", WALL_ANCHORS), make_batch("collectives", calls)]
     build_database(tmp_path / "d.duckdb", "r", {"tp": 2}, batches)
     ((offset, residual, method),) = query(
         tmp_path / "d.duckdb",
@@ -102,14 +104,7 @@ def test_a_drift_between_wall_clocks_is_found_and_taken_out(tmp_path):
         for rank in (0, 1)
         for seq, at in enumerate(moments)
     ]
-    anchors = [
-        {
-            **{"source": "torch_profiler", "rank": rank, "clock_domain": f"w{rank}"},
-            **{"raw_ns": EPOCH_NS, "wall_ns": EPOCH_NS},
-        }
-        for rank in (0, 1)
-    ]
-    batches = [make_batch("clock_anchors", anchors), make_batch("collectives", calls)]
+    batches = [make_batch("clock_anchors", WALL_ANCHORS), make_batch("collectives", calls)]
     build_database(tmp_path / "d.duckdb", "r", {"tp": 2}, batches)
     ((drift, residual, method),) = query(
         tmp_path / "d.duckdb",

@@ -51,6 +51,15 @@ def who(run: DeviceRun) -> tuple[int, str]:
     return rank, f"[{','.join(map(str, range(first, first + s.tp)))}]#0"
 
 
+@pytest.fixture
+def late(built):
+    """A scenario in which somebody is late: who, and in which group."""
+    run, database = built
+    if run.s.late_rank is None:
+        pytest.skip("nobody is late in this scenario")
+    return run, database, *who(run)
+
+
 def test_every_unit_divides_as_generated(built):
     run, database = built
     rows = query(
@@ -66,11 +75,8 @@ def test_every_unit_divides_as_generated(built):
     assert found == truth
 
 
-def test_the_cause_is_named_and_measured(built):
-    run, database = built
-    if run.s.late_rank is None:
-        pytest.skip("nobody is late in this scenario")
-    rank, group = who(run)
+def test_the_cause_is_named_and_measured(late):
+    run, database, rank, group = late
     (row,) = query(
         database,
         f"""
@@ -89,11 +95,8 @@ def test_the_cause_is_named_and_measured(built):
     assert row[9] == run.s.perturbed
 
 
-def test_the_prediction_is_the_step_without_the_lateness(built):
-    run, database = built
-    if run.s.late_rank is None:
-        pytest.skip("nobody is late in this scenario")
-    rank, group = who(run)
+def test_the_prediction_is_the_step_without_the_lateness(late):
+    run, database, rank, group = late
     (row,) = query(
         database,
         f"""

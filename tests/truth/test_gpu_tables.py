@@ -189,6 +189,15 @@ def test_what_a_call_waits_without_a_delay_is_not_returned_by_one(tmp_path, usua
         assert _a_call(case, found, usual[source]) == ("240.0", told, ok)
 
 
+def timed_units():
+    """Ten later steps that only timers show: with those of a profiler's window too few to judge."""
+    return rows("spans", [
+        {**unit(step, rank), "source": "app_timers", "timeline": "device", "category": "unit",
+         "name": "decode", "span_id": step, "start_ns": step * STEP, "end_ns": (step + 1) * STEP,
+         "complete": True} for step in range(40, 50) for rank in (0, 1)
+    ])  # fmt: skip
+
+
 @pytest.mark.parametrize(("others", "stamped", "who"), [(1, False, "1"), (2, False, "nobody"),
                                                          (2, True, "1")])  # fmt: skip
 def test_the_next_evidence_is_asked_where_steps_with_kernels_are_too_few(
@@ -205,12 +214,7 @@ def test_the_next_evidence_is_asked_where_steps_with_kernels_are_too_few(
                   for rank, wait in ((0, 0), (1, 1_000 * US))]  # fmt: skip
     if stamped:
         calls += [row for row in both if row["source"] == "graph_events"]
-    units = rows("spans", [
-        {**unit(step, rank), "source": "app_timers", "timeline": "device", "category": "unit",
-         "name": "decode", "span_id": step, "start_ns": step * STEP, "end_ns": (step + 1) * STEP,
-         "complete": True} for step in range(40, 50) for rank in (0, 1)
-    ])  # fmt: skip
-    assert named(database(tmp_path, units, rows("collectives", calls))) == who
+    assert named(database(tmp_path, timed_units(), rows("collectives", calls))) == who
 
 
 @pytest.mark.parametrize(("opening_ns", "late_ns", "who"), [
@@ -225,12 +229,7 @@ def test_one_unit_in_which_a_profiler_opened_late_names_nobody(tmp_path, opening
     end = STEP + STEP * 3 // 4
     calls += [call("torch_profiler", 1, rank, end - TRANSFER - wait, end)
               for rank, wait in ((0, opening_ns), (1, 0))]  # fmt: skip
-    units = rows("spans", [
-        {**unit(step, rank), "source": "app_timers", "timeline": "device", "category": "unit",
-         "name": "decode", "span_id": step, "start_ns": step * STEP, "end_ns": (step + 1) * STEP,
-         "complete": True} for step in range(40, 50) for rank in (0, 1)
-    ])  # fmt: skip
-    assert named(database(tmp_path, units, rows("collectives", calls))) == who
+    assert named(database(tmp_path, timed_units(), rows("collectives", calls))) == who
 
 
 def test_a_host_delay_is_what_was_asked_for(tmp_path):
