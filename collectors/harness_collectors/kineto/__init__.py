@@ -128,11 +128,12 @@ def _refused(files: Sequence[Path], other: str, context: IngestContext) -> Itera
     from harness_collectors.kineto import state
 
     for path in files:
+        name = relative(path, context.root)
         why = (
-            f"a trace of another job or attempt than {other}, whose files show as many ranks or "
-            "more: not used; ingest it by itself, with the others of its job"
+            f"{name}: a trace of another job or attempt than {other}, whose files show as many "
+            "ranks or more: not used; ingest it by itself, with the others of its job"
         )
-        yield state.failed(relative(path, context.root), why)
+        yield state.failed(name, why)
 
 
 def by_rank(files: Sequence[Path]) -> tuple[dict[int | None, list[Path]], set[Path]]:
