@@ -58,7 +58,8 @@ def other_jobs(con: duckdb.DuckDBPyConnection) -> list[Finding]:
 
 
 def _logs_beside(con: duckdb.DuckDBPyConnection) -> list[Finding]:
-    """NCCL's logs of more processes than the recorded one, whose log is there as well."""
+    """NCCL's logs of more processes than the recorded ones, whose logs are there as well: of a
+    rank that was recorded, or of any where the processes of all ranks are known."""
     ((ranks, pids),) = con.execute(
         """
         WITH recorded AS (
@@ -66,8 +67,10 @@ def _logs_beside(con: duckdb.DuckDBPyConnection) -> list[Finding]:
           GROUP BY rank HAVING count(DISTINCT pid) = 1
         ), logged AS (SELECT DISTINCT rank, pid FROM run.nccl_comms WHERE pid IS NOT NULL)
         SELECT list(DISTINCT r.rank), list(DISTINCT other.pid ORDER BY other.pid)
-        FROM recorded r JOIN logged own ON own.rank = r.rank AND own.pid = r.pid
-        JOIN logged other ON other.rank = r.rank AND other.pid <> r.pid
+        FROM recorded r JOIN logged own ON own.pid = r.pid AND coalesce(own.rank = r.rank, true)
+        JOIN logged other ON other.pid <> r.pid AND (other.rank = r.rank OR other.rank IS NULL
+          AND other.pid NOT IN (SELECT pid FROM recorded)
+          AND (SELECT count(*) FROM recorded) = (SELECT max(world_size) FROM run.runs))
         """
     ).fetchall()
     if not ranks:
