@@ -158,6 +158,13 @@ OTHERS = {
     "[drm:amdgpu_job_timedout [amdgpu]] *ERROR* ring gfx_0.0.0 timeout, signaled": "rank_failed",
     'Thread 7 "python3" received signal SIGBUS, Bus error.': "rank_failed",
     '  "message": "RendezvousConnectionError: The connection has failed."': "rank_failed",
+    '  "message": "RendezvousClosedError: ",': "rank_failed",
+    "-- Process 3 terminated with the following error:": "rank_failed",
+    "[E] [_torch][RANK 3] Executor loop crashed on this rank; hard-killing": "rank_failed",
+    "kernel failed : no kernel image is available for execution on the device": "rank_failed",
+    "An ORTE daemon has unexpectedly failed after launch and before": "rank_failed",
+    "C 01-02 03:04:05 [x.py:9] Executor got fatal signal from worker processes, shutting down.":
+        "rank_failed",
     "W horovod: One or more tensors were submitted and are waiting for remainder of ranks": "hang",
     "EI0006: [PID: 12] Getting socket times out. Reason: Remote Rank": "rank_failed",
     "RuntimeError: x:281 OPS function error: HcclAllreduce, error code is 6": "rank_failed",

@@ -76,6 +76,7 @@ WORDS: Final = (
     *(b" managed by process ", b"kv cache memory", b"free memory on device", b"hip gpus"),
     *(b"gpu reset", b"death signal", b"received by pid", b" mismatch", b" incomplete"),
     *(b"  running ", b"imagepull", b"pull image", b"memory limit", b"memory budget"),
+    *(b"unexpectedly failed", b"kernel image"),
     *(b"memory pressure", b"oom_score", b"exit_status", b"oom killer", b"exited with", b"died "),
     *(b"hang detected", b"device inaccessible", b"this job is "),
     *(b"not enough slots", b"didn't join", b"didn't finish", b"lagging ranks", b"missing ranks"),
