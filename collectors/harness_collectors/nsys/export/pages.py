@@ -143,6 +143,7 @@ class PageFile:
 
     def _leaves(self, root: int) -> Ints:
         """Offsets of a table's leaf pages, in order."""
+        self._at_end = True  # pages on the way may be the last ones, whatever was read before
         level = np.array([root], np.int64)
         leaves = []
         seen = 0
