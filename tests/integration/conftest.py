@@ -11,11 +11,8 @@ import pytest
 import slurm_jobs as jobs
 from xdist.scheduler import LoadScopeScheduling
 
-ALSO_WITH_SLURM = ("test_hang.py", "test_node_files.py")
-
-
-def _needs_slurm(file: str) -> bool:
-    return "slurm" in file or file in ALSO_WITH_SLURM
+SLURM = Path(__file__).with_name("slurm")
+"""Where tests lie that use the one Slurm there is."""
 
 
 class _ByFile(LoadScopeScheduling):
@@ -25,8 +22,8 @@ class _ByFile(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = Path(nodeid.split("::")[0]).name
-        return "slurm" if _needs_slurm(file) else file
+        file = nodeid.split("::")[0]
+        return "slurm" if f"/{SLURM.name}/" in file else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -36,8 +33,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """A file of which nobody knows that it needs Slurm would run beside others that do."""
-    if "slurm" in getattr(item, "fixturenames", ()) and not _needs_slurm(item.path.name):
-        raise pytest.UsageError(f"{item.path.name} uses Slurm: name it so, or ALSO_WITH_SLURM")
+    if "slurm" in getattr(item, "fixturenames", ()) and SLURM not in item.path.parents:
+        raise pytest.UsageError(f"{item.path.name} uses Slurm: its place is {SLURM}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

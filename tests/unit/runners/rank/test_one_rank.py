@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("deepspeed", reason="deepspeed is not installed")
 
-from integration.runner_jobs import completions, free_ports, make_model, make_plan, replaced
+from integration.runner.jobs import completions, free_ports, make_model, make_plan, replaced
 from unit.probe import spool
 
 import harness_probe as probe

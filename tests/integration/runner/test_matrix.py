@@ -6,8 +6,8 @@ import json
 import shutil
 
 import pytest
-from integration import runner_jobs
-from integration.runner_jobs import NEW_TOKENS, completions, job, make_model, make_plan
+from integration.runner import jobs as runner_jobs
+from integration.runner.jobs import NEW_TOKENS, completions, job, make_model, make_plan
 from unit.probe import spool
 
 from harness_runners.check import reference

@@ -7,8 +7,8 @@ import itertools
 import json
 
 import pytest
-from integration import runner_jobs
-from integration.runner_jobs import job, make_model, make_plan, replaced
+from integration.runner import jobs as runner_jobs
+from integration.runner.jobs import job, make_model, make_plan, replaced
 from unit.probe import spool
 
 from harness_runners.capacity.shards import heads_held, read_bytes, weights_slice

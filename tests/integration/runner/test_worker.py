@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from integration.runner_jobs import make_model, make_plan, replaced
+from integration.runner.jobs import make_model, make_plan, replaced
 from unit.probe import spool
 
 from harness_schemas.spi import LaunchPlan

@@ -1,6 +1,6 @@
 """Real ranks that run one plan after another: torch and deepspeed are imported once for all.
 
-`python runner_ranks.py JOBS.json RANK`: a job is {plan, world, port, mutation}. Ranks beyond a
+`python ranks.py JOBS.json RANK`: a job is {plan, world, port, mutation}. Ranks beyond a
 job's world sit it out. Everything below `worker.run_rank` is the product's own code; a mutation
 breaks it on purpose, to prove that the comparison with the reference notices.
 """

@@ -16,7 +16,7 @@ from harness_runners.plan import GenerationPlan, ModelPlan, PromptPlan, RunPlan
 from harness_runners.prepare import make_synthetic
 from harness_schemas.rundir import RunDir
 
-RANKS = Path(__file__).with_name("runner_ranks.py")
+RANKS = Path(__file__).with_name("ranks.py")
 PROMPTS = [
     "Which rivers and seas form the natural boundaries of Mesopotamia, and why did farming there "
     "depend on irrigation?",
