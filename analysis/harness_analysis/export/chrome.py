@@ -152,7 +152,7 @@ def _process_events(con: duckdb.DuckDBPyConnection, shown: set[int]) -> Iterator
 
 def _us(ns: str) -> str:
     """Integer nanoseconds as microseconds with three decimals, exact up to 104 days."""
-    return f"((({ns}) / 1000)::DECIMAL(18, 3))"
+    return f"((({ns}) / 1000)::DECIMAL(22, 3))"
 
 
 def _number(key: str, value: str) -> str:

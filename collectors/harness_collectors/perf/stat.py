@@ -32,7 +32,7 @@ _LONGEST_TITLE: Final = 200
 
 _TRAILING_COMMA = re.compile(r",\s*}\s*$")
 _DECIMAL_COMMA = re.compile(r"(:\s*-?\d+),(\d+)(?=\s*[,}])")
-_STARTED = re.compile(r"# started on (.{10,40})")
+_STARTED = re.compile(r"# started on (\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4})")
 _VALUE = r"(?<![\d.])\d[\d.]{0,40}|<not counted>|<not supported>"
 _DELIMITER = re.compile(rf"(?:{_VALUE})([^\w\s.<>]|\t)[A-Za-z/]*\1")
 _PEOPLE = re.compile(
