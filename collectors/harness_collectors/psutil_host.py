@@ -15,14 +15,12 @@ from typing import Any
 from harness_collectors import sampling
 from harness_collectors.kernel_files import CgroupMemory, pressure
 from harness_collectors.sampling import PeriodicSampler, Reading, Unavailable
+from harness_collectors.sampling.collector import SampledCollector
 from harness_schemas.rundir import RunDir
 from harness_schemas.spi import (
     Availability,
     Batch,
-    CapturePlan,
-    CaptureRequest,
     IngestContext,
-    SamplerSpec,
 )
 
 SOURCE = "psutil"
@@ -171,7 +169,7 @@ def sampler(run_dir: Path, host: str, options: Mapping[str, Any]) -> PeriodicSam
     return PeriodicSampler(SOURCE, run_dir, host, interval, lambda: HostSource(run_dir, host))
 
 
-class PsutilHost:
+class PsutilHost(SampledCollector):
     """CPU, memory, disk and network of ranks and nodes, at a fixed interval."""
 
     name = SOURCE
@@ -185,19 +183,6 @@ class PsutilHost:
         if find_spec("psutil") is None:
             return Availability(False, "psutil is not installed", "pip install psutil")
         return Availability(True)
-
-    def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`interval`: between samples, at least 100ms; default 1s.
-
-        Raises:
-            ValueError: an unknown option, or an interval that cannot be used.
-        """
-        return sampling.interval_option(given, ())
-
-    def prepare(self, request: CaptureRequest) -> CapturePlan:
-        """One sampler a node."""
-        spec = SamplerSpec("harness_collectors.psutil_host:sampler", dict(request.options))
-        return CapturePlan(samplers=(spec,), switchable=True)
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """A samples or state file that names this collector."""

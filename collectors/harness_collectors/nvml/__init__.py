@@ -25,13 +25,11 @@ from harness_collectors.nvml.api import ALL_LINKS, Device, Library, NvmlError, o
 from harness_collectors.reading.text_evidence import Tally, batch
 from harness_collectors.reading.wrapped import printed, read_printed
 from harness_collectors.sampling import PeriodicSampler, Reading, Unavailable
+from harness_collectors.sampling.collector import SampledCollector
 from harness_schemas.spi import (
     Availability,
     Batch,
-    CapturePlan,
-    CaptureRequest,
     IngestContext,
-    SamplerSpec,
 )
 
 SOURCE = "nvml"
@@ -241,7 +239,7 @@ def sampler(run_dir: Path, host: str, options: Mapping[str, Any]) -> PeriodicSam
     return PeriodicSampler(SOURCE, run_dir, host, interval, lambda: GpuSource(open_library()))
 
 
-class Nvml:
+class Nvml(SampledCollector):
     """Power, energy, clocks, memory, link bytes and temperatures of every GPU."""
 
     name = SOURCE
@@ -263,19 +261,6 @@ class Nvml:
         if not facts["gpus"]:
             return Availability(False, "NVML sees no GPU", "check the job's GPU allocation", facts)
         return Availability(True, facts=facts)
-
-    def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`interval`: between samples, at least 100ms; default 1s.
-
-        Raises:
-            ValueError: an unknown option, or an interval that cannot be used.
-        """
-        return sampling.interval_option(given, ())
-
-    def prepare(self, request: CaptureRequest) -> CapturePlan:
-        """One sampler a node."""
-        spec = SamplerSpec("harness_collectors.nvml:sampler", dict(request.options))
-        return CapturePlan(samplers=(spec,), switchable=True)
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """A samples or state file that names this collector, or a table of nvidia-smi's."""

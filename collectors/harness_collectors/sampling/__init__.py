@@ -78,13 +78,13 @@ class Source(Protocol):
         """Let go; called once, also after errors."""
 
 
-def interval_option(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """The options of a sampler with `interval` checked; unknown names are refused.
+def interval_option(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The option `interval` of a sampler, checked; other names are refused.
 
     Raises:
         ValueError: a sentence per mistake, joined by newlines.
     """
-    problems = [f"no option {name!r}" for name in sorted(set(given) - {"interval", *known})]
+    problems = [f"no option {name!r}" for name in sorted(set(given) - {"interval"})]
     options = {"interval": DEFAULT_INTERVAL, **given}
     try:
         if parse_duration_ns(options["interval"]) < SHORTEST_INTERVAL_NS:

@@ -155,12 +155,12 @@ def test_killed_sampler_is_degraded(tmp_path):
 @pytest.mark.parametrize("interval", ["99ms", "0s", "-1s", "soon", 0.05])
 def test_intervals_below_the_floor_are_refused(interval):
     with pytest.raises(ValueError, match="interval"):
-        sampling.interval_option({"interval": interval}, ())
+        sampling.interval_option({"interval": interval})
 
 
 def test_all_mistakes_at_once():
     with pytest.raises(ValueError) as caught:
-        sampling.interval_option({"interval": "1ms", "intervall": 1}, ())
+        sampling.interval_option({"interval": "1ms", "intervall": 1})
     assert str(caught.value).splitlines() == [
         "no option 'intervall'",
         "interval 1ms is shorter than 100ms",
