@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from unit.collectors.sacct.evidence import FIXTURES
 
 from harness_collectors.reading.wrapped import printed
 from harness_collectors.sacct.bare import bare
 from harness_collectors.sacct.table import read_table
 
-PLAIN = (Path(__file__).parents[3] / "fixtures" / "sacct" / "requeue_D.txt").read_text()
+PLAIN = (FIXTURES / "requeue_D.txt").read_text()
 COLUMNS = ("JobID", "JobName", "State", "ExitCode", "Elapsed", "MaxRSS", "NodeList", "Start")
 
 

@@ -5,23 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from unit.collectors.sacct.evidence import ingest, write
 
 from harness_collectors.sacct import COLLECTOR
 from harness_collectors.sacct.json_text import read_json
-from harness_schemas.spi import IngestContext
-
-
-def write(folder, name, text):
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def ingest(path):
-    batches = list(COLLECTOR.ingest([path], IngestContext(path.parent)))
-    rows = [row for b in batches if b.table == "slurm_steps" for row in b.data.to_pylist()]
-    [state] = [row for b in batches if b.table == "collection" for row in b.data.to_pylist()]
-    return rows, state
 
 
 def states(rows):
