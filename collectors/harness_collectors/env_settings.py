@@ -28,16 +28,3 @@ def keeping_the_users(
     )
     env = {name: value for name, value in wanted.items() if name not in kept}
     return CapturePlan(env=env, notes=notes)
-
-
-def option_problems(given: Mapping[str, object], defaults: Mapping[str, object]) -> list[str]:
-    """A sentence for each option that does not exist or is not of its default's type."""
-    problems = [f"there is no option {name!r}" for name in given if name not in defaults]
-    for name, value in given.items():
-        kind = type(defaults.get(name, value))
-        if name in defaults and type(value) is not kind:
-            problems.append(f"`{name}` is {value!r}, not {_KINDS.get(kind, kind.__name__)}")
-    return problems
-
-
-_KINDS = {bool: "true or false", int: "a whole number", str: "text"}

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness_collectors.env_settings import keeping_the_users, option_problems
+from harness_collectors.env_settings import keeping_the_users
+from harness_collectors.options import option_problems
 from harness_schemas.spi import Availability, Batch, CapturePlan, CaptureRequest, IngestContext
 
 PLUGIN: Final = "libnccl-profiler-inspector.so"

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness_collectors.env_settings import keeping_the_users, option_problems
+from harness_collectors.env_settings import keeping_the_users
 from harness_collectors.nccl_log.beforehand import planned_world, recorded_ranks
+from harness_collectors.options import option_problems
 from harness_collectors.reading.text_evidence import DOCKER, JSON
 from harness_schemas.spi import (
     Availability,
