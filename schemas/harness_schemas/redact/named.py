@@ -91,7 +91,8 @@ NAMED: Final = (
     _rule(
         ("authorization", "cookie"),
         rf"(?i)(\b(?:[\w-]*authorization|(?:set-)?cookie):\s*){FRESH}"
-        r"(?:(?:bearer|basic|token)\s+[^\s\"',;\\]{3,}|[^\r\n\"'\\]{3,}(?:\"[^\"\r\n]*\"[^\r\n\"']*)*)",
+        r"(?:(?:bearer|basic|token)\s+[^\s\"',;\\]{3,}"
+        r"|(?:(?!\s--?\w)[^\r\n\"'\\]){3,}(?:(?<==)\"[^\"\r\n]*\"[^\r\n\"']*)*)",
         put=rf"\1{MASK}",
     ),
     # `HF_TOKEN=x`, `"password": "x y"`.

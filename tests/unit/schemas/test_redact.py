@@ -219,6 +219,15 @@ def test_what_is_no_secret_stays(text):
         ("DB_PASSWORD='two words' NEXT=1", f"DB_PASSWORD='{MASK}' NEXT=1"),
         ("--export=ALL,HF_TOKEN=a;b,NAME=x", f"--export=ALL,HF_TOKEN={MASK},NAME=x"),
         ("Cookie: a=bcd; e=fgh\nHost: x", f"Cookie: {MASK}\nHost: x"),
+        (
+            'Authorization: Digest username="u v", response="e f"\nHost: x',
+            f"Authorization: {MASK}\nHost: x",
+        ),
+        (
+            '{"a": "Cookie: b=cde", "f": "--token \'g h\'"}',
+            f'{{"a": "Cookie: {MASK}", "f": "--token \'{MASK}\'"}}',
+        ),
+        ("Cookie: a=bcd --token 'e f'", f"Cookie: {MASK} --token '{MASK}'"),
     ],
 )  # fmt: skip
 def test_all_of_a_value_is_hidden_and_nothing_behind_it(text, shown):
