@@ -145,7 +145,7 @@ def _complete(evidence: Evidence, thread: Thread, comm: Comm, rank: int) -> None
     for ends, kind, channels in list(thread.edges):
         side, via, _ = kind
         if (ends[2] if side == "receive" else ends[1]) == rank:
-            evidence.add_edges(comm, ends, (side, via), channels)
+            evidence.add_edge(comm, (ends, (side, via)), channels)
             thread.edges.take(ends, kind, channels)
     if thread.channels is not None:
         comm.hear(thread.channels)
@@ -181,15 +181,16 @@ def add_hop(
 
     `comm` is what unnamed lines of the thread are about, `comm_rank` its rank there.
     """
-    ends, kind, pointer, _, own = hop
+    edge, pointer, _, own = hop
     ranks = line.process.edge_ranks
     ranks[own] = ranks.get(own, 0) + times
     if pointer:
         comm = line.process.comms.get(pointer)
         comm_rank = comm.get("rank") if comm is not None else None
     if comm is not None and (comm_rank is None or comm_rank == own):
-        evidence.add_edges(comm, ends, kind, channels)
+        evidence.add_edge(comm, edge, channels)
     else:
+        ends, kind = edge
         line.thread.keep_edges(ends, (*kind, line.record.device), channels)
 
 

@@ -13,9 +13,6 @@ from harness_collectors.nccl_log.grammar.lines import Ends
 
 Kind = TypeVar("Kind")
 
-MAX_CHANNELS = 10_000
-"""One more than the highest number of a channel that is read."""
-
 
 class Edges(Generic[Kind]):
     """What kind of edge (side, transport, ...) each channel between two ends is."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness_collectors.nccl_log.evidence.call_log import CallLog
-from harness_collectors.nccl_log.evidence.edges import MAX_CHANNELS, Edges, lowest
-from harness_collectors.nccl_log.grammar.lines import Choice, Ends
+from harness_collectors.nccl_log.evidence.edges import Edges, lowest
+from harness_collectors.nccl_log.grammar.lines import Choice, Edge, Ends
 from harness_collectors.nccl_log.pages.stream import Intake
 
 MAX_THINGS: Final = 100_000
 """Processes, communicators and kinds of calls that are kept; real logs have thousands at most."""
-MAX_EDGES: Final = 2_000_000
+MAX_EDGES: Final = 500_000
+"""Of all communicators; one of 16,384 ranks has 30,000 in rings and trees."""
 MAX_STRAY_EDGES: Final = 65_536
 """Of a thread, before it names their communicator."""
 MAX_EVENTS: Final = 10_000
@@ -47,8 +48,8 @@ class Comm:
     init_ns: int | None = None
     init_end_ns: int | None = None
     init_parts: Mapping[str, int] = field(default_factory=dict)
-    edges: Edges[tuple[str, str]] = field(default_factory=Edges)
-    """The side that printed an edge (send or receive) and its transport."""
+    edges: dict[Edge, int] = field(default_factory=dict)
+    """The channels of each edge, as bits, in the order in which the edges were first printed."""
     rings: set[str] = field(default_factory=set)
     trees: set[str] = field(default_factory=set)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -313,10 +314,11 @@ class Evidence:
             process.comms[pointer] = comm
         return comm
 
-    def add_edges(self, comm: Comm, ends: Ends, kind: tuple[str, str], channels: int) -> None:
-        """Note edges of a communicator (channels as bits); the sender's word counts."""
-        if self.edges + MAX_CHANNELS > MAX_EDGES:
-            known = comm.edges.known(ends)
-            new = lowest(channels & ~known, max(MAX_EDGES - self.edges, 0))
-            channels = new | (channels & known)
-        self.edges += comm.edges.add(ends, kind, channels, kind[0] == "send")
+    def add_edge(self, comm: Comm, edge: Edge, channels: int) -> None:
+        """Note channels (as bits) of an edge of a communicator."""
+        known = comm.edges.get(edge)
+        if known is not None:
+            comm.edges[edge] = known | channels
+        elif self.edges < MAX_EDGES:
+            self.edges += 1
+            comm.edges[edge] = channels

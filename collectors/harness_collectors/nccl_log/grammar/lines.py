@@ -223,12 +223,14 @@ Via = tuple[str, str | None, bool]
 """Transport, communicator's address, whether the line's end shows that it is not cut."""
 
 
+Edge = tuple[Ends, tuple[str, str]]
+"""Its ends; the side that printed it (send or receive) and the transport."""
+
+
 class Hop(NamedTuple):
     """What transport lines say that differ in their channel only."""
 
-    ends: Ends
-    kind: tuple[str, str]
-    """The side that printed it (send or receive), and the transport."""
+    edge: Edge
     comm: str | None
     """Its address, where the line names it."""
     ends_known: bool
@@ -243,7 +245,7 @@ def parse_edge(text: bytes) -> tuple[int, Hop] | None:
         via, source = parse_via(match["via"]), int(match["src"])
         ends = ((match["conn"] or b"0").decode("ascii"), source, None)
         side = match["side"].decode("ascii")
-        hop = Hop(ends, (side, via[0]), *via[1:], source) if via else None
+        hop = Hop((ends, (side, via[0])), *via[1:], source) if via else None
     elif match := _CHANNEL.match(text):
         hop = parse_hop(text[match.end() :])
     return (int(match[1]), hop) if match and hop else None
@@ -264,8 +266,8 @@ def hop_of(conn: bytes, source: bytes, target: bytes, side: bytes, via: Via) -> 
     ends = (conn.decode("ascii") if conn else "0", int(source), int(target))
     transport, comm, ends_known = via
     if side == b"receive":
-        return Hop(ends, ("receive", transport), comm, ends_known, ends[2])
-    return Hop(ends, ("send", transport), comm, ends_known, ends[1])
+        return Hop((ends, ("receive", transport)), comm, ends_known, ends[2])
+    return Hop((ends, ("send", transport)), comm, ends_known, ends[1])
 
 
 @lru_cache(maxsize=_KEPT)

@@ -155,7 +155,7 @@ def _contradictory(runs: _Runs, values: Sequence[Hop | str]) -> np.ndarray:
     import numpy as np
 
     ends: dict[object, int] = {}
-    numbers = [ends.setdefault(v.ends if isinstance(v, Hop) else v, len(ends)) for v in values]
+    numbers = [ends.setdefault(v.edge[0] if isinstance(v, Hop) else v, len(ends)) for v in values]
     between = np.array(numbers)[runs.like]
     order = np.lexsort((between, runs.stretch))
     stretch, between = runs.stretch[order], between[order]

@@ -227,7 +227,7 @@ def _assign_edges(evidence: Evidence, processes: list[Process], groups: Groups) 
             for ends, (side, via, device), channels in thread.edges:
                 comm = _edge_owner(process, ends, side, device)
                 if comm is not None:
-                    evidence.add_edges(comm, ends, (side, via), channels)
+                    evidence.add_edge(comm, (ends, (side, via)), channels)
                 elif new := channels & ~known[ends, side]:
                     known[ends, side] |= new
                     strays.append((ends, side, new, via, process))
@@ -245,7 +245,7 @@ def _share_edges(comms: list[Comm]) -> None:
     for comm in comms:
         owned: dict[str, int] = {}
         comm.owned, comm.group_edges = owned, shared
-        for ends, (side, via), channels in comm.edges:
+        for ends, (side, via), channels in _agreed_edges(comm):
             if side != "send":
                 received.append((owned, ends, via, channels))
             elif new := shared.add(ends, via, channels, overrules=False):
@@ -253,6 +253,17 @@ def _share_edges(comms: list[Comm]) -> None:
     for owned, ends, via, channels in received:
         if new := shared.add(ends, via, channels, overrules=False):
             owned[via] = owned.get(via, 0) + new
+
+
+def _agreed_edges(comm: Comm) -> Iterable[tuple[Ends, tuple[str, str], int]]:
+    """Ends, side and transport, channels; where lines differ in a channel's transport the sender's
+    last word counts, of a receiver the first."""
+    if len({ends for ends, _ in comm.edges}) == len(comm.edges):
+        return [(*edge, channels) for edge, channels in comm.edges.items()]
+    edges: Edges[tuple[str, str]] = Edges()
+    for (ends, kind), channels in comm.edges.items():
+        edges.add(ends, kind, channels, overrules=kind[0] == "send")
+    return edges
 
 
 def _edge_owner(process: Process, ends: Ends, side: str, device: int | None) -> Comm | None:
