@@ -371,11 +371,5 @@ def read_correctness(run: RunDir) -> dict[str, Any] | None:
 
 
 def _finish(run: RunDir, data: dict[str, Any], outcome: Outcome, narrator: Narrator) -> None:
-    data.update(
-        status=outcome.status,
-        verdict=outcome.verdict,
-        verdict_detail=outcome.detail,
-        exit_code=outcome.exit_code,
-        ended_ns=time.time_ns(),
-    )
+    data.update(outcome.to_json(), ended_ns=time.time_ns())
     keep(run, data, narrator)

@@ -122,14 +122,7 @@ def run_wrapped(plan: WrapPlan, narrator: Narrator) -> RunResult:
         with contextlib.suppress(OSError):  # a full disk is told by `with_disk`
             keep_outputs(plan.run, outputs)
     outcome = _judge(plan.run, end)
-    data.update(
-        end=end.to_json(),
-        status=outcome.status,
-        verdict=outcome.verdict,
-        verdict_detail=outcome.detail,
-        exit_code=outcome.exit_code,
-        ended_ns=time.time_ns(),
-    )
+    data.update(outcome.to_json(), end=end.to_json(), ended_ns=time.time_ns())
     keep(plan.run, data, narrator)
     return conclude(plan.run, outcome, narrator, data)
 

@@ -44,6 +44,15 @@ class Outcome:
     rank: int | None = None
     tail: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """Its keys of run.json."""
+        return {
+            "status": self.status,
+            "verdict": self.verdict,
+            "verdict_detail": self.detail,
+            "exit_code": self.exit_code,
+        }
+
 
 @dataclass(frozen=True)
 class End:

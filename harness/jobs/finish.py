@@ -231,12 +231,7 @@ def _finish_earlier(run: RunDir, job: str, row: Step | None, narrator: Narrator)
 
 
 def _write(run: RunDir, data: dict[str, Any], outcome: Outcome, narrator: Narrator) -> None:
-    data.update(
-        status=outcome.status,
-        verdict=outcome.verdict,
-        verdict_detail=outcome.detail,
-        exit_code=outcome.exit_code,
-    )
+    data.update(outcome.to_json())
     keep(run, data, narrator)
 
 

@@ -36,7 +36,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Item:
-    """One run of a sweep: a cell, for the so-manieth time (from 0)."""
+    """One run of a sweep: a cell, and which of its repeats, counted from 0."""
 
     cell: Cell
     repeat: int
