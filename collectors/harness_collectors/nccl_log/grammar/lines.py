@@ -90,9 +90,12 @@ COPY_TUNING: Final = re.compile(
 
 BANNER: Final = re.compile(
     rb"(?:^|[\s>:]|\x1b\[[0-9;]{0,16}m)NCCL version (\d\.\d{1,2}\.\d{1,2})"
-    rb"\+cuda(\d{1,2}\.\d{1,2})(?:\x1b\[[0-9;]{0,16}m)?\s*$"
+    rb"\+cuda(?:(\d{1,2}\.\d{1,2})|[A-Z_]{1,20}\.[A-Z_]{1,20})(?:\x1b\[[0-9;]{0,16}m)?\s*$"
 )
-"""Also in 2.4 to 2.21, where rank 0's process prints it bare. An exception's text is no banner."""
+"""Also in 2.4 to 2.21, where rank 0's process prints it bare. An exception's text is no banner.
+
+Builds of others print the names of CUDA's numbers (`+cudaCUDA_MAJOR.CUDA_MINOR`): not known.
+"""
 RCCL_BANNER: Final = re.compile(
     rb"(?:^|[\s>:]|\x1b\[[0-9;]{0,16}m)RCCL version ?:? (\d\.\d{1,2}\.\d{1,2})(?:[-+ ]|\s*$)"
 )
@@ -199,7 +202,7 @@ def _apart(word: bytes, before: bytes | None) -> bytes:
 def version_said(text: bytes) -> tuple[str, str, str | None] | None:
     """(library, version, CUDA version) of a banner, with a prefix or bare; None: it is none."""
     if match := BANNER.search(text):
-        return "NCCL", match[1].decode("ascii"), match[2].decode("ascii")
+        return "NCCL", match[1].decode("ascii"), match[2].decode("ascii") if match[2] else None
     match = RCCL_BANNER.search(text)
     return ("RCCL", match[1].decode("ascii"), None) if match else None
 

@@ -48,6 +48,15 @@ def test_the_host_behind_a_progress_bar_and_behind_another_line(tmp_path):
     }
 
 
+def test_a_banner_that_names_no_version_of_cuda(tmp_path):
+    text = "NCCL version 2.7.8+cudaCUDA_MAJOR.CUDA_MINOR\n"
+    text += f"{P}{INIT} busId 60 - Init COMPLETE\n"
+    tables = ingest_text(tmp_path, text)
+    [comm] = tables["nccl_comms"]
+    assert comm["nccl_version"] == "2.7.8"
+    assert tables["collection"][0]["unreadable"] == 0
+
+
 def test_a_call_of_another_process_communicator_is_not_believed(tmp_path):
     """As chunks of two files make it: one line's head, another's tail."""
     other = P.replace("node:70", "node:80")
