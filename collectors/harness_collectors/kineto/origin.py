@@ -21,7 +21,9 @@ _PLACE_IN_NAME: Final = (
 )
 """File names of vLLM and of SGLang: pipeline stage and tensor-parallel rank."""
 NUMBERED: Final = "its rank is not recorded: it is numbered in the order of the files"
-DIVIDED: Final = "the file merges the traces of several processes: each is taken as a rank"
+DIVIDED: Final = (
+    "the file merges the traces of several processes: each is a rank, numbered in their order"
+)
 NAMED: Final = "several files claim one rank: their names are believed"
 
 

@@ -94,8 +94,8 @@ def _problems(origin: Origin, trace: TraceFile, health: Health, unreadable: int)
 
 def _notes(origin: Origin, trace: TraceFile, doubted: bool) -> list[str]:
     """What one should know of numbers that are right as far as they go."""
-    notes = [NUMBERED] if origin.numbered else [NAMED] if doubted else []
-    notes += [DIVIDED] if origin.divided else []
+    rules = ((DIVIDED, origin.divided), (NUMBERED, origin.numbered), (NAMED, doubted))
+    notes = [note for note, applies in rules if applies][:1]
     devices = trace.device_count
     if devices > 1:
         notes.append(f"one process drives {devices} devices, which are taken together as one rank")
