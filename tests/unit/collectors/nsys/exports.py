@@ -82,6 +82,9 @@ PAYLOADS = {
     "pair": (103, [COMM, (2, 22, "Message size [bytes]", 8), (3, 5, "Peer rank", 16)], "<QQI"),
 }
 
+VERSIONS = ("2.9.1", "3.7.2", "3.25.0")
+RUN = {"run_id": "r"}
+
 
 def payload(kind, *values):
     """A blob as nsys exports it: 32 bytes, then the fields."""
@@ -283,3 +286,15 @@ def units(found):
 def state(found):
     (row,) = found["collection"]
     return row["state"], row["reason"]
+
+
+def of_rank(found, rank, table="spans"):
+    return [row for row in found[table] if row["rank"] == rank]
+
+
+def named(found, name):
+    return [row for row in found["spans"] if row["name"] == name]
+
+
+def us(microseconds):
+    return EPOCH + round(microseconds * 1000)

@@ -1,4 +1,4 @@
-"""What a report becomes: launches, units, ranks, groups, clocks."""
+"""What a report becomes: launches, units, graphs, ranges."""
 
 from __future__ import annotations
 
@@ -6,41 +6,23 @@ import json
 
 import pytest
 from unit.collectors.nsys.exports import (
-    ALLREDUCE,
     DOMAIN,
-    EPOCH,
     GEMM,
     MARK,
+    RUN,
     SECRET,
-    SENDRECV,
     START_END,
+    VERSIONS,
     Report,
     decode,
     device_spans,
-    payload,
+    named,
     rows,
     state,
     tables,
     units,
+    us,
 )
-
-VERSIONS = ("2.9.1", "3.7.2", "3.25.0")
-RUN = {"run_id": "r"}
-
-
-def of_rank(found, rank, table="spans"):
-    return [row for row in found[table] if row["rank"] == rank]
-
-
-def named(found, name):
-    return [row for row in found["spans"] if row["name"] == name]
-
-
-def us(microseconds):
-    return EPOCH + round(microseconds * 1000)
-
-
-# -- device work ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -110,9 +92,6 @@ def test_copies_are_named_by_the_exports_own_enumeration(version, tmp_path):
     assert (copy["category"], copy["bytes"]) == ("memcpy", 4096)
 
 
-# -- graphs that hide their kernels ----------------------------------------------------------------
-
-
 def test_a_graph_recorded_as_a_whole_is_neither_compute_nor_idle(tmp_path):
     report = Report()
     process = report.process(700)
@@ -146,9 +125,6 @@ def test_cuda_traced_without_device_work_is_told(tmp_path):
         "degraded",
         "CUDA was traced, but no device work is on record",
     )
-
-
-# -- ranges --------------------------------------------------------------------------------------
 
 
 def test_operators_keep_their_names_and_lose_their_numbers(tmp_path):
@@ -206,249 +182,6 @@ def test_calls_that_touch_files_are_io(tmp_path):
     assert named(found, "poll") == []
 
 
-# -- communication -------------------------------------------------------------------------------
-
-
-def test_payloads_tell_group_size_bytes_and_order(tmp_path):
-    found = rows(tmp_path, decode())
-    for rank in (0, 1):
-        told = [
-            (row["comm_group"], row["seq"], row["op"], row["bytes"], row["group_size"])
-            for row in of_rank(found, rank, "collectives")
-        ]
-        assert told == [("[0,1]#0", n, "all_reduce", 4096, 2) for n in (0, 1)]
-    row = found["collectives"][0]
-    assert (row["dtype"], row["channels"], row["kernel"]) == ("bfloat16", 24, ALLREDUCE)
-    assert row["unsplit_reason"] is None
-    assert row["enqueue_ns"] == us(120)
-
-
-def test_without_payloads_the_group_is_unknown(tmp_path):
-    found = rows(tmp_path, decode(payloads=False))
-    assert {(r["comm_group"], r["op"], r["unsplit_reason"]) for r in found["collectives"]} == {
-        ("world?", "all_reduce", "process group not recorded")
-    }
-    assert [row["seq"] for row in of_rank(found, 1, "collectives")] == [0, 1]
-
-
-def test_in_a_run_of_ours_the_group_is_left_to_the_recorder(tmp_path):
-    found = rows(tmp_path, decode(payloads=False), run=RUN)
-    assert {(r["comm_group"], r["seq"], r["op"]) for r in found["collectives"]} == {
-        (None, None, "all_reduce")
-    }
-
-
-def nccl_call(process, name, start, comm=5, num_bytes=64, peer=None):
-    blob = payload("collective", comm, num_bytes)
-    if peer is not None:
-        blob = payload("pair", comm, num_bytes, peer)
-    process.range(name, start, 1, registered=True, binaryData=blob)
-
-
-def group(process, start, calls, correlations):
-    """NCCL's calls between a group's start and its end, which launches the kernels."""
-    process.range("ncclGroupStart", start, 1, registered=True)
-    for place, (name, num_bytes, peer) in enumerate(calls, 2):
-        nccl_call(process, name, start + place, num_bytes=num_bytes, peer=peer)
-    end = start + len(calls) + 3
-    process.range("ncclGroupEnd", end, 20, registered=True)
-    for place, (correlation, kernel) in enumerate(correlations):
-        process.launched(correlation, end + 5 + place, end + 30 + 10 * place, 8, kernel)
-
-
-def two_ranks(report):
-    processes = [report.process(pid) for pid in (700, 701)]
-    for rank, process in enumerate(processes):
-        blob = payload("init", 5, 2, rank)
-        process.range("ncclCommInitRank", 0, 5, registered=True, binaryData=blob)
-    return processes
-
-
-def test_a_group_of_collectives_is_one_kernel_each(tmp_path):
-    report = Report()
-    for process in two_ranks(report):
-        calls = [("ncclAllReduce", 64, None), ("ncclAllGather", 32, None)]
-        gather = "ncclDevKernel_AllGather_RING_LL(ncclDevKernelArgsStorage<4096ul>)"
-        group(process, 10, calls, [(1, ALLREDUCE), (2, gather)])
-    found = rows(tmp_path, report)
-    told = [(row["op"], row["bytes"], row["seq"]) for row in of_rank(found, 0, "collectives")]
-    assert told == [("all_reduce", 64, 0), ("all_gather", 64, 1)]
-
-
-def test_send_and_receive_name_their_ends(tmp_path):
-    report = Report()
-    for rank, process in enumerate(two_ranks(report)):
-        name = "ncclRecv" if rank else "ncclSend"
-        group(process, 10, [(name, 4096, 1 - rank)], [(1, SENDRECV)])
-    found = rows(tmp_path, report)
-    told = [(r["op"], r["src_rank"], r["dst_rank"], r["bytes"], r["seq"]) for r in
-            found["collectives"]]  # fmt: skip
-    assert told == [("send", 0, 1, 4096, 0), ("recv", 0, 1, 4096, 0)]
-
-
-EXCHANGE = [("ncclSend", 32, 0), ("ncclRecv", 32, 0), ("ncclSend", 32, 1), ("ncclRecv", 32, 1)]
-
-
-@pytest.mark.parametrize(
-    ("calls", "expected"),
-    [
-        (EXCHANGE, ("all_to_all", 64, None)),
-        ([("ncclSend", 8, 0), *EXCHANGE[1:]], ("all_to_all", 40, "unequal splits")),
-        (EXCHANGE[:3], (None, None, "point-to-point calls of several peers in one kernel")),
-    ],
-)
-def test_an_exchange_with_every_rank_is_all_to_all(calls, expected, tmp_path):
-    report = Report()
-    for process in two_ranks(report):
-        group(process, 10, calls, [(1, SENDRECV)])
-    for row in rows(tmp_path, report)["collectives"]:
-        assert (row["op"], row["bytes"], row["unsplit_reason"]) == expected
-
-
-@pytest.mark.parametrize(
-    ("around", "expected"),
-    [
-        ("c10d::alltoall_base_, op_id = 9", "all_to_all"),
-        ("nccl:all_to_all", "all_to_all"),
-        ("nccl:send 0->1", "send"),
-        ("forward", None),
-    ],
-)
-def test_torchs_ranges_name_what_a_kernel_leaves_open(around, expected, tmp_path):
-    report = Report()
-    process = report.process(700)
-    process.range(around, 0, 50)
-    process.launched(1, 10, 100, 5, SENDRECV)
-    (row,) = rows(tmp_path, report)["collectives"]
-    assert row["op"] == expected
-    if expected is None:
-        assert row["unsplit_reason"].startswith("send, receive or all-to-all")
-
-
-# -- ranks ---------------------------------------------------------------------------------------
-
-
-def ranks_from(found):
-    return [json.loads(row["detail"])["ranks_from"] for row in found["collection"]]
-
-
-def test_ranks_by_the_order_of_processes_are_told_as_such(tmp_path):
-    found = rows(tmp_path, decode(payloads=False))
-    assert ranks_from(found) == ["the order of processes"]
-    assert state(found)[1].startswith("ranks are numbered in the order of processes")
-    assert [(row["rank"], row["pid"], row["device"]) for row in found["ranks"]] == [
-        (0, 700, "cuda:0"),
-        (1, 701, "cuda:1"),
-    ]
-
-
-def test_ranks_by_nccls_communicators(tmp_path):
-    """The rank in the largest communicator counts, whatever the order of processes is."""
-    report = Report()
-    for pid, rank in ((700, 1), (701, 0)):
-        process = report.process(pid)
-        process.range(
-            "ncclCommInitRank", 0, 5, registered=True, binaryData=payload("init", 5, 2, rank)
-        )
-        process.launched(1, 10, 20, 5)
-    found = rows(tmp_path, report)
-    assert ranks_from(found) == ["NCCL's communicators"]
-    assert {row["pid"]: row["rank"] for row in found["ranks"]} == {700: 1, 701: 0}
-
-
-def one(pid=700, device=0):
-    report = Report()
-    report.process(pid).launched(1, 10, 20, 5, device=device)
-    return report
-
-
-@pytest.mark.parametrize("name", ["rank-00003.sqlite", "profile_rank3.sqlite", "x.rank_3.sqlite"])
-def test_the_rank_of_a_files_name(name, tmp_path):
-    found = rows(tmp_path, one(), name)
-    assert (ranks_from(found), found["ranks"][0]["rank"]) == (["the file's name"], 3)
-
-
-def test_several_reports_without_names_are_numbered_on(tmp_path):
-    paths = [one(700 + n).write(tmp_path / f"report{n}.sqlite") for n in (1, 2)]
-    found = tables(paths, tmp_path)
-    assert [(row["rank"], row["pid"]) for row in found["ranks"]] == [(0, 701), (1, 702)]
-
-
-def test_one_process_with_several_devices_is_a_rank_a_device(tmp_path):
-    report = Report()
-    process = report.process(700)
-    process.range("decode_step_1", 0, 100)
-    for device in (0, 1):
-        process.launched(device + 1, 10 + device, 20, 5, device=device)
-    found = rows(tmp_path, report)
-    assert ranks_from(found) == ["the device"]
-    assert [(row["rank"], row["step"]) for row in device_spans(found)] == [(0, 1), (1, 1)]
-    assert [row["rank"] for row in units(found)] == [0]
-    assert len(named(found, "cudaLaunchKernel_v7000")) == 2
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_devices_are_identified(version, tmp_path):
-    report = decode(version)
-    if version != "2.9.1":  # numbers of devices differ from process to process
-        for cuda, gpu, pid in ((0, 5, 700), (1, 4, 701)):
-            report.add("TARGET_INFO_CUDA_DEVICE", cudaId=cuda, gpuId=gpu, pid=pid)
-    found = rows(tmp_path, report)
-    expected = ["GPU-0", "GPU-1"] if version == "2.9.1" else ["GPU-1", "GPU-0"]
-    assert [row["gpu_uuid"] for row in found["ranks"]] == expected
-    assert {row["host"] for row in found["ranks"]} == {"node-a"}
-
-
-# -- clocks --------------------------------------------------------------------------------------
-
-
-def test_a_reports_own_clock_is_anchored_at_its_start(tmp_path):
-    found = rows(tmp_path, decode())
-    assert {(row["raw_ns"], row["wall_ns"]) for row in found["clock_anchors"]} == {(EPOCH, EPOCH)}
-    assert {row["clock_domain"] for row in found["ranks"]} == {"nsys:node-a:report.sqlite"}
-
-
-def test_normalised_times_are_unix_times_already(tmp_path):
-    report = Report(epoch=12345)
-    report.meta("EXPORT_PARAM_TIME_NORMALIZE", "true")
-    now = EPOCH // 1000
-    report.process(700).launched(1, now + 10, now + 20, 5)
-    (work,) = device_spans(rows(tmp_path, report))
-    assert (work["start_ns"], work["launch_ns"]) == (us(20), us(10))
-
-
-def test_without_a_start_times_stay_relative(tmp_path):
-    report = Report(epoch=None)
-    report.process(700).launched(1, 10, 20, 5)
-    found = rows(tmp_path, report)
-    assert device_spans(found)[0]["start_ns"] == 20_000
-    assert "clock_anchors" not in found
-    assert state(found) == (
-        "degraded",
-        "the session's start is not recorded: its times fit no other file's",
-    )
-
-
-def test_clock_marks_put_a_report_on_the_monotonic_clock(tmp_path):
-    """The mark that was written soonest after its reading is the one that is right."""
-    report = Report()
-    process = report.process(700)
-    for at, late in ((100, 40), (200, 3), (300, 25)):
-        mono, wall = 7_000_000 + (at - late) * 1000, EPOCH + (at - late) * 1000
-        text = f"harness:clock boot=b-1 mono={mono} wall={wall}"
-        process.range(text, at, None, kind=MARK, registered=True)
-    process.launched(1, 10, 20, 5)
-    found = rows(tmp_path, report)
-    assert device_spans(found)[0]["start_ns"] == 7_000_000 + 20_000 - 3_000
-    assert {row["clock_domain"] for row in found["clock_anchors"]} == {"b-1"}
-    assert [row["wall_ns"] - row["raw_ns"] for row in found["clock_anchors"]] == [
-        EPOCH - 7_000_000
-    ] * 3
-
-
-# -- runs of ours ----------------------------------------------------------------------------------
-
-
 def test_a_run_of_ours_gets_no_second_set_of_units(tmp_path):
     found = rows(tmp_path, decode(), "rank-00000.sqlite", run=RUN)
     assert "ranks" not in found
@@ -468,9 +201,6 @@ def test_span_ids_are_unique_in_a_rank(tmp_path):
         found = tables(paths, tmp_path, run)
         ids = [(row["rank"], row["span_id"]) for row in found["spans"]]
         assert len(set(ids)) == len(ids)
-
-
-# -- secrets -------------------------------------------------------------------------------------
 
 
 def test_environments_and_output_are_not_read(tmp_path):
