@@ -191,17 +191,20 @@ INSERT INTO split_here BY NAME
 -- for 10 ms, be it that a receive waited, a link may have had to wake, which takes up to 200 us
 -- (docs/performance.md, What makes a message longer).
 CREATE OR REPLACE TEMP TABLE matched_here AS
-  WITH floored AS (
+  WITH waking AS (
+    SELECT rank, span_id, CASE WHEN end_ns - lag(end_ns) OVER (PARTITION BY rank, comm_group
+        ORDER BY start_ns) < 10000000 THEN 0 ELSE 200000 END AS waking_ns
+    FROM split_here WHERE source = 'app_timers' AND timeline = 'device'
+  ), floored AS (
     SELECT c.*, f.floor_ns AS known_ns, f.stamps_floor_ns, f.warm_floor_ns, f.warm_stamps_floor_ns,
       f.spread_ns, f.floor_ns IS NOT NULL
         AND c.source = 'app_timers' AND c.wait_method = 'bounded'
         AND c.unsplit_reason = 'event pairs enclose the launch' AS behind_pairs,
       f.floor_ns IS NOT NULL AND c.source = 'app_timers' AND c.timeline = 'device' AND c.op = 'recv'
         AND c.wait_method = 'start_anchored' AND c.return_ns IS NOT NULL AS behind_replay,
-      behind_pairs OR behind_replay AS by_floor,
-      CASE WHEN c.end_ns - lag(c.end_ns) OVER (PARTITION BY c.rank, c.source, c.comm_group
-             ORDER BY c.start_ns) < 10000000 THEN 0 ELSE 200000 END AS waking_ns
+      behind_pairs OR behind_replay AS by_floor, coalesce(w.waking_ns, 200000) AS waking_ns
     FROM split_here c
+    LEFT JOIN waking w ON c.source = 'app_timers' AND w.rank = c.rank AND w.span_id = c.span_id
     LEFT JOIN floor_of f ON f.timeline = c.timeline AND f.op = floor_op(c.op)
       AND f.group_size = floor_size(c.op, c.group_size) AND f.bytes = c.bytes
   )
