@@ -54,7 +54,7 @@ class Owners:
             line = Line(unglued, *owner, self.file, cut, self.called)
             if len(self._printers) < MAX_THINGS:
                 self._printers[record] = line
-        line.cut = cut
+        line.cut, line.now = cut, None  # of another page it keeps what that said
         return line
 
     def _find(self, record: Record) -> tuple[Process, Thread] | None:
