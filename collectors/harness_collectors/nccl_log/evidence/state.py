@@ -14,8 +14,8 @@ from harness_collectors.nccl_log.pages.stream import Intake
 
 MAX_THINGS: Final = 100_000
 """Processes, communicators and kinds of calls that are kept; real logs have thousands at most."""
-MAX_EDGES: Final = 500_000
-"""Of all communicators; one of 16,384 ranks has 30,000 in rings and trees."""
+MAX_EDGES: Final = 1_000_000
+"""Of all communicators; a rank prints some eight of each."""
 MAX_STRAY_EDGES: Final = 65_536
 """Of a thread, before it names their communicator."""
 MAX_EVENTS: Final = 10_000
