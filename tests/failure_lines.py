@@ -159,6 +159,9 @@ OTHERS = {
     'Thread 7 "python3" received signal SIGBUS, Bus error.': "rank_failed",
     '  "message": "RendezvousConnectionError: The connection has failed."': "rank_failed",
     '  "message": "RendezvousClosedError: ",': "rank_failed",
+    "Exited with exit code 139.": "rank_failed",
+    "[x E 1 2] logging.cc:97: Unhandled exception: N3c105ErrorE. what(): Collective call returned":
+        "rank_failed",
     "-- Process 3 terminated with the following error:": "rank_failed",
     "[E] [_torch][RANK 3] Executor loop crashed on this rank; hard-killing": "rank_failed",
     "kernel failed : no kernel image is available for execution on the device": "rank_failed",
