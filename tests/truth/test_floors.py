@@ -41,9 +41,9 @@ def event_pairs(sizes, waits, source="app_timers", op="all_reduce", apart_ns=SEC
             called = SECOND + seq * apart_ns
             returned = called + LAUNCH_NS
             end = returned + waits[rank] + FLOORS.get(size, (0, 20_000))[1]
-            row = {"rank": rank, "span_id": seq, "seq": seq, "bytes": size, "step": seq, "start_ns": called,
-                   "enqueue_ns": called - ENQUEUE_NS, "return_ns": returned, "end_ns": end,
-                   "duration_ns": end - called}  # fmt: skip
+            row = {"rank": rank, "span_id": seq, "seq": seq, "bytes": size, "step": seq,
+                   "start_ns": called, "enqueue_ns": called - ENQUEUE_NS, "return_ns": returned,
+                   "end_ns": end, "duration_ns": end - called}  # fmt: skip
             same = {"source": source, "timeline": "device", "comm_group": "[0,1]#0", "op": op,
                     "group_size": 2, "phase": "decode", "batch": 0, "repeat": 0,
                     "microbatch": 0}  # fmt: skip

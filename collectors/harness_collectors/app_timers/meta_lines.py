@@ -23,6 +23,11 @@ _I64, _I32 = _whole(61), _whole(31)
 """No time, size or count needs more; what is made of a few of them still fits into 64 bits."""
 
 
+def _place(value: Any) -> bool:
+    """One in a list: counted from its end it would be another's."""
+    return _I32(value) and value >= 0
+
+
 def _text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -90,7 +95,11 @@ _SHAPES: Final[dict[str, dict[str, Check]]] = {
         **_all(_I64, "arrival_ns", "start_ns", "first_token_ns", "end_ns"),
         "warmup": _flag,
     },
-    "tokens": {**_all(_I64, "unit", "first_row", "device_ns", "host_ns"), "n": _listed(_I32)},
+    "tokens": {
+        **_all(_I64, "unit", "device_ns", "host_ns"),
+        "first_row": _place,
+        "n": _listed(_I32),
+    },
     "step": {
         **_all(_I32, "batch_size", "padded_batch"),
         **_all(_I64, "unit", "prefill_tokens", "decode_tokens", "kv_tokens"),

@@ -115,7 +115,7 @@ def _steps(meta: RankMeta) -> pa.Table:
 
 def _step_tokens(meta: RankMeta) -> pa.Table:
     requests = {
-        (row.get("batch"), row.get("repeat")): row.get("requests", [])
+        (row.get("batch"), row.get("repeat")): row.get("requests") or []
         for row in meta.rows.get("batch", [])
     }
     rows = []
@@ -123,7 +123,7 @@ def _step_tokens(meta: RankMeta) -> pa.Table:
         key = key_of(meta, row.get("unit"))
         names = requests.get((key["batch"], key["repeat"]), [])
         first = int(row.get("first_row") or 0)
-        for index, count in enumerate(row.get("n", []), start=first):
+        for index, count in enumerate(row.get("n") or [], start=first):
             name = names[index] if index < len(names) else str(index)
             times = {"device_ns": row.get("device_ns"), "host_ns": row.get("host_ns")}
             rows.append({"rank": meta.rank, **key, "request_id": name, "n_tokens": count, **times})

@@ -19,7 +19,7 @@ WILD = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1, 0.02])
 def test_meta_lines_with_wild_numbers_are_stored_and_answer(tmp_path, share):
     rng = random.Random(round(share * 100))
     for source in sorted((RUN / "spans").glob("*.meta.jsonl")):
@@ -32,6 +32,8 @@ def test_meta_lines_with_wild_numbers_are_stored_and_answer(tmp_path, share):
     database = tmp_path / "run.duckdb"
     ingest_paths([tmp_path], database, 1)
     with open_database(database) as con:
+        failed = "SELECT reason FROM collection WHERE reason LIKE '%reader failed%'"
+        assert con.execute(failed).fetchall() == []
         views = con.execute(
             "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
         ).fetchall()
