@@ -247,10 +247,6 @@ class CallKind:
     nranks: int
     globalrank: int | None
 
-    def message_bytes(self, count: int) -> int:
-        """What TUNING prints for `count` elements."""
-        return count * self.element_bytes
-
 
 @dataclass(frozen=True)
 class Event:
