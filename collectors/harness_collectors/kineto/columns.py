@@ -131,6 +131,7 @@ class TraceColumns:
         self.calls = Table(row="i4", correlation="i8", owner="i4")
         self._owner_codes: Codes[int | str] = Codes()
         self._working: set[int | str] = set()
+        self._events: Counter[int | str] = Counter()
         self._devices: set[int] = set()
         self._places: Counter[int | str] = Counter()
         self.comm = Table(
@@ -223,7 +224,8 @@ class TraceColumns:
     @cached_property
     def owners(self) -> list[int]:
         """Processes that launched the device work, ascending; where that is not known, those of
-        operators and annotations, else all. Asked for when everything is read."""
+        operators and annotations, else all; single events with a damaged process id do not count.
+        Asked for when everything is read."""
         if len(self.pids) > 1 and self._owner_codes:
             launched = np.isin(self.calls["correlation"], self.device["correlation"])
             codes, counts = np.unique(self.calls["owner"][launched], return_counts=True)
@@ -231,7 +233,9 @@ class TraceColumns:
             owners = [known[code] for code in codes[counts >= counts.sum() / _SHARE].tolist()]
             if pids := {pid for pid in owners if isinstance(pid, int)} & self.pids:
                 return sorted(pids)
-        return sorted(self.pids & self._working or self.pids)
+        least = max(2, sum(map(self._events.__getitem__, self.pids)) / _SHARE)
+        told = {pid for pid in self.pids if self._events[pid] >= least} or self.pids
+        return sorted(told & self._working or told)
 
     @property
     def merged_places(self) -> list[int | str]:
@@ -249,9 +253,14 @@ class TraceColumns:
         return sorted(merged, key=str)
 
     def _note_owners(self, events: list[Event], kind: np.ndarray) -> None:
-        for pid in self._note_labels({event.pid for event in events}):
+        pids = {event.pid for event in events}
+        often = {pid: len(events) for pid in pids}
+        if len(pids) > 1:
+            often = Counter(event.pid for event in events)
+        for pid in self._note_labels(pids):
             if pid > 0:
                 self.pids.add(pid)
+                self._events[pid] += often[pid]
                 if pid not in self._working:
                     tells = np.flatnonzero((kind == OP) | (kind == ANNOTATION)).tolist()
                     self._working |= {pid} & {events[row].pid for row in tells}

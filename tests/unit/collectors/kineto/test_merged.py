@@ -83,6 +83,12 @@ def test_device_work_alone_is_divided_by_its_places(tmp_path, label):
     assert {row["rank"] for row in device_spans(found)} == {0}, "damage is no merging"
 
 
+def test_a_damaged_process_id_makes_no_second_process(tmp_path):
+    kept = [event for event in decode_events() if event.get("cat") != "cuda_runtime"]
+    found = rows(tmp_path, text([*kept, {**kept[0], "pid": kept[0]["pid"] ^ 64}], TP2))
+    assert {row["rank"] for row in found["spans"]} == {0}
+
+
 def test_work_that_two_processes_may_have_launched_is_nobodys(tmp_path):
     merged = [{**event, "pid": event["pid"] + n} for n in (1000, 2000) for event in decode_events()]
     found = rows(tmp_path, text(merged, base=BASE), "all.json")
