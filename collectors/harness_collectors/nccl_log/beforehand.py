@@ -12,19 +12,18 @@ from typing import Any
 
 def relative_name(path: Path, root: Path) -> str:
     """The file's name as `collection` has it: relative to where evidence was looked for."""
-    if path.is_symlink():
-        path = path.resolve()
-    folder = _relative_folder(path.parent.absolute(), root.absolute())
-    return path.name if folder is None else f"{folder}{path.name}"
+    place = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
+    folder, name = os.path.split(place)
+    return f"{_relative_folder(folder, root)}{name}"
 
 
 @lru_cache(maxsize=16)
-def _relative_folder(folder: Path, root: Path) -> str | None:
-    """What stands before the names of its files, thousands maybe; None: it lies elsewhere."""
+def _relative_folder(folder: str, root: Path) -> str:
+    """What stands before the names of its files, thousands maybe; nothing where it is elsewhere."""
     try:
-        relative = folder.resolve().relative_to(root.resolve())
+        relative = Path(folder).resolve().relative_to(Path(root).resolve())
     except ValueError:
-        return None
+        return ""
     return "" if relative == Path() else f"{relative}{os.sep}"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 
 from harness_collectors.nccl_log.evidence.call_log import CallLog
@@ -24,14 +26,18 @@ _SURE: Final = 3
 """A value that lines contradict counts only with this many times their votes."""
 
 
-def agreed(votes: Counter[Any]) -> Any:
+def agreed(votes: Mapping[Any, int]) -> Any:
     """The value that lines agree on; None where they contradict each other, or none says it."""
     if len(votes) <= 1:
         for value in votes:
             return value
         return None
-    (best, count), *_ = votes.most_common(1)
-    return best if count >= _SURE * (votes.total() - count) else None
+    best, count = max(votes.items(), key=itemgetter(1))
+    return best if count >= _SURE * (sum(votes.values()) - count) else None
+
+
+_counts: Final[Callable[[], dict[Any, int]]] = partial(defaultdict, int)
+"""Counters for those that every process and file has: made in a tenth of a Counter's time."""
 
 
 @dataclass(eq=False, slots=True)
@@ -179,18 +185,18 @@ class Process:
     comms: dict[str, Comm] = field(default_factory=dict)
     all_comms: list[Comm] = field(default_factory=list)
     threads: dict[int | None, Thread] = field(default_factory=dict)
-    versions: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
+    versions: dict[tuple[str, str, str | None], int] = field(default_factory=_counts)
     """(library, version, CUDA version)."""
-    networks: Counter[str] = field(default_factory=Counter)
+    networks: dict[str, int] = field(default_factory=_counts)
     edge_ranks: dict[int, int] = field(default_factory=dict)
     """Ranks as which it printed transports."""
-    ring_sizes: Counter[int] = field(default_factory=Counter)
+    ring_sizes: dict[int, int] = field(default_factory=_counts)
     """Ranks in the ring maps that it printed, as rank 0 alone does."""
     files: list[LogFile] = field(default_factory=list)
     first_ns: int | None = None
     rank: int | None = None
     """Global rank, where the process has one."""
-    stray_edges: Counter[str] = field(default_factory=Counter)
+    stray_edges: dict[str, int] = field(default_factory=_counts)
     """Edges by transport whose communicator is not known."""
     stray_trees: set[str] = field(default_factory=set)
     """Trees whose communicator is not known: its init lines are not in the log."""
@@ -216,10 +222,9 @@ class LogFile:
     dropped: int = 0
     """Records beyond a limit."""
     init_complete: int = 0
-    calls: Counter[str] = field(default_factory=Counter)
     choices: int = 0
     warnings: int = 0
-    bare_versions: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
+    bare_versions: dict[tuple[str, str, str | None], int] = field(default_factory=_counts)
     processes: list[Process] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     plugins: set[str] = field(default_factory=set)

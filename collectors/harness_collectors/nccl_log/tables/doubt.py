@@ -67,7 +67,7 @@ def _sizes(processes: Iterable[Process]) -> Counter[int]:
 def _ranks(process: Process) -> Counter[int]:
     """How many lines of a process say a rank; ring maps are rank 0's alone."""
     ranks = Counter(process.edge_ranks)
-    ranks[0] += process.ring_sizes.total()
+    ranks[0] += sum(process.ring_sizes.values())
     for comm in process.all_comms:
         ranks.update(comm.votes.get("rank", ()))
     return ranks
