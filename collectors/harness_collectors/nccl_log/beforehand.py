@@ -12,7 +12,7 @@ from typing import Any
 
 def relative_name(path: Path, root: Path) -> str:
     """The file's name as `collection` has it: relative to where evidence was looked for."""
-    place = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
+    place = os.path.realpath(path) if path.is_symlink() else os.fspath(path)
     folder, name = os.path.split(place)
     return f"{_relative_folder(folder, root)}{name}"
 
