@@ -17,7 +17,7 @@ from harness.doctor.gather import gather
 from harness.doctor.gpu_checks import gpu_checks
 from harness.doctor.host_checks import host_checks
 from harness.doctor.network_checks import network_checks
-from harness.doctor.tool_checks import too_old, tool_checks
+from harness.doctor.tool_checks import nsys_too_old, tool_checks
 from harness.registry import all_collectors
 
 __all__ = ["Check", "Facts", "check_machine", "diagnose", "gather"]
@@ -52,6 +52,8 @@ def _collectors(facts: Facts) -> Iterator[Check]:
         answer = collector.check(device)
         name = f"collector {collector.name}"
         if answer.available:
-            yield too_old(name, answer.facts.get("version"), facts) or ok(name, collector.title)
+            yield nsys_too_old(name, answer.facts.get("version"), facts) or ok(
+                name, collector.title
+            )
         else:
             yield missing(name, answer.reason, f"no {collector.title}", answer.hint)

@@ -20,7 +20,7 @@ _FIRST_NSYS: Final = {13: (2025, 3), 12: (2022, 4)}
 """The version that came with the first CUDA of a major number (CUDA's release notes)."""
 
 
-def too_old(name: str, version: str | None, facts: Facts) -> Check | None:
+def nsys_too_old(name: str, version: str | None, facts: Facts) -> Check | None:
     """What an nsys older than the driver's CUDA costs; None: it is not, or either is unknown.
 
     Seen on H200s with a driver for CUDA 13.0: programs ran to their end, nsys 2023.4 stayed.

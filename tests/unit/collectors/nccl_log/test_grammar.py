@@ -329,3 +329,15 @@ def test_meta_calltrace_is_not_a_call(tmp_path):
 
 def test_every_kind_of_line_that_may_matter_is_read_by_somebody():
     assert set(KINDS) == set(HANDLERS)
+
+
+def test_what_gdr_is_for_is_told_apart_from_lists_of_devices(tmp_path):
+    said = [
+        "NET/IB: [0] mlx5_0:uverbs0:1/IB provider=Mlx5 speed=400000 context=0x7fc0",
+        "NET/IB : GPU Direct RDMA Enabled for HCA 0 'mlx5_0'",
+        "GPU Direct RDMA Disabled for HCA 1 'mlx5_1' (distance 8 > 5)",
+    ]
+    (row,) = ingest_text(tmp_path, "".join(f"{P}{text}\n" for text in said))["collection"]
+    gdr = {"enabled": ["HCA 0 'mlx5_0'"], "disabled": ["HCA 1 'mlx5_1'"]}
+    assert json.loads(row["detail"])["gdr"] == gdr
+    assert (row["records"], row["unreadable"]) == (2, 0)

@@ -17,7 +17,7 @@ from harness.doctor import Facts, check_machine
 from harness.doctor.facts import Gpu, HcaPort, Interface
 from harness.doctor.gather import _ASKED, features, gather, missing_libraries
 from harness.doctor.run_checks import RankPlace, RunFacts, run_checks
-from harness.doctor.tool_checks import too_old
+from harness.doctor.tool_checks import nsys_too_old
 
 NODE = Facts(
     python="3.11.7",
@@ -298,9 +298,9 @@ def test_the_machine_at_hand_is_described(monkeypatch, capsys):
      ("2023.4.4", None, None), (None, (13, 0), None)],
 )  # fmt: skip
 def test_an_nsys_older_than_the_driver_is_named(version, cuda, state):
-    found = too_old("collector nsys", version, Facts(cuda_of_driver=cuda))
+    found = nsys_too_old("collector nsys", version, Facts(cuda_of_driver=cuda))
     assert (found and found.state) == state
-    assert too_old("collector perf", version, Facts(cuda_of_driver=cuda)) is None
+    assert nsys_too_old("collector perf", version, Facts(cuda_of_driver=cuda)) is None
 
 
 @pytest.mark.parametrize("name", ["APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"])
