@@ -21,6 +21,7 @@ CHUNK_ROWS = 500_000
 """Rows taken at once, where what belongs together is not more: all that is derived from them
 fits into the smallest memory that DuckDB is given, so the cost of a row does not grow."""
 
+EVERYTHING = ("true", "true")
 _KEY = """coalesce(CASE WHEN op IN ('send', 'recv')
   THEN 'p2p ' || lpad(least(src_rank, dst_rank)::VARCHAR, 9, '0') ELSE comm_group END, '')"""
 """Equal on both sides of a message, and on all ranks of a group."""
@@ -56,16 +57,29 @@ def bounded(sizes: Sequence[tuple[K, int]], most: int) -> list[list[K]]:
     return lists
 
 
-def group_chunks(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Makes the temporary relation `parts_here` out of `collective_parts`, chunk by chunk."""
-    chunks = _divided(con, "collective_parts", _KEY)
+def group_chunks(con: duckdb.DuckDBPyConnection, relation: str) -> Iterator[None]:
+    """Makes the temporary relation `parts_here` out of `relation`, chunk by chunk, and the macro
+    `ranks_in(rank)`, which counts the ranks of one call."""
+    chunks = _divided(con, relation, _KEY)
     for of_groups, of_ranks in chunks:
         kind = "TABLE" if len(chunks) > 1 else "VIEW"
         con.execute(
             f"CREATE OR REPLACE TEMP {kind} parts_here AS "
-            f"SELECT {_TIMES} FROM collective_parts WHERE {of_groups} AND {of_ranks}"
+            f"SELECT {_TIMES} FROM {relation} WHERE {of_groups} AND {of_ranks}"
         )
+        con.execute(f"CREATE OR REPLACE TEMP MACRO ranks_in(rank) AS {_ranks_in(con)}")
         yield
+        release(con, "parts_here")
+
+
+def _ranks_in(con: duckdb.DuckDBPyConnection) -> str:
+    """To count distinct ranks takes twice as long; it is needed where one shows a call twice."""
+    (twice,) = con.execute(
+        "SELECT count(*) <> count(DISTINCT hash(source, timeline, comm_group, seq, rank)) "
+        "FROM parts_here WHERE op NOT IN ('send', 'recv') AND comm_group IS NOT NULL "
+        "AND seq IS NOT NULL AND rank IS NOT NULL"
+    ).fetchone() or (True,)
+    return "count(DISTINCT rank)" if twice else "count(rank)"
 
 
 def judged_chunks(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
@@ -75,7 +89,7 @@ def judged_chunks(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         "CREATE OR REPLACE TEMP VIEW joint AS FROM run.collectives "
         "WHERE op NOT IN ('send', 'recv') AND comm_group IS NOT NULL"
     )
-    for of_groups, of_ranks in _divided(con, "joint", "comm_group"):
+    for of_groups, of_ranks in _divided(con, "joint", "comm_group") or [EVERYTHING]:
         for name, relation, where in (
             ("members", "joint", f"{of_groups} AND {of_ranks}"),
             ("instances", "run.collective_instances", of_groups),
@@ -88,7 +102,7 @@ def judged_chunks(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def _divided(con: duckdb.DuckDBPyConnection, relation: str, key: str) -> list[tuple[str, str]]:
     """Conditions that divide `relation` by `key`, the groups of the first ranks first: so a rank's
     collectives lie together afterwards. The second one, on ranks, is implied by the first; it lets
-    DuckDB pass over what is about others."""
+    DuckDB pass over what is about others. None where there are no rows."""
     rows = con.execute(
         f"""
         SELECT {key} AS key, count(*), count(rank) = count(*), min(rank), max(rank)
@@ -97,7 +111,7 @@ def _divided(con: duckdb.DuckDBPyConnection, relation: str, key: str) -> list[tu
     ).fetchall()
     chunks = bounded([((key, *ranks), size) for key, size, *ranks in rows], CHUNK_ROWS)
     if len(chunks) <= 1:
-        return [("true", "true")]
+        return [EVERYTHING] * len(chunks)
     found = []
     for groups in chunks:
         names, ranked, first, last = zip(*groups, strict=True)

@@ -37,10 +37,11 @@ from harness_schemas.vocabulary import SYNCHRONISING_OPS
 EXACT_SOURCES = ("torch_profiler", "nsys", "graph_events", "nccl_inspector")
 """Evidence whose device intervals are those of the kernels themselves."""
 MATCHING = (
-    *("collective_parts", "parts_here", "joined", "methods", "uneven_ends", "split_or_why"),
-    *("split_here", "replayed", "sides", "matched_here"),
+    *("timed_parts", "untimed_parts", "collective_parts"),
+    *("joined", "methods", "uneven_ends", "split_or_why"),
+    *("split_here", "replayed", "sides", "matched_here", "listed_here"),
 )
-"""Temporary relations of sql/build/match.sql."""
+"""Temporary relations of sql/build/match.sql and sql/build/listed.sql."""
 
 
 def build_database(
@@ -103,9 +104,12 @@ def _align(writer: Writer, stored: ParquetSet | None, in_files: bool) -> None:
 
 def _match(writer: Writer) -> None:
     """What ranks did together, with its wait and its transfer told apart."""
+    writer.script("untimed")
     writer.script("replays")
-    for _ in group_chunks(writer.con):
+    for _ in group_chunks(writer.con, "timed_parts"):
         writer.script("match")
+    for _ in group_chunks(writer.con, "untimed_parts"):
+        writer.script("listed")
     release(writer.con, *MATCHING)
 
 
@@ -146,8 +150,8 @@ def _judge(writer: Writer, ended: VerdictEvidence, run_row: dict[str, Any]) -> N
 def _join_evidence(writer: Writer) -> None:
     """Complete each call's best row by the other evidence of it, and put the others aside."""
     writer.script("strangers")
-    sources = writer.con.execute("SELECT DISTINCT source FROM run.collectives").fetchall()
-    if len(sources) < 2 and not {("nccl_log",), ("nccl_inspector",)} & set(sources):
+    writer.script("choices")
+    if len(writer.con.execute("SELECT DISTINCT source FROM run.collectives").fetchall()) < 2:
         return  # nothing that could complete it
     writer.script("calls")
     found = same_calls(writer.con)  # noqa: F841 - DuckDB finds it by its name

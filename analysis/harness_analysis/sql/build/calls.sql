@@ -1,13 +1,9 @@
 -- What harness_analysis.build.same_calls needs of every row of `collectives`, as numbers. A stream is
 -- what keeps its order in every evidence: the collectives of a group, the messages of an ordered
 -- pair. Of a group only its members count: creation ordinals differ between evidence.
--- torch runs a barrier as an all-reduce of one element. Input: temp table strangers.
-CREATE TEMP MACRO members_of(comm_group) AS nullif(regexp_extract(comm_group, '^\[[0-9,]+\]'), '');
+-- Input: temp table strangers, macros of choices.sql.
 CREATE TEMP MACRO stream_of(comm_group, op, src, dst) AS
   CASE WHEN op IN ('send', 'recv') THEN op || ' ' || src || '>' || dst ELSE members_of(comm_group) END;
-CREATE TEMP MACRO is_barrier(op, bytes) AS op = 'barrier' OR op = 'all_reduce' AND bytes <= 4;
-CREATE TEMP MACRO kind_of(op, bytes) AS
-  CASE WHEN is_barrier(op, bytes) THEN 'barrier' ELSE op || ' ' || bytes END;
 CREATE TEMP MACRO number_of(text) AS CASE WHEN text IS NOT NULL THEN (hash(text) % 9223372036854775807)::BIGINT END;
 
 CREATE TEMP TABLE call_rows AS

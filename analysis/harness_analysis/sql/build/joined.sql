@@ -2,23 +2,12 @@
 -- other rows aside, so that sums over `collectives` count a call once. Input: temp tables
 -- call_rows and same_call (row_id, master, aside), from harness_analysis.build.same_calls.
 
--- What NCCL's own records say of a call. Only one rank of a communicator prints its choices, and
--- all its ranks make the same.
+-- What NCCL's own records say of a call.
 CREATE TEMP TABLE said AS
-  WITH own AS (
-    SELECT r.row_id, r.rank, r.source, r.comm_group, r.stream_name, r.kind, r.seq,
-      c.algo, c.proto, c.channels, c.transport, c.bytes, c.dtype, r.op
-    FROM call_rows r JOIN run.collectives c ON c.rowid = r.row_id
-    WHERE r.source IN ('nccl_log', 'nccl_inspector')
-  ), of_group AS (
-    SELECT source, comm_group, kind, seq, max(algo) AS algo, max(proto) AS proto, max(channels) AS channels
-    FROM own WHERE seq IS NOT NULL AND op NOT IN ('send', 'recv') GROUP BY ALL
-    HAVING count(DISTINCT (algo, proto, channels)) FILTER (algo IS NOT NULL) = 1
-  )
-  SELECT o.* REPLACE (coalesce(o.algo, g.algo) AS algo, coalesce(o.proto, g.proto) AS proto,
-                      coalesce(o.channels, g.channels) AS channels)
-  FROM own o LEFT JOIN of_group g ON g.source = o.source AND g.comm_group = o.comm_group
-    AND g.kind = o.kind AND g.seq = o.seq AND o.op NOT IN ('send', 'recv');
+  SELECT r.row_id, r.rank, r.source, r.comm_group, r.stream_name, r.kind, r.seq, r.op,
+    c.algo, c.proto, c.channels, c.transport, c.bytes, c.dtype
+  FROM call_rows r JOIN run.collectives c ON c.rowid = r.row_id
+  WHERE r.source IN ('nccl_log', 'nccl_inspector');
 
 -- What all its calls of one group, operation and size agree on; of a group that is found again.
 CREATE TEMP TABLE said_of_kind AS
@@ -83,8 +72,3 @@ INSERT INTO run.collectives_aside BY NAME
   SELECT c.*, s.aside FROM run.collectives c JOIN same_call s ON s.row_id = c.rowid
   WHERE s.aside IS NOT NULL;
 DELETE FROM run.collectives WHERE rowid IN (SELECT row_id FROM same_call WHERE aside IS NOT NULL);
-
--- What only NCCL's own records show has its choices too, whichever rank printed them.
-UPDATE run.collectives SET algo = coalesce(collectives.algo, n.algo),
-    proto = coalesce(collectives.proto, n.proto), channels = coalesce(collectives.channels, n.channels)
-  FROM said n WHERE n.row_id = collectives.rowid;

@@ -7,7 +7,7 @@
 CREATE OR REPLACE TEMP TABLE joined AS
   SELECT c.source, c.timeline, c.comm_group, c.seq,
     any_value(c.op) AS op, any_value(c.bytes) AS bytes, any_value(c.group_size) AS group_size,
-    count(DISTINCT c.rank) AS ranks_present, count(*) AS rows_present,
+    ranks_in(c.rank) AS ranks_present, count(*) AS rows_present,
     min(c.op) <> max(c.op) AS ops_differ, min(c.bytes) IS DISTINCT FROM max(c.bytes) AS sizes_differ,
     min(hash(c.batch, c.microbatch, c.repeat, c.phase, c.step))
       <> max(hash(c.batch, c.microbatch, c.repeat, c.phase, c.step)) AS units_differ,
@@ -24,7 +24,7 @@ CREATE OR REPLACE TEMP TABLE joined AS
     any_value(c.unsplit_reason) FILTER (c.unsplit_reason IN
       ('unequal splits', 'a kernel that computes and communicates')) AS inherent,
     -- Processes of one host read one clock, however well that is tied to the other hosts'.
-    count(DISTINCT k.clock_domain) = 1 AND count(k.clock_domain) = count(*)
+    coalesce(min(k.clock_domain) = max(k.clock_domain), false) AND count(k.clock_domain) = count(*)
       AND c.timeline = 'host' AS one_clock,
     CASE WHEN one_clock THEN 100 ELSE max(k.residual_ns) END AS residual_ns,
     CASE WHEN one_clock THEN 0 ELSE count(*) FILTER (k.residual_ns IS NULL) END AS unknown_clocks
@@ -131,24 +131,29 @@ CREATE OR REPLACE TEMP TABLE replayed AS
 
 -- Point-to-point: sender and receiver of the same ordered pair and ordinal.
 CREATE OR REPLACE TEMP TABLE sides AS
-  SELECT c.*, k.clock_domain, k.residual_ns
+  SELECT c.*, k.clock_domain, k.residual_ns,
+    row_number() OVER message AS nth, count(*) OVER message AS times
   FROM parts_here c
   LEFT JOIN rank_clock k ON k.source = c.source AND k.rank = c.rank AND k.timeline = c.timeline
-  WHERE c.op IN ('send', 'recv');
+  WHERE c.op IN ('send', 'recv')
+  WINDOW message AS (PARTITION BY c.source, c.timeline, c.src_rank, c.dst_rank, c.seq, c.op);
 
 INSERT INTO split_here BY NAME
   WITH paired AS (
     SELECT a.*, w.replayed_until, b.start_ns AS peer_start, b.end_ns AS peer_end, b.duration_ns AS peer_duration,
       b.rank AS peer, b.bytes IS DISTINCT FROM a.bytes AS other_size,
+      greatest(a.times, b.times) > 1 AS twice,
       coalesce(a.clock_domain = b.clock_domain AND a.timeline = 'host', false) AS one_clock,
       one_clock OR a.residual_ns IS NOT NULL AND b.residual_ns IS NOT NULL AND a.timeline = 'host'
         AS comparable,
       CASE WHEN one_clock THEN 100 ELSE greatest(a.residual_ns, b.residual_ns) END AS pair_residual
     FROM sides a LEFT JOIN sides b ON a.source = b.source AND a.timeline = b.timeline
       AND a.src_rank = b.src_rank AND a.dst_rank = b.dst_rank AND a.seq = b.seq AND a.op <> b.op
+      AND b.nth = 1
     LEFT JOIN replayed w ON w.span_id = a.span_id AND w.rank = a.rank
   ), reasoned AS (
     SELECT *, CASE WHEN duration_ns IS NULL OR (peer IS NOT NULL AND peer_duration IS NULL) THEN 'never ended on both sides'
+                   WHEN peer IS NOT NULL AND twice THEN 'seen twice on a rank'
                    WHEN peer IS NOT NULL AND other_size THEN 'the sides disagree on the size'
                    WHEN replayed_until IS NOT NULL THEN NULL
                    WHEN peer IS NULL THEN 'the other side is not in the evidence'
@@ -167,7 +172,7 @@ INSERT INTO split_here BY NAME
     FROM reasoned
   )
   SELECT * EXCLUDE (replayed_until, peer_start, peer_end, peer_duration, peer, other_size, comparable,
-                    pair_residual, one_clock, reason, w, clock_domain, residual_ns, transfer_ns, wait_ns,
+                    pair_residual, one_clock, twice, nth, times, reason, w, clock_domain, residual_ns, transfer_ns, wait_ns,
                     wait_method, wait_error_ns, unsplit_reason),
     w AS wait_ns,
     CASE WHEN replayed_until IS NULL THEN duration_ns - w
@@ -191,10 +196,13 @@ INSERT INTO split_here BY NAME
 -- for 10 ms, be it that a receive waited, a link may have had to wake, which takes up to 200 us
 -- (docs/performance.md, What makes a message longer).
 CREATE OR REPLACE TEMP TABLE matched_here AS
-  WITH waking AS (
-    SELECT rank, span_id, CASE WHEN end_ns - lag(end_ns) OVER (PARTITION BY rank, comm_group
-        ORDER BY start_ns) < 10000000 THEN 0 ELSE 200000 END AS waking_ns
+  WITH moved AS (
+    SELECT rank, span_id, end_ns - lag(end_ns) OVER (PARTITION BY rank, comm_group
+      ORDER BY start_ns) < 10000000 AS lately
     FROM split_here WHERE source = 'app_timers' AND timeline = 'device'
+  ), waking AS (
+    SELECT rank, span_id, CASE WHEN bool_and(lately) THEN 0 ELSE 200000 END AS waking_ns
+    FROM moved GROUP BY rank, span_id
   ), floored AS (
     SELECT c.*, f.floor_ns AS known_ns, f.stamps_floor_ns, f.warm_floor_ns, f.warm_stamps_floor_ns,
       f.spread_ns, f.floor_ns IS NOT NULL
