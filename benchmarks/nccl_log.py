@@ -27,6 +27,9 @@ BYTES_TARGET = 100e6
 LINES_TARGET = 1e6
 """Whichever is less: 100 MB/s or a million lines a second."""
 
+READ = ("log", "MB", "MB/s", "M lines/s", "MB/s wall", "rows", "RSS MB", "of target")
+FINISHED = ("log", "MB", "s", "CPU s", "MB/s", "calls", "database MB")
+
 PREFIX = "node{host}:{pid}:{pid} [0] NCCL INFO "
 INIT = "ncclCommInitRankConfig comm {comm} rank {rank} nranks {size} cudaDev 0 nvmlDev 0 busId 60"
 
@@ -111,7 +114,7 @@ def read_one(path: Path, jobs: int) -> dict[str, float]:
         "wall_s": time.perf_counter() - wall,
         "rows": rows,
         "lines": lines,
-        "bytes": sum(file.stat().st_size for file in files),
+        "bytes": bytes_of(path),
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -141,6 +144,38 @@ def read(files: list[Path], jobs: int) -> tuple[int, int]:
                 details = map(json.loads, batch.data["detail"].to_pylist())
                 lines = sum(detail["lines"] for detail in details)
     return rows, lines
+
+
+def finished(name: str, path: Path, times: int, jobs: int) -> str:
+    """A row of the table of `--finished`: a whole `harness ingest`, the best of so many."""
+    walls, cpus = [], []
+    database = path.with_suffix(".duckdb")
+    for _ in range(times):
+        database.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "harness", "ingest", str(path), "-o", str(database)]
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        subprocess.run([*command, "-j", str(jobs)], capture_output=True, check=True)
+        walls.append(time.perf_counter() - wall)
+        cpus.append(cpu_seconds() - cpu)
+    size, rows = bytes_of(path), count_calls(database)
+    return (
+        f"| {name} | {size / 1e6:.0f} | {min(walls):.2f} | {min(cpus):.2f} | "
+        f"{size / min(walls) / 1e6:.0f} | {rows:,} | {database.stat().st_size / 1e6:.0f} |"
+    )
+
+
+def bytes_of(path: Path) -> int:
+    """Of a log, or of a folder of logs."""
+    return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+
+
+def count_calls(database: Path) -> int:
+    """Rows of `collectives`."""
+    from harness_analysis.store import open_database
+
+    with open_database(database) as con:
+        (rows,) = con.execute("SELECT count(*) FROM collectives").fetchone() or (0,)
+    return int(rows)
 
 
 def measure(name: str, path: Path, times: int, jobs: int) -> str:
@@ -190,6 +225,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--times", type=int, default=1, help="readings of each; the best counts")
     parser.add_argument("--jobs", type=int, default=1, help="processes that read")
+    parser.add_argument("--finished", action="store_true", help="time `harness ingest` instead")
     parser.add_argument("--only", default="", help="mixes whose names hold this")
     parser.add_argument("--repeat", type=Path, action="append", default=[], help="a log to repeat")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
@@ -197,8 +233,9 @@ def main() -> None:
     if given.read:
         print(json.dumps(read_one(given.read, given.jobs)))
         return
-    print("| log | MB | MB/s | M lines/s | MB/s wall | rows | RSS MB | of target |")
-    print("|---|---|---|---|---|---|---|---|")
+    row = finished if given.finished else measure
+    heads = FINISHED if given.finished else READ
+    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     todo = list(mixes(given.megabytes))
     todo += [(s.name, partial(repeat, s, megabytes=given.megabytes)) for s in given.repeat]
     for name, write in todo:
@@ -206,7 +243,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "nccl.log"
                 write(path)
-                print(measure(name, path, given.times, given.jobs), flush=True)
+                print(row(name, path, given.times, given.jobs), flush=True)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def encode(text: bytes, led: bool = False) -> Block:
     if b"\0" in text:  # as in files that several ranks have overwritten
         text = text.replace(b"\0", _HOLE)
     signs = np.frombuffer(text, np.uint8)
-    has_calls = _OP_COUNT in text
+    has_calls = places.holds(text, _OP_COUNT, _TELLING)
     if has_calls:
         text = _MIDDLE.sub(MIDDLE_MARK, text)
         signs = np.frombuffer(text, np.uint8)

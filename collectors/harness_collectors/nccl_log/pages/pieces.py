@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from harness_collectors.nccl_log.grammar.texts import Texts
+from harness_collectors.nccl_log.pages import places
 from harness_collectors.nccl_log.pages.page import Page
 from harness_collectors.nccl_log.pages.scan import Scanner
 from harness_collectors.nccl_log.pages.stream import BLOCK_BYTES, Intake, span_bytes
@@ -85,7 +86,8 @@ def read_pages(
 def _bare(text: bytes) -> bytes:
     """What programs printed, without what Docker and Ray add to each line."""
     text = undocked(text)
-    return _REPEATED.sub(b"", text) if b"x across cluster]" in text else text
+    is_repeated = places.holds(text, b"cluster]", (6, 7))
+    return _REPEATED.sub(b"", text) if is_repeated else text
 
 
 def packed(leaves: Iterable[Leaf]) -> Iterator[Batch]:

@@ -75,6 +75,18 @@ def find(text: bytes, signs: np.ndarray, word: bytes, telling: tuple[int, int]) 
     return words
 
 
+def holds(text: bytes, word: bytes, telling: tuple[int, int]) -> bool:
+    """Whether a word of 8 bytes stands anywhere; `telling` as in `find`, which is five times as
+    quick as `in` where it does not."""
+    import numpy as np
+
+    if text.find(word, 0, _STRETCH) >= 0:
+        return True
+    if len(text) <= _STRETCH:
+        return False
+    return bool(len(find(text, np.frombuffer(text, np.uint8), word, telling)))
+
+
 def all_of(signs: np.ndarray, sign: str) -> np.ndarray:
     """Where a sign stands."""
     import numpy as np
