@@ -16,10 +16,11 @@ MOST = 2 << 30
 """More makes nothing faster: what is large is read in chunks."""
 SHARE = 4
 """One part in so many of what is free: others work here too."""
-USUAL = 320 << 20
-"""Enough for any number of spans, which are read in chunks, and as quick as more."""
-OF_CALL = 400
-"""A row of `collectives`: what is joined over all of them is not read in chunks."""
+USUAL = 160 << 20
+"""A thread's: enough for any number of spans, which are read in chunks, and as quick as more."""
+OF_CALL = 200
+"""A thread's, for a row of `collectives`: what is joined over all of a group's is not read in
+chunks. Each thread holds what it has grouped of them."""
 LOADING = 64 << 20
 """A thread that inserts: the row group that it fills and the one that it compresses. The rest of
 the memory is the readers' meanwhile, who hold a file's events."""
@@ -37,8 +38,28 @@ def build_memory(
         if not _SIZE.fullmatch(given):
             raise UsageError(f"HARNESS_MEMORY is {given!r}, no size", "such as 4GB or 500MiB")
         return given
+    return f"{min(_share(proc, mount), most, MOST) >> 20}MiB"
+
+
+def needed_memory(calls: int, threads: int) -> int:
+    """Bytes that so many rows of `collectives` need."""
+    return max(USUAL, OF_CALL * calls) * threads
+
+
+def more_memory(
+    limit: str, proc: Path = Path("/proc"), mount: Path = Path("/sys/fs/cgroup")
+) -> str | None:
+    """Twice a limit of `build_memory` that did not suffice, up to the whole share of what is free;
+    None: it was that, or HARNESS_MEMORY."""
+    if os.environ.get("HARNESS_MEMORY"):
+        return None
+    before, share = int(limit.removesuffix("MiB")), _share(proc, mount) >> 20
+    return f"{min(2 * before, share)}MiB" if share > before else None
+
+
+def _share(proc: Path, mount: Path) -> int:
     free = min([*_machine(proc), *_groups(proc, mount)], default=LEAST * SHARE)
-    return f"{min(max(free // SHARE, LEAST), most, MOST) >> 20}MiB"
+    return max(free // SHARE, LEAST)
 
 
 def loading_memory(threads: int) -> str:
@@ -94,7 +115,7 @@ def shortages_told(path: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        if "max_temp_directory_size" in str(error):
+        if is_of_disk(error):
             raise _disk_full(path) from None
         raise HarnessError(
             f"not enough memory to build {path}: {str(error).splitlines()[0]}",
@@ -104,6 +125,11 @@ def shortages_told(path: Path) -> Iterator[None]:
         if "No space left" in str(error) or "Disk quota" in str(error):
             raise _disk_full(path) from None
         raise
+
+
+def is_of_disk(error: Exception) -> bool:
+    """Whether what DuckDB calls out of memory is a lack of space to spill to."""
+    return "max_temp_directory_size" in str(error)
 
 
 def _disk_full(path: Path) -> HarnessError:

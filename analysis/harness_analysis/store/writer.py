@@ -19,7 +19,13 @@ from harness_analysis.clocks.axis import (
 )
 from harness_analysis.store.blank import attach_blank
 from harness_analysis.store.masking import masked
-from harness_analysis.store.memory import OF_CALL, USUAL, build_memory, loading_memory
+from harness_analysis.store.memory import (
+    build_memory,
+    is_of_disk,
+    loading_memory,
+    more_memory,
+    needed_memory,
+)
 from harness_analysis.store.row_groups import RowGroups, SmallBatches
 from harness_schemas.errors import HarnessError, said_by
 from harness_schemas.tables import BY_NAME, Table, arrow_schema, quoted
@@ -56,6 +62,7 @@ class Writer:
         where they lie."""
         self._groups: dict[str, RowGroups | SmallBatches] = {}
         self._clocks_set = True
+        self._limit = build_memory()
         self._temporary = path.with_name(path.name + ".tmp")
         self._spill = path.with_name(path.name + ".tmp.spill")
         self.con = self._connect()
@@ -66,7 +73,7 @@ class Writer:
         self._remove()
         con = duckdb.connect()
         try:
-            con.execute(f"SET memory_limit = {quoted(build_memory())}")
+            con.execute(f"SET memory_limit = {quoted(self._limit)}")
             con.execute(f"SET threads = {_threads()}")
             con.execute("SET preserve_insertion_order = false")
             con.execute(f"SET temp_directory = {quoted(self._spill)}")
@@ -108,9 +115,10 @@ class Writer:
         self._groups = {}
         self.con.execute("COMMIT")
         (calls,) = self.con.execute("SELECT count(*) FROM collective_parts").fetchone() or (0,)
-        self._limit_memory(build_memory(most=max(USUAL, OF_CALL * calls)))
+        self._limit_memory(build_memory(most=needed_memory(calls, _threads())))
 
     def _limit_memory(self, limit: str) -> None:
+        self._limit = limit
         self.con.execute(f"SET memory_limit = {quoted(limit)}")
 
     def add(self, table_name: str, data: pyarrow.Table) -> None:
@@ -223,8 +231,23 @@ class Writer:
         )
 
     def script(self, name: str) -> None:
-        """Run the statements of `sql/build/<name>.sql`."""
-        self.con.execute((SQL / "build" / f"{name}.sql").read_text())
+        """Run the statements of `sql/build/<name>.sql`, with more memory where that is free and
+        one of them needs it."""
+        for statement in self.con.extract_statements((SQL / "build" / f"{name}.sql").read_text()):
+            self._run(statement)
+
+    def _run(self, statement: duckdb.Statement) -> None:
+        import duckdb
+
+        while True:
+            try:
+                self.con.execute(statement)
+                return
+            except duckdb.OutOfMemoryException as error:
+                more = None if is_of_disk(error) else more_memory(self._limit)
+                if more is None:
+                    raise
+                self._limit_memory(more)
 
     def finish(self) -> None:
         """Close the file and give it its final name."""

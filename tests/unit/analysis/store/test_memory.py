@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from harness_analysis.build.database import build_database
-from harness_analysis.store.memory import build_memory, loading_memory, shortages_told
+from harness_analysis.store import open_database, writer
+from harness_analysis.store.memory import (
+    build_memory,
+    loading_memory,
+    more_memory,
+    needed_memory,
+    shortages_told,
+)
 from harness_schemas.errors import HarnessError
+from harness_schemas.spi import Batch
 
 GB = 1 << 30
+TEXTS = {
+    **{"source": "torch_profiler", "timeline": "device", "op": "all_reduce"},
+    "comm_group": "[0,1]#0",
+}
 
 
 def host(tmp_path, free, group="", **files):
@@ -90,6 +103,43 @@ def test_too_little_memory_is_one_clear_line(tmp_path, monkeypatch):
         build_database(tmp_path / "a.duckdb", "run", {"name": "run"}, [])
     assert "HARNESS_MEMORY" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_thread_needs_its_own():
+    assert needed_memory(0, 2) == 320 << 20
+    assert needed_memory(10_000_000, 4) == 4 * needed_memory(10_000_000, 1) == 8_000_000_000
+
+
+def test_more_is_taken_up_to_the_share(tmp_path, monkeypatch):
+    assert host(tmp_path, 8 * GB) == "2048MiB"
+    places = (tmp_path / "proc", tmp_path / "cgroup")
+    assert more_memory("700MiB", *places) == "1400MiB"
+    assert more_memory("1400MiB", *places) == "2048MiB"
+    assert more_memory("2048MiB", *places) is None
+    monkeypatch.setenv("HARNESS_MEMORY", "700MiB")
+    assert more_memory("700MiB", *places) is None
+
+
+def test_a_step_that_needs_more_gets_it(tmp_path, monkeypatch):
+    """Aggregates cannot leave memory: on four threads 100 MB of calls once needed more."""
+    calls = 60_000
+    rows = pa.table(
+        {
+            **{"seq": pa.array(range(calls), pa.int64()), "start_ns": pa.array(range(calls))},
+            **{name: pa.array([text] * calls) for name, text in TEXTS.items()},
+            **{name: pa.array([1] * calls, pa.int32()) for name in ("rank", "group_size")},
+        }
+    )
+    limits = []
+    monkeypatch.setattr(writer, "needed_memory", lambda calls, threads: 12 << 20)
+    monkeypatch.setattr(
+        writer, "more_memory", lambda limit: limits.append(limit) or more_memory(limit)
+    )
+    path = tmp_path / "a.duckdb"
+    build_database(path, "run", {"name": "run"}, [Batch("collectives", rows)])
+    assert limits[0] == "12MiB"
+    with open_database(path) as con:
+        assert con.execute("SELECT count(*) FROM collective_waits").fetchone() == (calls,)
 
 
 def test_no_space_to_spill_to_is_said_to_be_that(tmp_path):
