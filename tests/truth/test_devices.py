@@ -263,3 +263,20 @@ def test_in_graph_events_tell_computing_and_leave_the_rest_unknown(tmp_path):
     late = 23 * 30_000
     cause = "it computes longer"
     assert rows == [(1, 24, late, late, None, None, None, cause, True)]
+
+
+def test_copies_alone_do_not_say_that_nothing_was_computed(tmp_path):
+    """As of a report taken without kernels: what ran between the copies is not known."""
+    at = {"rank": 0, "source": "nsys", "timeline": "device", "category": "memcpy"}
+    copies = [
+        at | {"name": "HtoD", "start_ns": EPOCH_NS, "end_ns": EPOCH_NS + 1_000},
+        at | {"name": "DtoH", "start_ns": EPOCH_NS + 9_000, "end_ns": EPOCH_NS + 10_000},
+    ]
+    kernel = {"name": "gemm", "category": "compute", "end_ns": EPOCH_NS + 5_000}
+    found = []
+    for name, spans in (("copies", copies), ("whole", [*copies, copies[0] | kernel])):
+        build_database(tmp_path / name, "run", {"tp": 1}, [make_batch("spans", spans)])
+        sql = "SELECT window_ns, compute_ns, memcpy_ns, idle_ns, unresolved_ns FROM unit_breakdown"
+        with open_database(tmp_path / name) as con:
+            found += con.execute(sql).fetchall()
+    assert found == [(10_000, None, 2_000, None, 8_000), (10_000, 5_000, 1_000, 4_000, 0)]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import duckdb
 
 
+_KERNELS = "category IN ('compute', 'comm', 'comm_fused', 'graph')"
+
+
 def device_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
     """Rows of a device timeline, by the way its evidence was taken."""
     if evidence.source == "app_timers":
@@ -33,7 +36,10 @@ def device_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[
 
 def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator[pa.Table]:
     """Kernel records cover everything that ran on the device: the rest is idle, but for graphs
-    that were recorded as a whole, and for what lies between two recordings."""
+    that were recorded as a whole, and for what lies between two recordings.
+
+    Where copies alone are on record, kernels may have run and not been recorded.
+    """
     transfer, wait, unsplit = communication(con, evidence)
     classes = {
         "compute_ns": spans(con, evidence, "category IN ('compute', 'memset')"),
@@ -46,12 +52,17 @@ def _kernel_rows(con: duckdb.DuckDBPyConnection, evidence: Evidence) -> Iterator
             spans(con, evidence, "category = 'graph'"), unrecorded(con, evidence)
         ),
     }
+    are_recorded = len(spans(con, evidence, _KERNELS).start) > 0
     units = kernel_units(con, evidence)
     for windows in (*([units] if units else []), *activity(con, evidence)):
         parts = divide(windows.edges, list(classes.values()))[windows.kept]
         length = np.diff(windows.edges)[windows.kept]
         columns: dict[str, Any] = {name: parts[:, k] for k, name in enumerate(classes)}
-        columns["idle_ns"] = length - parts.sum(axis=1)
+        if are_recorded:
+            columns["idle_ns"] = length - parts.sum(axis=1)
+        else:
+            copied = columns["memcpy_ns"]
+            columns = {"memcpy_ns": copied, "unresolved_ns": length - copied}
         starts = windows.edges[:-1][windows.kept]
         yield table_of(evidence, windows.keys, starts, length, windows.whole, columns)
 
