@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from truth.simulate_devices import make_batch
 
+from harness_analysis.build import chunks
 from harness_analysis.build.database import build_database
 from harness_analysis.store import open_database
 from harness_analysis.store.writer import Writer
@@ -59,8 +60,8 @@ def tables(rows: list[dict[str, object]]) -> list[list[tuple[object, ...]]]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(calls)
-def test_the_short_way_says_what_the_usual_way_says(drawn: list[tuple]):
+@given(calls, st.sampled_from([3, chunks.CHUNK_ROWS]))
+def test_the_short_way_says_what_the_usual_way_says(drawn: list[tuple], at_once: int):
     # One of a group's calls has one operation, or what `any_value` gives is a matter of luck.
     ops = {}
     rows = [
@@ -73,7 +74,9 @@ def test_the_short_way_says_what_the_usual_way_says(drawn: list[tuple]):
     def script(writer: Writer, name: str) -> None:
         writer.con.execute(NOTHING_IS_UNTIMED) if name == "untimed" else usual(writer, name)
 
-    short = tables(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CHUNK_ROWS", at_once)
+        short = tables(rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Writer, "script", script)
         assert tables(rows) == short

@@ -58,18 +58,31 @@ def bounded(sizes: Sequence[tuple[K, int]], most: int) -> list[list[K]]:
 
 
 def group_chunks(con: duckdb.DuckDBPyConnection, relation: str) -> Iterator[None]:
-    """Makes the temporary relation `parts_here` out of `relation`, chunk by chunk, and the macro
-    `ranks_in(rank)`, which counts the ranks of one call."""
+    """Makes the temporary relation `parts_here` out of `relation`, some groups at a time, and the
+    macro `ranks_in(rank)`, which counts the ranks of one call."""
     chunks = _divided(con, relation, _KEY)
-    for of_groups, of_ranks in chunks:
-        kind = "TABLE" if len(chunks) > 1 else "VIEW"
+    kind = "TABLE" if len(chunks) > 1 else "VIEW"
+    yield from _parts(con, relation, chunks, kind)
+
+
+def call_chunks(con: duckdb.DuckDBPyConnection, relation: str) -> Iterator[None]:
+    """The same, where a call needs no others of its group: some ordinals of a group at a time."""
+    (ranks,) = con.execute(f"SELECT count(DISTINCT rank) FROM {relation}").fetchone() or (0,)
+    key = f"{_KEY} || coalesce(' ' || seq // {max(CHUNK_ROWS // max(ranks, 1), 1)}, '')"
+    yield from _parts(con, relation, _divided(con, relation, key, "seq"), "VIEW")
+
+
+def _parts(
+    con: duckdb.DuckDBPyConnection, relation: str, chunks: list[tuple[str, str]], kind: str
+) -> Iterator[None]:
+    for of_groups, of_some in chunks:
         con.execute(
             f"CREATE OR REPLACE TEMP {kind} parts_here AS "
-            f"SELECT {_TIMES} FROM {relation} WHERE {of_groups} AND {of_ranks}"
+            f"SELECT {_TIMES} FROM {relation} WHERE {of_groups} AND {of_some}"
         )
         con.execute(f"CREATE OR REPLACE TEMP MACRO ranks_in(rank) AS {_ranks_in(con)}")
         yield
-        release(con, "parts_here")
+    release(con, "parts_here")
 
 
 def _ranks_in(con: duckdb.DuckDBPyConnection) -> str:
@@ -99,24 +112,26 @@ def judged_chunks(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         yield
 
 
-def _divided(con: duckdb.DuckDBPyConnection, relation: str, key: str) -> list[tuple[str, str]]:
-    """Conditions that divide `relation` by `key`, the groups of the first ranks first: so a rank's
-    collectives lie together afterwards. The second one, on ranks, is implied by the first; it lets
-    DuckDB pass over what is about others. None where there are no rows."""
+def _divided(
+    con: duckdb.DuckDBPyConnection, relation: str, key: str, order: str = "rank"
+) -> list[tuple[str, str]]:
+    """Conditions that divide `relation` by `key`, in the order of a column: by ranks, a rank's
+    collectives lie together afterwards. The second one, on that column, is implied by the first;
+    it lets DuckDB pass over what is about others. None where there are no rows."""
     rows = con.execute(
         f"""
-        SELECT {key} AS key, count(*), count(rank) = count(*), min(rank), max(rank)
-        FROM {relation} GROUP BY key ORDER BY min(rank), key
+        SELECT {key} AS key, count(*), count({order}) = count(*), min({order}), max({order})
+        FROM {relation} GROUP BY key ORDER BY min({order}), key
         """
     ).fetchall()
-    chunks = bounded([((key, *ranks), size) for key, size, *ranks in rows], CHUNK_ROWS)
+    chunks = bounded([((key, *found), size) for key, size, *found in rows], CHUNK_ROWS)
     if len(chunks) <= 1:
         return [EVERYTHING] * len(chunks)
     found = []
-    for groups in chunks:
-        names, ranked, first, last = zip(*groups, strict=True)
-        of_ranks = f"rank BETWEEN {min(first)} AND {max(last)}" if all(ranked) else "true"
-        found.append((f"{key} IN ({', '.join(map(quoted, names))})", of_ranks))
+    for keys in chunks:
+        names, known, first, last = zip(*keys, strict=True)
+        within = f"{order} BETWEEN {min(first)} AND {max(last)}" if all(known) else "true"
+        found.append((f"{key} IN ({', '.join(map(quoted, names))})", within))
     return found
 
 

@@ -15,7 +15,13 @@ from typing import Any
 
 from harness_analysis.build.apart import unmatch_apart
 from harness_analysis.build.breakdown import breakdown_tables
-from harness_analysis.build.chunks import group_chunks, judged_chunks, rank_chunks, release
+from harness_analysis.build.chunks import (
+    call_chunks,
+    group_chunks,
+    judged_chunks,
+    rank_chunks,
+    release,
+)
 from harness_analysis.build.lateness import add_device_gaps
 from harness_analysis.build.parquet import ParquetSet
 from harness_analysis.build.recordings import align_ordinals
@@ -108,7 +114,7 @@ def _match(writer: Writer) -> None:
     writer.script("replays")
     for _ in group_chunks(writer.con, "timed_parts"):
         writer.script("match")
-    for _ in group_chunks(writer.con, "untimed_parts"):
+    for _ in call_chunks(writer.con, "untimed_parts"):
         writer.script("listed")
     release(writer.con, *MATCHING)
 
