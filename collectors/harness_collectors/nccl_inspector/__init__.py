@@ -83,7 +83,7 @@ class NcclInspector:
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """An object with a header or metadata and one of the bodies."""
-        return head.lstrip()[:1] == b"{" and any(mark in head for mark in _MARKS)
+        return head.lstrip()[:1] in (b"{", b"[") and any(mark in head for mark in _MARKS)
 
     def ingest(self, files: Sequence[Path], context: IngestContext) -> Iterator[Batch]:
         """Rows of all files; they are read together, since ranks are known only by each other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from array import array
 from collections import Counter
@@ -107,7 +108,9 @@ class Record(msgspec.Struct):
     pid: Count | None = None
 
 
-_SEAM: Final = re.compile(rb"(?<=\})\s*(?=\{\"(?:header|metadata|coll_perf|p2p_perf|dump_stats)\")")
+_SEAM: Final = re.compile(
+    rb"(?<=\})\s*,?\s*(?=\{\"(?:header|metadata|coll_perf|p2p_perf|dump_stats)\")"
+)
 """Where one record ends and the next begins; no object within a record follows another."""
 _DECODER: Final = msgspec.json.Decoder(Record)
 
@@ -200,22 +203,42 @@ def _decoded(text: bytes | None) -> Iterator[Record | None]:
 def objects(intake: Intake) -> Iterator[bytes | None]:
     """The objects of a file, a line each or laid out over lines; None: a piece of one."""
     pending = bytearray()
-    for block in intake.blocks():
-        for line in block.splitlines():
-            if line[:1] == b"{" and pending:
-                pending.clear()  # the one before was cut
-                yield None
-            if not pending and line[:1] == b"{" and line.rstrip()[-1:] == b"}" and len(line) > 1:
-                yield line
-            elif pending or line[:1] == b"{":
-                pending += line
-                if line[:1] == b"}" or len(pending) > _MAX_OBJECT:
-                    yield bytes(pending) if line[:1] == b"}" else None
-                    pending.clear()
-            elif line.strip():
-                yield None
+    for line in _lines(intake):
+        if line[:1] == b"{" and pending:
+            pending.clear()  # the one before was cut
+            yield None
+        if not pending and line[:1] == b"{" and line.rstrip()[-1:] == b"}" and len(line) > 1:
+            yield line
+        elif pending or line[:1] == b"{":
+            pending += line
+            if line[:1] == b"}" or len(pending) > _MAX_OBJECT:
+                yield bytes(pending) if line[:1] == b"}" else None
+                pending.clear()
+        elif line.strip():
+            yield None
     if pending:
         yield None
+
+
+def _lines(intake: Intake) -> Iterator[bytes]:
+    """Lines; of a list of objects (`jq -s` makes one of them) without what makes it a list."""
+    lines = (line for block in intake.blocks() for line in block.splitlines())
+    first = next((line.lstrip() for line in lines if line.strip()), b"")
+    if not first.startswith(b"["):
+        yield first
+        yield from lines
+        return
+    indent = None
+    for line in itertools.chain((first[1:],), lines):
+        if indent is None:
+            if not line.strip():
+                continue
+            indent = len(line) - len(line.lstrip())
+        bare = line.strip() if line[:indent].strip() else line[indent:].rstrip()
+        if bare[:1] in (b"{", b"}") and bare.endswith((b"},", b"}]")):
+            bare = bare[:-1]
+        if bare != b"]":
+            yield bare
 
 
 def _keep(

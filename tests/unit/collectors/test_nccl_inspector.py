@@ -210,3 +210,27 @@ def test_records_whose_ends_of_lines_were_lost_are_read(tmp_path):
     tables = read(tmp_path, whole.replace("\n", "").encode())
     assert [row["seq"] for row in tables["collectives"]] == [0, 1, 2, 3]
     assert tables["collection"][0]["unreadable"] == 0
+
+
+@pytest.mark.parametrize("indent", [None, 2, 4])
+def test_a_list_of_records_is_read(tmp_path, indent):
+    """As `jq -s` (two spaces) and `jq -sc` (one line) write."""
+    records = [json.loads(record(coll_perf=coll(sn=sn))) for sn in range(4)]
+    text = json.dumps(records, indent=indent).encode() + b"\n"
+    lines = b"[\n" + b",\n".join(json.dumps(each).encode() for each in records) + b"\n]\n"
+    for listed in (text, lines):
+        assert COLLECTOR.recognise(tmp_path / "x.json", listed[:400])
+        tables = read(tmp_path, listed)
+        assert [row["seq"] for row in tables["collectives"]] == [0, 1, 2, 3]
+        assert tables["collection"][0]["unreadable"] == 0
+
+
+@patient
+@given(data=st.data(), indent=st.sampled_from([None, 2]))
+def test_damaged_lists(tmp_path, data, indent):
+    source = json.dumps([json.loads(line) for line in ONE.splitlines()], indent=indent).encode()
+    text = data.draw(st.one_of(cuts(source), doubled(source), flipped(source)))
+    tables = read(tmp_path, text)
+    assert len(tables["collectives"]) <= text.count(b"_sn")
+    for row in tables["collectives"]:
+        assert row["rank"] is None or row["rank"] < row["group_size"]
