@@ -39,6 +39,8 @@ def listed(op: str | None, rank: int | None, seq: int | None, group: str | None,
     return {
         **{"source": "nccl_log", "timeline": "host", "rank": rank, "seq": seq, "op": op},
         **{"comm_group": group, "bytes": 1024, "group_size": 2 if group == "[0,1]#0" else 3},
+        **{"batch": 1, "microbatch": 2, "repeat": 3, "phase": "decode", "step": seq},
+        **{"warmup": seq == 1, "perturbed_by": "nsys"},
         **{"src_rank": 0 if op in ("send", "recv") else None},
         **{"dst_rank": 1 if op in ("send", "recv") else None},
         "unsplit_reason": "the log prints calls, not intervals" if said else None,
@@ -59,7 +61,7 @@ def tables(rows: list[dict[str, object]]) -> list[list[tuple[object, ...]]]:
             ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(calls, st.sampled_from([3, chunks.CHUNK_ROWS]))
 def test_the_short_way_says_what_the_usual_way_says(drawn: list[tuple], at_once: int):
     # One of a group's calls has one operation, or what `any_value` gives is a matter of luck.
