@@ -47,7 +47,9 @@ def listed(op: str | None, rank: int | None, seq: int | None, group: str | None,
     }
 
 
-def tables(rows: list[dict[str, object]]) -> list[list[tuple[object, ...]]]:
+def tables(
+    rows: list[dict[str, object]], of_instances: str = "*"
+) -> list[list[tuple[object, ...]]]:
     floors = {"implementation": "gloo", "op": "all_reduce", "group_size": 2, "p50_ns": 5_000}
     floors |= {"bytes": 1024, "warm_ns": 4_000, "p90_ns": 6_000, "p10_ns": 4_500}
     with TemporaryDirectory() as folder:
@@ -57,7 +59,7 @@ def tables(rows: list[dict[str, object]]) -> list[list[tuple[object, ...]]]:
         with open_database(path) as con:
             return [
                 con.execute(f"SELECT {columns} FROM {name} ORDER BY ALL").fetchall()
-                for name, columns in (("collectives", "*"), ("collective_instances", "*"))
+                for name, columns in (("collectives", "*"), ("collective_instances", of_instances))
             ]
 
 
@@ -89,3 +91,12 @@ def test_calls_with_a_floor_have_it():
     assert len(rows) == 2
     assert len(instances) == 1
     assert all(5_000 in row and 4_000 in row for row in (*rows, *instances))
+
+
+def test_a_rank_that_shows_a_call_twice_is_one_rank():
+    twice = [listed("all_reduce", rank, 0, "[0,1]#0", True) for rank in (0, 1, 1)]
+    (rows, instances) = tables(
+        [*twice, listed("all_reduce", 0, 1, "[0,1]#0", True)], "ranks_present"
+    )
+    assert len(rows) == 4
+    assert instances == [(1,), (2,)]
