@@ -1,5 +1,5 @@
--- Calls that no rank timed, over ranks: match.sql says the same of them and takes five times as long.
--- Input: temp relation parts_here (some groups whole), temp macro ranks_in, floor_of.
+-- Calls that no rank timed, over ranks: match.sql says the same of them and takes three times as long.
+-- Input: temp relation parts_here (calls whole), temp macro ranks_in, floor_of.
 CREATE OR REPLACE TEMP VIEW listed_here AS
   SELECT c.* EXCLUDE (transfer_ns, wait_ns, wait_method, wait_error_ns) REPLACE (
     coalesce(c.unsplit_reason, CASE

@@ -76,8 +76,8 @@ def find(text: bytes, signs: np.ndarray, word: bytes, telling: tuple[int, int]) 
 
 
 def holds(text: bytes, word: bytes, telling: tuple[int, int]) -> bool:
-    """Whether a word of 8 bytes stands anywhere; `telling` as in `find`, which is five times as
-    quick as `in` where it does not."""
+    """Whether a word of 8 bytes stands anywhere; `telling` as in `find`, which is 1.1 to 1.3 times
+    as quick as `in` where it does not."""
     import numpy as np
 
     if text.find(word, 0, _STRETCH) >= 0:
